@@ -1,0 +1,59 @@
+"""The call that the running code belongs to: `prpc.current_call()`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from prpc.deadline import Clock, Deadline, SystemClock
+
+__all__ = ["CurrentCall", "bind_current_call", "current_call"]
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentCall:
+    """Facts about the call that a function is serving."""
+
+    #: Dashed uuid of the call.
+    message_id: str
+    #: Registered name of the function.
+    function: str
+    #: Headers that the caller set with `options(headers=...)`.
+    headers: Mapping[str, str]
+    #: When the call ends at the latest.
+    deadline: Deadline
+    #: 1 for the first run.
+    attempt: int = 1
+    clock: Clock = field(default_factory=SystemClock, repr=False)
+    _cancelled: threading.Event = field(default_factory=threading.Event, repr=False)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the caller no longer wants the result. A thread function may look and stop by itself."""
+        return self._cancelled.is_set()
+
+    def remaining(self) -> float | None:
+        """Seconds left before the call is ended; None without a deadline."""
+        return self.deadline.remaining(self.clock)
+
+    def mark_cancelled(self) -> None:
+        """For workers: make `cancelled` true."""
+        self._cancelled.set()
+
+
+_current: ContextVar[CurrentCall | None] = ContextVar("prpc_current_call", default=None)
+
+
+def current_call() -> CurrentCall:
+    """The call being served. Raises LookupError outside of a function that a PRPC server runs."""
+    call = _current.get()
+    if call is None:
+        raise LookupError("current_call() works only inside a function that a PRPC server runs")
+    return call
+
+
+def bind_current_call(call: CurrentCall) -> None:
+    """For servers and workers: make `call` the current one in this context."""
+    _current.set(call)

@@ -1,0 +1,177 @@
+"""Settings: frozen values, read from the environment in one place.
+
+`load_environment()` is the only reader of `os.environ` and `.env` in the house; `Settings.from_env` turns what it
+gave into values and names the variable, the value and what is allowed where one cannot be used.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from dotenv import dotenv_values
+
+from prpc.exceptions import ConfigurationError
+from prpc.names import QueueNames
+
+__all__ = ["Settings", "load_environment", "safe_url"]
+
+BROKERS = ("redis", "kafka", "memory")
+WORKERS = ("thread", "process", "async")
+DEFAULT_URLS = {"redis": "redis://localhost:6379/0", "kafka": "localhost:9092", "memory": "memory://"}
+
+
+def load_environment(directory: Path | None = None) -> dict[str, str]:
+    """The process's environment over a `.env` file in `directory` (default: the current one)."""
+    file = (directory or Path.cwd()) / ".env"
+    values = {k: v for k, v in dotenv_values(file).items() if v is not None} if file.is_file() else {}
+    return {**values, **os.environ}
+
+
+def safe_url(url: str) -> str:
+    """The URL without its password, for logs and errors."""
+    try:
+        parts = urlsplit(url)
+        if parts.password is None and not parts.query:
+            return url
+        user = f"{parts.username}:***@" if parts.username else "***@"
+        host = parts.netloc.rpartition("@")[2]
+        netloc = user + host if "@" in parts.netloc else host
+        query = "&".join(p if not _secret(p) else p.partition("=")[0] + "=***" for p in parts.query.split("&"))
+        return urlunsplit(parts._replace(netloc=netloc, query=query))
+    except ValueError:
+        return "(a URL that cannot be read)"
+
+
+def _secret(parameter: str) -> bool:
+    return any(word in parameter.partition("=")[0].lower() for word in ("pass", "secret", "token"))
+
+
+def _refuse(variable: str, value: str, allowed: str) -> ConfigurationError:
+    return ConfigurationError(f"{variable}={value!r} cannot be used: {allowed}", variable=variable, value=value)
+
+
+def _choice(*allowed: str) -> Callable[[str, str], str]:
+    def read(variable: str, value: str) -> str:
+        if value.strip().lower() not in allowed:
+            raise _refuse(variable, value, "allowed is one of " + ", ".join(allowed))
+        return value.strip().lower()
+
+    return read
+
+
+def _number(low: float, *, whole: bool = False) -> Callable[[str, str], Any]:
+    kind = "a whole number" if whole else "a number"
+
+    def read(variable: str, value: str) -> int | float:
+        try:
+            number = int(value) if whole else float(value)
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and number >= low):
+            raise _refuse(variable, value, f"allowed is {kind} from {low:g} up")
+        return number
+
+    return read
+
+
+def _text(variable: str, value: str) -> str:
+    if not value.strip():
+        raise _refuse(variable, value, "allowed is a text that is not empty")
+    return value.strip()
+
+
+def _setting(variable: str, default: Any, read: Callable[[str, str], Any], **more: Any) -> Any:
+    return field(default=default, metadata={"variable": variable, "read": read}, **more)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting with its unit, its variable and its default."""
+
+    type_broker: str = _setting("PRPC_TYPE_BROKER", "redis", _choice(*BROKERS))
+    #: Broker's URL; never shown with its password.
+    url_broker: str = _setting("PRPC_URL_BROKER", "", _text, repr=False)
+    queue_name: str = _setting("PRPC_QUEUE_NAME", "task_prpc", _text)
+    #: Name of this process among its peers; a new uuid4 where none is given.
+    instance_name: str = _setting("PRPC_INSTANCE_NAME", "", _text)
+    group_name: str = _setting("PRPC_GROUP_NAME", "prpc_group_consumers", _text)
+
+    default_type_worker: str = _setting("PRPC_DEFAULT_TYPE_WORKER", "thread", _choice(*WORKERS))
+    #: Calls that run at once in one server.
+    max_number_worker: int = _setting("PRPC_MAX_NUMBER_WORKER", 4, _number(1, whole=True))
+    #: Longest run of one call in seconds; None is without end.
+    timeout_worker: float | None = _setting("PRPC_TIMEOUT_WORKER_SEC", None, _number(0.001))
+    #: Seconds that a stopping server waits for running calls.
+    shutdown_grace: float = _setting("PRPC_SHUTDOWN_GRACE_SEC", 30.0, _number(0))
+    #: How process workers start: forkserver where the system has it, else spawn.
+    process_start_method: str = _setting("PRPC_PROCESS_START_METHOD", "auto", _choice("auto", "forkserver", "spawn"))
+    #: Calls after which a process worker is replaced; 0 is never.
+    process_max_calls: int = _setting("PRPC_PROCESS_MAX_CALLS", 0, _number(0, whole=True))
+    #: Resident bytes after which a process worker is replaced; 0 is never.
+    process_max_bytes: int = _setting("PRPC_PROCESS_MAX_BYTES", 0, _number(0, whole=True))
+
+    #: Seconds that a caller waits when it names no timeout itself; None is without end.
+    call_timeout: float | None = _setting("PRPC_CALL_TIMEOUT_SEC", None, _number(0.001))
+    #: Seconds after which a broker that does not answer is named unavailable.
+    connect_timeout: float = _setting("PRPC_CONNECT_TIMEOUT_SEC", 5.0, _number(0.001))
+
+    #: Largest message in bytes that is read or written.
+    max_message_bytes: int = _setting("PRPC_MAX_MESSAGE_BYTES", 64 * 1024 * 1024, _number(1024, whole=True))
+    #: Deepest nesting of a message's values.
+    max_message_depth: int = _setting("PRPC_MAX_MESSAGE_DEPTH", 100, _number(8, whole=True))
+    #: Most values (items of lists, entries of dicts) in one message.
+    max_message_items: int = _setting("PRPC_MAX_MESSAGE_ITEMS", 5_000_000, _number(100, whole=True))
+
+    log_format: str = _setting("PRPC_LOG_FORMAT", "text", _choice("text", "json"))
+    log_level: str = _setting("PRPC_LOG_LEVEL", "info", _choice("debug", "info", "warning", "error"))
+
+    #: Seconds that a result is kept.
+    redis_expire: int = _setting("PRPC_REDIS_EXPIRE_MESSAGE_FEEDBACK_SEC", 6 * 3600, _number(1, whole=True))
+    #: Seconds between two renewals of a server's lease.
+    redis_heartbeat: float = _setting("PRPC_REDIS_HEARTBEAT_INTERVAL_SEC", 5.0, _number(0.05))
+    #: Seconds without renewal after which a server counts as lost; at least twice the heartbeat.
+    redis_recover: float = _setting("PRPC_REDIS_RECOVER_INTERVAL_SEC", 15.0, _number(0.1))
+
+    kafka_feedback_partitions: int = _setting("PRPC_KAFKA_FEEDBACK_TOPIC_NUMBER_PARTITIONS", 4, _number(1, whole=True))
+    #: Partitions of the calls' topic; 0 is the number of workers.
+    kafka_queue_partitions: int = _setting("PRPC_KAFKA_QUEUE_TOPIC_NUMBER_PARTITIONS", 0, _number(1, whole=True))
+    kafka_replication: int = _setting("PRPC_KAFKA_REPLICATION_FACTOR", 1, _number(1, whole=True))
+
+    def __post_init__(self) -> None:
+        QueueNames(self.queue_name)
+        if not self.url_broker:
+            object.__setattr__(self, "url_broker", DEFAULT_URLS[self.type_broker])
+        if not self.instance_name:
+            object.__setattr__(self, "instance_name", str(uuid.uuid4()))
+        if self.redis_recover < 2 * self.redis_heartbeat:
+            raise _refuse(
+                "PRPC_REDIS_RECOVER_INTERVAL_SEC",
+                f"{self.redis_recover:g}",
+                f"allowed is at least twice PRPC_REDIS_HEARTBEAT_INTERVAL_SEC ({self.redis_heartbeat:g})",
+            )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
+        """What is given by name (None counts as not given), else the environment, else the default.
+
+        Raises ConfigurationError naming the variable, the value and what is allowed. An empty variable counts as not set.
+        """
+        environ = load_environment() if environ is None else environ
+        values: dict[str, Any] = {}
+        for item in fields(cls):
+            variable, read = item.metadata["variable"], item.metadata["read"]
+            explicit = given.pop(item.name, None)
+            if explicit is not None:
+                values[item.name] = read(variable, str(explicit))
+            elif environ.get(variable, "") != "":
+                values[item.name] = read(variable, environ[variable])
+        if given:
+            raise TypeError(f"Settings has no {sorted(given)[0]!r}")
+        return cls(**values)

@@ -1,0 +1,107 @@
+"""The seam to the workers: what runs a function, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from prpc.exceptions import CallError
+from prpc.failure import Failure
+
+__all__ = ["Execution", "Job", "Outcome", "PoolState", "WorkerKind", "WorkerPool"]
+
+
+class WorkerKind(enum.StrEnum):
+    """What runs a function."""
+
+    THREAD = "thread"
+    PROCESS = "process"
+    ASYNC = "async"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run of one function."""
+
+    #: Dashed message id, for logs and errors.
+    message_id: str
+    #: Registered name.
+    name: str
+    function: Callable[..., Any]
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    #: Seconds it may run; None for as long as it likes.
+    timeout: float | None
+    #: Context in which thread and async functions run (holds `current_call()`).
+    context: Context
+    #: What a process worker rebuilds `current_call()` from: plain data that can be pickled.
+    call_facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a job: a value, or a failure."""
+
+    value: Any = None
+    #: None where the job returned.
+    failure: Failure | None = None
+    #: Seconds the function ran.
+    running: float = 0.0
+    #: Name of the thread or process that ran it, for the log.
+    worker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """A pool at one moment, for logs and operators."""
+
+    slots: int
+    busy: int
+    #: Threads whose caller was answered already but whose function still runs.
+    abandoned: int = 0
+    #: Workers replaced since the start (killed, died, recycled).
+    replaced: int = 0
+
+
+class Execution(Protocol):
+    """A job in a worker's hands."""
+
+    @property
+    def outcome(self) -> asyncio.Future[Outcome]:
+        """Ends with the outcome, never with an exception; not to be cancelled, use `cancel`."""
+        ...
+
+    @property
+    def released(self) -> asyncio.Future[None]:
+        """Ends when the worker's slot is free again; at the earliest with `outcome`, later for an abandoned thread."""
+        ...
+
+    def cancel(self, reason: CallError) -> None:
+        """End the job: `outcome` becomes this failure. Stops an async function and a process with its children;
+        a thread is abandoned and its slot stays busy until the function returns. Idempotent; nothing after the end."""
+        ...
+
+
+class WorkerPool(Protocol):
+    """Runs the jobs of one kind. Bound to the event loop that started it."""
+
+    @property
+    def kind(self) -> WorkerKind: ...
+
+    async def start(self) -> None:
+        """Make the workers; a process worker has imported the functions' modules when this returns."""
+        ...
+
+    def submit(self, job: Job) -> Execution:
+        """Start the job now. The caller keeps to the number of slots."""
+        ...
+
+    def state(self) -> PoolState: ...
+
+    async def stop(self) -> None:
+        """End the workers and whatever still runs in them. Idempotent."""
+        ...
