@@ -81,7 +81,7 @@ class PRPCError(Exception):
 class ConfigurationError(PRPCError, ValueError):
     """A setting cannot be used. The reader's own fault; the text names the variable, the value and what is allowed."""
 
-    facts = ("variable", "value")
+    facts: ClassVar[tuple[str, ...]] = ("variable", "value")
     variable: str | None
     value: str | None
 

@@ -1,0 +1,82 @@
+"""What travels beside a message: the facts of one call, and the control messages. No I/O, no clock."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from prpc.exceptions import DecodeError
+
+__all__ = ["CallFacts", "read_cancel", "write_cancel"]
+
+#: Most bytes of the headers of one call, as JSON.
+MAX_HEADERS_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class CallFacts:
+    """The facts of one call, beside its message."""
+
+    #: Mailbox of the caller; None where it named none (it reads the result's key).
+    reply_to: str | None = None
+    #: Seconds that were left to the call when it was sent; the broker's clock counts from there. None without a deadline.
+    timeout: float | None = None
+    #: Hash of the function's signature that the caller's stub was made from.
+    schema: str | None = None
+    #: What the caller set with `options(headers=...)`.
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def to_fields(self) -> dict[str, str]:
+        """As fields of an entry; what is not set is left out."""
+        fields: dict[str, str] = {}
+        if self.reply_to is not None:
+            fields["reply_to"] = self.reply_to
+        if self.timeout is not None:
+            fields["timeout_ms"] = str(max(0, round(self.timeout * 1000)))
+        if self.schema is not None:
+            fields["schema"] = self.schema
+        if self.headers:
+            fields["headers"] = json.dumps(dict(self.headers), ensure_ascii=False)
+        return fields
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, str]) -> CallFacts:
+        """Read them back. Raises DecodeError where a field cannot be read; unknown fields are left alone."""
+        timeout_ms, headers = fields.get("timeout_ms"), fields.get("headers")
+        if timeout_ms is not None and not (timeout_ms.isascii() and timeout_ms.isdigit() and len(timeout_ms) < 16):
+            raise DecodeError(f"field timeout_ms={timeout_ms[:40]!r} is no number of milliseconds", reason="form")
+        return cls(
+            reply_to=fields.get("reply_to"),
+            timeout=None if timeout_ms is None else int(timeout_ms) / 1000,
+            schema=fields.get("schema"),
+            headers={} if headers is None else _read_headers(headers),
+        )
+
+
+def _read_headers(text: str) -> dict[str, str]:
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_HEADERS_BYTES:
+        raise DecodeError(f"field headers is larger than {MAX_HEADERS_BYTES} bytes", reason="size")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise DecodeError("field headers is no JSON", reason="json") from exc
+    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+        raise DecodeError("field headers is no JSON object of texts", reason="form")
+    return value
+
+
+def write_cancel(message_ids: Iterable[UUID]) -> bytes:
+    """The control message that cancels these calls."""
+    return json.dumps({"cancel": [str(i) for i in message_ids]}).encode()
+
+
+def read_cancel(body: bytes) -> list[UUID]:
+    """The ids to cancel; empty for a control message of another kind. Raises DecodeError where it cannot be read."""
+    try:
+        value = json.loads(body)
+        ids = value.get("cancel", []) if isinstance(value, dict) else []
+        return [UUID(i) for i in ids]
+    except (ValueError, TypeError, AttributeError, RecursionError) as exc:
+        raise DecodeError("a control message cannot be read", reason="form") from exc
