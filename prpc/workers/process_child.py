@@ -110,7 +110,7 @@ def _bind(context: contextvars.Context, facts: Mapping[str, Any]) -> None:
             message_id=facts["message_id"],
             function=facts.get("function", ""),
             headers=facts.get("headers", {}),
-            deadline=Deadline.after(clock, facts.get("remaining")),
+            deadline=Deadline.after(clock, facts.get("timeout")),
             attempt=facts.get("attempt", 1),
             clock=clock,
         )
