@@ -83,27 +83,28 @@ class Readiness:
         """Wait until the server takes calls. Raises what its start raised."""
         if self._set:
             return
+        if self._error is not None:
+            raise self._error
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
         try:
             await waiter
         finally:
             self._waiters.discard(waiter)
+        if self._error is not None:
+            raise self._error
 
     def __await__(self) -> Generator[Any, None, None]:
         return self.wait().__await__()
 
-    def _change(self, ready: bool, error: BaseException | None = None) -> None:
+    def change(self, ready: bool, error: BaseException | None = None) -> None:
+        """For the server: it takes calls now, or no more; `error` is what ended it."""
         self._set = ready
-        if not ready and error is None:
-            return
-        for waiter in self._waiters:
-            if waiter.done():
-                continue
-            if error is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(error)
+        self._error = error
+        if ready or error is not None:
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
 
 
 class AppServer:
@@ -271,15 +272,16 @@ class AppServer:
 
         def ready() -> None:
             on_ready()
-            self.ready._change(True)
+            self.ready.change(True)
 
+        self.ready.change(False)
         try:
             await service.serve(ready)
+            self.ready.change(False)
         except BaseException as exc:
-            self.ready._change(False, exc)
+            self.ready.change(False, RuntimeError("the server was cancelled") if isinstance(exc, asyncio.CancelledError) else exc)
             raise
         finally:
-            self.ready._change(False)
             self._service = None
             self._ended.set()
 
