@@ -152,7 +152,7 @@ def test_a_released_call_goes_to_another_consumer(settings: Settings, harness: H
             assert await first.release()
             again = await take_one(two)
             assert (again.body, dict(again.facts), again.attempt) == (b"x", {"colour": "red"}, 1)
-            assert again.age >= first.age
+            assert again.age > first.age - 0.1  # each consumer reads the broker's clock for itself
             assert await again.settle(None)
             assert not await first.settle(None) or harness.waiting() == 0
 
