@@ -6,6 +6,7 @@ never from what arrived.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -85,9 +86,11 @@ class _File:
             "",
         ]
         imports = self.names.imports()
-        for module, names in imports.items():
-            lines += _import(module, names)
-        return [*lines, ""] if imports else lines
+        groups = [
+            [line for module, names in imports.items() if _is_stdlib(module) for line in _import(module, names)],
+            [line for module, names in imports.items() if not _is_stdlib(module) for line in _import(module, names)],
+        ]
+        return lines + [line for group in groups if group for line in (*group, "")]
 
     def _constants(self, schema: str) -> list[str]:
         public = sorted({*self.names.functions.values(), *self.names.types.values()})
@@ -161,6 +164,10 @@ def _marks(parameters: Sequence[Parameter]) -> list[tuple[int, str]]:
     if "POSITIONAL_ONLY" in kinds:
         marks.append((kinds.count("POSITIONAL_ONLY"), "/"))
     return marks
+
+
+def _is_stdlib(module: str) -> bool:
+    return module.partition(".")[0] in sys.stdlib_module_names
 
 
 def _import(module: str, names: Sequence[str]) -> list[str]:
