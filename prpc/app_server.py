@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar, overload
 
 from typing_extensions import Unpack
 
@@ -159,6 +159,9 @@ class AppServer:
 
     # Registration.
 
+    @overload
+    def decorator_reg_func(self, worker_type: F, /) -> F: ...
+    @overload
     def decorator_reg_func(
         self,
         worker_type: str | None = None,
@@ -166,20 +169,29 @@ class AppServer:
         name: str | None = None,
         timeout: timedelta | float | None = None,
         idempotent: bool = False,
-    ) -> Callable[[F], F]:
+    ) -> Callable[[F], F]: ...
+    def decorator_reg_func(
+        self,
+        worker_type: Any = None,
+        *,
+        name: str | None = None,
+        timeout: timedelta | float | None = None,
+        idempotent: bool = False,
+    ) -> Any:
         """Register the decorated function, which stays as it is and callable locally. Also available as `function`.
 
         `worker_type`: None for the server's default. `name`: under which clients call it. `timeout`: its longest run.
         `idempotent`: running it twice does no harm, so it is repeated when its server is lost. Raises RegistrationError.
+        Works without parentheses, too.
         """
+        if callable(worker_type):
+            self.register_func(worker_type)
+            return worker_type
 
         def register(function: F) -> F:
             self.register_func(function, worker_type, name=name, timeout=timeout, idempotent=idempotent)
             return function
 
-        if callable(worker_type):  # @app.function without parentheses
-            function, worker_type = worker_type, None
-            return register(function)
         return register
 
     function = decorator_reg_func

@@ -113,7 +113,7 @@ class TestRegistration:
 
     def test_the_decorator_works_without_parentheses(self) -> None:
         app = AppServer("memory")
-        assert app.function(plain) is plain  # type: ignore[arg-type, comparison-overlap]
+        assert app.function(plain) is plain
         assert [f.name for f in app.functions] == ["plain"]
 
     def test_register_funcs(self) -> None:
