@@ -1,0 +1,32 @@
+"""Workers: what runs the functions. `create_pool` makes a pool by its kind; base.py is the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prpc.settings import Settings
+from prpc.workers.base import WorkerKind, WorkerPool
+
+__all__ = ["create_pool"]
+
+
+def create_pool(kind: WorkerKind, slots: int, settings: Settings, *, functions: Sequence[Callable[..., Any]] = ()) -> WorkerPool:
+    """A pool that runs `slots` jobs at once, not started yet.
+
+    `functions` are those it will be given; process workers import them before they are ready. Raises RegistrationError
+    where one of them cannot be found by a process worker.
+    """
+    match kind:
+        case WorkerKind.THREAD:
+            from prpc.workers.thread import ThreadPool
+
+            return ThreadPool(slots)
+        case WorkerKind.ASYNC:
+            from prpc.workers.coroutine import CoroutinePool
+
+            return CoroutinePool(slots)
+        case WorkerKind.PROCESS:
+            from prpc.workers.process import ProcessPool
+
+            return ProcessPool(slots, settings, functions)

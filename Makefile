@@ -1,0 +1,57 @@
+# The two commands: `make demo` and `make test`. Each makes what it needs in .venv and leaves nothing running.
+
+# The newest Python from 3.11 up that is on the PATH; PYTHON=... names another.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+PYTEST := $(RUN) -m pytest -n 2 --dist loadfile
+
+.PHONY: demo test test-all test-fast coverage check format bench clean
+
+demo: $(VENV)/.demo
+	@$(RUN) -m examples.demo
+
+test: $(VENV)/.test
+	$(PYTEST) $(ARGS)
+
+# Every Python from 3.11 up that the machine has, each in an environment of its own.
+test-all:
+	@set -e; for v in 3.11 3.12 3.13 3.14; do \
+	  for p in python$$v $(HOME)/.pyenv/versions/$$v.*/bin/python; do \
+	    if $$p -c 'import sys, venv, ensurepip; sys.exit("%d.%d" % sys.version_info[:2] != "'$$v'")' 2>/dev/null; then \
+	      echo "== Python $$v: $$p"; $(MAKE) --no-print-directory test PYTHON=$$p VENV=.venv-$$v; break; fi; done; done
+
+coverage: $(VENV)/.test
+	rm -f .coverage .coverage.*
+	$(PYTEST) --cov --cov-report= $(ARGS)
+	$(RUN) -m coverage report --skip-covered --fail-under=95
+
+# What CI asks besides the tests: format, lint, types.
+check: $(VENV)/.test
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+	$(RUN) -m pyright
+
+format: $(VENV)/.test
+	$(RUN) -m ruff format .
+	$(RUN) -m ruff check --fix .
+
+bench: $(VENV)/.test
+	$(RUN) -m benchmarks.calls
+
+clean:
+	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* build dist
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "PRPC needs Python 3.11 or newer: install it, or name it with PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { echo "The venv module is missing: install it (on Debian: python3-venv)"; exit 1; }
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	$(RUN) -m pip install -q --disable-pip-version-check -e '.[dev-broker,progress]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml requirements.txt | $(VENV)/bin/python
+	$(RUN) -m pip install -q --disable-pip-version-check -r requirements.txt
+	@touch $@ $(VENV)/.demo

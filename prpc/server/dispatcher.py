@@ -1,0 +1,379 @@
+"""The pump: takes deliveries, starts their calls, settles their outcomes.
+
+A delivery goes: codec -> call table -> registry -> binding -> (middleware) -> worker pool -> codec -> settle. Nothing is
+awaited on that way: each step either ends the call or hands it on to a callback. Every delivery ends in exactly one of
+settle, release and bury, and no delivery, however broken, ends the pump.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from prpc.brokers.base import Consumer, Delivery
+from prpc.call_context import CurrentCall, bind_current_call
+from prpc.codec import Codec
+from prpc.deadline import Clock, Deadline
+from prpc.exceptions import (
+    BadArgumentsError,
+    BrokerUnavailableError,
+    CallCancelledError,
+    CallError,
+    DecodeError,
+    StaleStubError,
+)
+from prpc.failure import Failure, describe, failure_of
+from prpc.protocol.call_table import CallTable, remaining_time
+from prpc.protocol.facts import CallFacts
+from prpc.prpcmessage import PRPCMessage
+from prpc.server.logs import log_call, logger
+from prpc.server.middleware import Middleware
+from prpc.server.outcomes import is_shutdown, outcome_of_built_in, server_shutdown, with_queue_time
+from prpc.server.registry import RegisteredFunction, Registry
+from prpc.server.replies import ReplyWriter, nameless_call
+from prpc.server.wrapped_call import WrappedCall
+from prpc.workers.base import Execution, Job, Outcome, WorkerKind, WorkerPool
+
+__all__ = ["Dispatcher"]
+
+_NO_FACTS = CallFacts()
+#: Seconds between two attempts to read after a broker error that the adapter did not ride out.
+_READ_AGAIN_AFTER = 1.0
+#: What a stopping server waits for runs that were ended, and then for the broker to take the outcomes.
+_SECONDS_TO_END = 5.0
+#: Entries of one running call that wait for its outcome because they name another caller.
+_MAX_FOLLOWERS = 100
+
+
+class _Run:
+    """One call between its delivery and its settlement."""
+
+    __slots__ = (
+        "attempt",
+        "current",
+        "delivery",
+        "execution",
+        "facts",
+        "followers",
+        "function",
+        "give_back",
+        "message",
+        "queued",
+    )
+
+    def __init__(self, delivery: Delivery, message: PRPCMessage, facts: CallFacts) -> None:
+        self.delivery = delivery
+        self.message = message
+        self.facts = facts
+        self.queued = delivery.age
+        self.function: RegisteredFunction | None = None
+        self.current: CurrentCall | None = None
+        self.execution: Execution | None = None
+        #: Doubled entries from other callers, which get the same outcome.
+        self.followers: list[_Run] | None = None
+        #: On the end of the run the entry goes back to the queue instead of being answered.
+        self.give_back = False
+
+
+class Dispatcher:
+    """Runs the calls of one consumer. Bound to one event loop; `run` is awaited once.
+
+    `pools` holds a started pool for each kind of worker that the registry names; `built_ins` are answered in place and
+    take no slot.
+    """
+
+    def __init__(
+        self,
+        *,
+        consumer: Consumer,
+        codec: Codec,
+        registry: Registry,
+        pools: Mapping[WorkerKind, WorkerPool],
+        slots: int,
+        timeout: float | None,
+        clock: Clock,
+        built_ins: Mapping[str, Callable[[], Any]],
+        schema_of: Callable[[str], str | None],
+        middleware: Sequence[Middleware] = (),
+    ) -> None:
+        self._consumer = consumer
+        self._codec = codec
+        self._replies = ReplyWriter(codec)
+        self._registry = registry
+        self._pools = pools
+        self._timeout = timeout
+        self._clock = clock
+        self._built_ins = built_ins
+        self._schema_of = schema_of
+        self._middleware = tuple(middleware)
+        self._table: CallTable[_Run] = CallTable()
+        self._free = slots
+        self._stopping = False
+        self._room: asyncio.Future[None] | None = None
+        self._quiet: asyncio.Future[None] | None = None
+        self._settling: set[asyncio.Future[bool]] = set()
+
+    @property
+    def running(self) -> int:
+        """Calls that run now."""
+        return len(self._table)
+
+    async def run(self) -> None:
+        """Take and start calls until `drain`."""
+        loop = asyncio.get_running_loop()
+        while not self._stopping:
+            if self._free <= 0:
+                self._room = loop.create_future()
+                await self._room
+                continue
+            try:
+                deliveries = await self._consumer.take(self._free)
+            except BrokerUnavailableError as exc:
+                logger.warning("reading calls failed, trying again: %s", exc)
+                await asyncio.sleep(_READ_AGAIN_AFTER)
+                continue
+            for delivery in deliveries:
+                self._accept(delivery)
+
+    def cancel(self, message_ids: Iterable[UUID]) -> None:
+        """Stop these calls, or drop them when they come."""
+        for run in self._table.cancel(message_ids, self._clock.monotonic()):
+            message_id = str(run.message.message_id)
+            self._stop_run(run, CallCancelledError(f"{run.message.func_name}() was cancelled", message_id=message_id))
+
+    async def drain(self, grace: float) -> None:
+        """Stop taking calls, wait `grace` seconds for those that run, end the rest.
+
+        An idempotent call that is ended goes back to the queue, any other is answered with ServerShutdownError.
+        """
+        self._stopping = True
+        await self._consumer.stop()
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        await self._until_quiet(grace)
+        for run in self._table:
+            run.give_back = run.function is not None and run.function.idempotent
+            self._stop_run(run, server_shutdown(run.message.func_name))
+        await self._until_quiet(_SECONDS_TO_END)
+        for run in self._table:
+            self._table.end(run.message.message_id)
+            self._end(run, Outcome(failure=failure_of(server_shutdown(run.message.func_name))))
+        if self._settling:
+            _, unsettled = await asyncio.wait(self._settling, timeout=_SECONDS_TO_END)
+            if unsettled:
+                logger.error("%d outcomes could not be handed over before the end: the broker does not answer", len(unsettled))
+
+    async def _until_quiet(self, seconds: float | None) -> None:
+        if not len(self._table):
+            return
+        self._quiet = asyncio.get_running_loop().create_future()
+        await asyncio.wait([self._quiet], timeout=seconds)
+
+    def _stop_run(self, run: _Run, reason: CallError) -> None:
+        if run.current is not None:
+            run.current.mark_cancelled()
+        if run.execution is not None:
+            run.execution.cancel(reason)
+
+    # A delivery comes in.
+
+    def _accept(self, delivery: Delivery) -> None:
+        if self._stopping:
+            self._watch(delivery.release())
+            return
+        try:
+            run = self._read(delivery)
+            if run is not None:
+                self._start(run)
+        except Exception:
+            logger.exception("an entry could not be handled; it is kept as a dead letter")
+            self._watch(delivery.bury("internal error"))
+
+    def _read(self, delivery: Delivery) -> _Run | None:
+        """The call of a delivery; None where it could not be read and was buried."""
+        body, message_id = delivery.body, None
+        try:
+            if body is None:
+                raise DecodeError("the entry has no field 'message'", reason="form")
+            message = self._codec.read_raw_call(body) if delivery.raw else self._codec.read_call(body)
+            message_id = message.message_id
+            return _Run(delivery, message, CallFacts.from_fields(delivery.facts) if delivery.facts else _NO_FACTS)
+        except DecodeError as exc:
+            self._bury(delivery, exc, message_id or _uuid(exc.message_id))
+            return None
+
+    def _bury(self, delivery: Delivery, error: DecodeError, message_id: UUID | None) -> None:
+        logger.warning(
+            "an entry was refused and is kept as a dead letter: %s",
+            error,
+            extra={"message_id": None if message_id is None else str(message_id), "reason": error.reason},
+        )
+        reply = None
+        if message_id is not None:
+            now = self._clock.now()
+            address = delivery.facts.get("reply_to")
+            call = nameless_call(message_id, now)
+            reply, _ = self._replies.write(call, None, failure_of(error), when=now, address=address, raw=delivery.raw)
+        self._watch(delivery.bury(error.reason or "refused", reply))
+
+    def _start(self, run: _Run) -> None:
+        message, facts = run.message, run.facts
+        name = message.func_name
+        built_in = self._built_ins.get(name)
+        function = run.function = self._registry.get(name)
+        if self._joined(run):
+            return
+        if function is None and built_in is None:
+            return self._end(run, Outcome(failure=failure_of(self._registry.not_found(name))))
+        error = self._table.refusal(
+            message.message_id,
+            name,
+            timeout=facts.timeout,
+            queued=run.queued,
+            attempt=run.delivery.attempt,
+            idempotent=function is None or function.idempotent,
+            now=self._clock.monotonic(),
+        )
+        if error is not None:
+            return self._end(run, Outcome(failure=failure_of(error)))
+        if function is None or built_in is not None:
+            return self._end(run, outcome_of_built_in(name, built_in, message))
+        try:
+            args, kwargs = function.binder.bind(message.func_args, message.func_kwargs)
+        except BadArgumentsError as exc:
+            return self._end(run, Outcome(failure=failure_of(self._perhaps_stale(exc, facts, name))))
+        self._submit(run, function, args, kwargs)
+        return None
+
+    def _joined(self, run: _Run) -> bool:
+        """Whether a call of this id runs: the further entry waits for its outcome or, from the same caller, is dropped."""
+        first = self._table.running(run.message.message_id)
+        if first is None:
+            return False
+        if first.followers is None:
+            first.followers = []
+        if run.facts.reply_to == first.facts.reply_to or len(first.followers) >= _MAX_FOLLOWERS:
+            self._watch(run.delivery.settle(None))
+        else:
+            first.followers.append(run)
+        return True
+
+    def _perhaps_stale(self, error: BadArgumentsError, facts: CallFacts, name: str) -> BadArgumentsError:
+        if not facts.schema or facts.schema == self._schema_of(name):
+            return error
+        text = f"{error}; server_func.py was made from another version of this server: run python -m prpc.create_server_func"
+        return StaleStubError(text, function=error.function, parameter=error.parameter)
+
+    # A call runs.
+
+    def _submit(self, run: _Run, function: RegisteredFunction, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        left = None if run.facts.timeout is None else run.facts.timeout - run.queued
+        timeout = remaining_time(self._timeout, function.timeout, left)
+        message_id = str(run.message.message_id)
+        headers, attempt = run.facts.headers, run.delivery.attempt
+        deadline = Deadline.after(self._clock, timeout)
+        run.current = CurrentCall(message_id, function.name, headers, deadline, attempt, self._clock)
+        context = contextvars.copy_context()
+        context.run(bind_current_call, run.current)
+        call_facts: dict[str, Any] = {}
+        if function.kind is WorkerKind.PROCESS:
+            call_facts = {
+                "message_id": message_id,
+                "function": function.name,
+                "headers": dict(headers),
+                "timeout": timeout,
+                "attempt": attempt,
+            }
+        job = Job(message_id, function.name, function.function, args, kwargs, timeout, context, call_facts)
+        pool = self._pools[function.kind]
+        try:
+            execution = WrappedCall(job, pool, self._middleware, run.current) if self._middleware else pool.submit(job)
+        except Exception as exc:
+            logger.exception("%s() could not be started", function.name)
+            return self._end(run, Outcome(failure=describe(exc)))
+        run.execution = execution
+        self._table.begin(run.message.message_id, run)
+        self._free -= 1
+        execution.outcome.add_done_callback(functools.partial(self._ended, run))
+        return None
+
+    def _ended(self, run: _Run, outcome: asyncio.Future[Outcome]) -> None:
+        if self._table.running(run.message.message_id) is run:
+            self._table.end(run.message.message_id)
+            try:
+                self._end(run, outcome.result())
+            except Exception:
+                logger.exception("the outcome of %s() could not be settled", run.message.func_name)
+                self._watch(run.delivery.bury("internal error"))
+        released = run.execution.released if run.execution is not None else outcome
+        if released.done():
+            self._release_slot()
+        else:
+            released.add_done_callback(self._release_slot)
+        if self._quiet is not None and not self._quiet.done() and not len(self._table):
+            self._quiet.set_result(None)
+
+    def _release_slot(self, _: object = None) -> None:
+        self._free += 1
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    # A call ends.
+
+    def _end(self, run: _Run, outcome: Outcome) -> None:
+        failure = outcome.failure
+        if failure is not None:
+            failure = with_queue_time(failure, run.queued)
+        give_back = run.give_back and failure is not None and is_shutdown(failure)
+        for entry in (run, *(run.followers or ())):
+            if give_back:
+                self._watch(entry.delivery.release())
+                continue
+            address, raw = entry.facts.reply_to, entry.delivery.raw
+            reply, failure = self._replies.write(
+                entry.message, outcome.value, failure, when=self._clock.now(), address=address, raw=raw
+            )
+            self._watch(entry.delivery.settle(reply))
+        if logger.isEnabledFor(logging.INFO):
+            self._log(run, outcome, failure)
+
+    def _log(self, run: _Run, outcome: Outcome, failure: Failure | None) -> None:
+        worker = outcome.worker or (run.function.kind.value if run.function is not None else "server")
+        log_call(
+            message_id=str(run.message.message_id),
+            function=run.message.func_name[:200],
+            worker=worker,
+            queued=run.queued,
+            running=outcome.running,
+            outcome="ok" if failure is None else failure.type_name,
+        )
+        if failure is not None and failure.traceback and logger.isEnabledFor(logging.DEBUG):
+            logger.debug("%s %s", run.message.message_id, failure.traceback)
+
+    def _watch(self, settling: Awaitable[bool]) -> None:
+        """See what becomes of a settlement; the broker works on it whether or not anybody waits."""
+        future = asyncio.ensure_future(settling)
+        self._settling.add(future)
+        future.add_done_callback(self._settled)
+
+    def _settled(self, future: asyncio.Future[bool]) -> None:
+        self._settling.discard(future)
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is not None:
+            logger.error("an outcome could not be handed over: %s", error)
+        elif not future.result():
+            logger.warning("an outcome was dropped: another server had taken the call over")
+
+
+def _uuid(text: str | None) -> UUID | None:
+    try:
+        return None if text is None else UUID(text)
+    except ValueError:
+        return None

@@ -1,0 +1,44 @@
+"""Outcomes that the server itself has a hand in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from prpc.exceptions import BadArgumentsError, ServerShutdownError, WorkerTimeoutError
+from prpc.failure import Failure, describe, failure_of
+from prpc.prpcmessage import PRPCMessage
+from prpc.workers.base import Outcome
+
+__all__ = ["is_shutdown", "outcome_of_built_in", "server_shutdown", "with_queue_time"]
+
+_WORKER_TIMEOUT = f"{WorkerTimeoutError.__module__}.{WorkerTimeoutError.__qualname__}"
+_SERVER_SHUTDOWN = f"{ServerShutdownError.__module__}.{ServerShutdownError.__qualname__}"
+
+
+def server_shutdown(name: str) -> ServerShutdownError:
+    """The error for a call that a stopping server ends."""
+    return ServerShutdownError(f"the server stopped before {name}() ended", function=name)
+
+
+def outcome_of_built_in(name: str, built_in: Callable[[], Any] | None, message: PRPCMessage) -> Outcome:
+    """What a function of the server itself answers."""
+    if built_in is None or message.func_args or message.func_kwargs:
+        return Outcome(failure=failure_of(BadArgumentsError(f"{name}() takes no arguments", function=name)))
+    try:
+        return Outcome(value=built_in())
+    except Exception as exc:
+        return Outcome(failure=describe(exc))
+
+
+def with_queue_time(failure: Failure, queued: float) -> Failure:
+    """A worker's timeout knows how long the function ran; the server adds how long it had waited."""
+    if failure.type_name != _WORKER_TIMEOUT or failure.facts.get("queued") is not None:
+        return failure
+    return replace(failure, facts={**failure.facts, "queued": queued})
+
+
+def is_shutdown(failure: Failure) -> bool:
+    """Whether the call was ended because the server stops."""
+    return failure.type_name == _SERVER_SHUTDOWN

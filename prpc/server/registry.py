@@ -1,0 +1,182 @@
+"""The functions of one server: name -> what to run, where, and how its arguments are bound."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from prpc.exceptions import FunctionNotFoundError, RegistrationError
+from prpc.server.binding import Binder
+from prpc.workers.base import WorkerKind
+
+__all__ = ["BUILT_IN_NAMES", "RegisteredFunction", "Registry", "public_methods"]
+
+#: Names that every server answers itself.
+BUILT_IN_NAMES = ("ping", "get_function_server")
+
+_KINDS = ", ".join(repr(kind.value) for kind in WorkerKind)
+
+
+@dataclass(slots=True)
+class RegisteredFunction:
+    """One function of a server."""
+
+    name: str
+    function: Callable[..., Any]
+    kind: WorkerKind
+    #: Longest run in seconds; None where only the server's and the call's own limits hold.
+    timeout: float | None = None
+    #: Whether running it twice does no harm: it is repeated when its server is lost.
+    idempotent: bool = False
+    _binder: Binder | None = field(default=None, repr=False)
+
+    @property
+    def binder(self) -> Binder:
+        """Made when the first call or the server's start asks: annotations may name classes defined further down."""
+        if self._binder is None:
+            self._binder = Binder(self.name, self.function)
+        return self._binder
+
+
+class Registry:
+    """Functions by name, in the order of registration."""
+
+    def __init__(self) -> None:
+        self._functions: dict[str, RegisteredFunction] = {}
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+    def __iter__(self) -> Iterator[RegisteredFunction]:
+        return iter(self._functions.values())
+
+    def get(self, name: str) -> RegisteredFunction | None:
+        """The function of this name, or None."""
+        return self._functions.get(name)
+
+    def add(
+        self,
+        function: Callable[..., Any],
+        worker_type: str,
+        *,
+        name: str | None = None,
+        timeout: timedelta | float | None = None,
+        idempotent: bool = False,
+    ) -> RegisteredFunction:
+        """Register a function. Raises RegistrationError, naming the function, where it cannot be served as asked."""
+        name = _checked_name(function, name)
+        if name in self._functions:
+            raise _refused(name, f"function {name!r} is registered twice; give one of the two another name with name=...")
+        kind = _checked_kind(name, worker_type)
+        _check_callable(name, function, kind)
+        registered = RegisteredFunction(name, function, kind, _checked_timeout(name, timeout), bool(idempotent))
+        self._functions[name] = registered
+        return registered
+
+    def not_found(self, name: str) -> FunctionNotFoundError:
+        """The error for a call of a function that is not here, with the nearest names."""
+        known = [*BUILT_IN_NAMES, *self._functions]
+        lowered = {candidate.lower(): candidate for candidate in reversed(known)}
+        nearest = [lowered[match] for match in difflib.get_close_matches(name[:200].lower(), lowered, n=3)]
+        if nearest:
+            hint = "; did you mean " + " or ".join(repr(candidate) for candidate in nearest) + "?"
+        else:
+            hint = "; it has " + ", ".join(repr(candidate) for candidate in list(self._functions)[:20] or known)
+        return FunctionNotFoundError(f"func name {name[:200]!r} not found in server{hint}", function=name[:200], nearest=nearest)
+
+
+def public_methods(service: object) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Name and bound method of every public method of an object, in the order of definition, base classes first.
+
+    Left out are names with a leading underscore, properties, nested classes and attributes that merely hold a function.
+    """
+    if isinstance(service, type) or inspect.ismodule(service):
+        raise _refused(repr(service), f"register_service() takes an object, not {service!r}")
+    seen: set[str] = set()
+    for cls in reversed(type(service).__mro__[:-1]):
+        for name, attribute in vars(cls).items():
+            if name.startswith("_") or name in seen or not _is_method(attribute):
+                continue
+            seen.add(name)
+            # The most derived definition counts, which may have turned the name into something else.
+            if _is_method(inspect.getattr_static(type(service), name)):
+                yield name, getattr(service, name)
+
+
+def _is_method(attribute: Any) -> bool:
+    return inspect.isfunction(attribute) or isinstance(attribute, staticmethod | classmethod | functools.partialmethod)
+
+
+def is_coroutine_function(function: Any) -> bool:
+    """Whether calling it gives a coroutine: also for partials, bound methods and objects with `async def __call__`."""
+    return _is(inspect.iscoroutinefunction, function)
+
+
+def _is(test: Callable[[Any], bool], function: Any) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return test(function) or (not inspect.isroutine(function) and test(inspect.getattr_static(type(function), "__call__", None)))
+
+
+def _refused(name: str, text: str) -> RegistrationError:
+    return RegistrationError(text, function=name)
+
+
+def _checked_name(function: Any, name: str | None) -> str:
+    if not callable(function):
+        raise _refused(repr(function), f"{function!r} is not a function")
+    if name is None:
+        plain = function
+        while isinstance(plain, functools.partial):
+            plain = plain.func
+        name = getattr(plain, "__name__", None)
+        if not isinstance(name, str) or not name.isidentifier():
+            raise _refused(repr(function), f"{function!r} has no name to be called by; give it one with name=...")
+    if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+        text = f"function name {name!r} cannot be used: allowed are Python names, also several joined by dots"
+        raise _refused(str(name), text)
+    if name in BUILT_IN_NAMES:
+        raise _refused(name, f"function name {name!r} is taken by a built-in function of every server; use another one")
+    return name
+
+
+def _checked_kind(name: str, worker_type: str) -> WorkerKind:
+    try:
+        return WorkerKind(worker_type)
+    except ValueError:
+        raise _refused(
+            name, f"function {name!r}: worker type {worker_type!r} cannot be used; allowed is one of {_KINDS}"
+        ) from None
+
+
+def _checked_timeout(name: str, timeout: timedelta | float | None) -> float | None:
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
+        raise _refused(name, f"function {name!r}: timeout {timeout!r} cannot be used; allowed are seconds above 0 or a timedelta")
+    return float(seconds)
+
+
+def _check_callable(name: str, function: Any, kind: WorkerKind) -> None:
+    if isinstance(function, type):
+        raise _refused(name, f"{name!r} is a class; register the methods of an object with register_service({name}())")
+    if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
+        raise _refused(name, f"function {name!r} is a generator; streaming functions come with a later version of PRPC")
+    coroutine = is_coroutine_function(function)
+    if coroutine and kind is not WorkerKind.ASYNC:
+        raise _refused(
+            name,
+            f"function {name!r} is a coroutine function (async def): register it with worker type 'async', not {kind.value!r}",
+        )
+    if not coroutine and kind is WorkerKind.ASYNC:
+        text = f"function {name!r} is a plain function: worker type 'async' takes async def functions; use 'thread' or 'process'"
+        raise _refused(name, text)
+    if kind is WorkerKind.PROCESS and "<" in getattr(function, "__qualname__", ""):
+        text = f"function {name!r} is defined inside another one: process workers import it by name, so define it at module level"
+        raise _refused(name, text)

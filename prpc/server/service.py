@@ -1,0 +1,176 @@
+"""One run of a server: opens everything from the broker to the pump, and takes it down again in the right order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any
+
+from prpc.brokers import create_broker
+from prpc.brokers.base import Broker, Listener, ServerRecord
+from prpc.codec import Codec, Limits
+from prpc.deadline import Clock
+from prpc.exceptions import BrokerUnavailableError, DecodeError
+from prpc.protocol.facts import read_cancel
+from prpc.server.catalogue import Catalogue
+from prpc.server.dispatcher import Dispatcher
+from prpc.server.logs import logger
+from prpc.server.middleware import Middleware
+from prpc.server.registry import Registry
+from prpc.settings import Settings, safe_url
+from prpc.workers import create_pool
+from prpc.workers.base import WorkerKind, WorkerPool
+
+__all__ = ["Service"]
+
+#: Seconds between two announcements of a server, and how long one holds.
+ANNOUNCE_EVERY = 10.0
+ANNOUNCEMENT_HOLDS = 30.0
+
+Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
+
+
+class Service:
+    """A server from `serve` to its end. Bound to the event loop that makes it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        *,
+        clock: Clock,
+        lifespan: Lifespan | None = None,
+        middleware: Sequence[Middleware] = (),
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._clock = clock
+        self._lifespan = lifespan
+        self._middleware = middleware
+        self._catalogue = Catalogue(registry)
+        self._grace = settings.shutdown_grace
+        self._stop = asyncio.Event()
+        self._pools: dict[WorkerKind, WorkerPool] = {}
+
+    def request_stop(self, grace: float | None = None) -> None:
+        """Make `serve` drain and return. `grace`: seconds for the calls that run; None for the setting's."""
+        if grace is not None:
+            self._grace = grace
+        self._stop.set()
+
+    async def serve(self, on_ready: Callable[[], None]) -> None:
+        """Serve until `request_stop`. Raises BrokerUnavailableError where the broker cannot be reached at the start."""
+        queue = self._settings.queue_name
+        async with AsyncExitStack() as stack:
+            broker = await self._open_broker(stack)
+            await self._open_pools(stack)
+            if self._lifespan is not None:
+                await stack.enter_async_context(self._lifespan())
+            listener = await broker.listen(queue)
+            stack.push_async_callback(listener.close)
+            consumer = broker.consume(queue, consumer=f"{self._settings.instance_name}_{uuid.uuid4().hex[:12]}")
+            stack.push_async_callback(consumer.close)
+            dispatcher = Dispatcher(
+                consumer=consumer,
+                codec=_codec(self._settings),
+                registry=self._registry,
+                pools=self._pools,
+                slots=self._settings.max_number_worker,
+                timeout=self._settings.timeout_worker,
+                clock=self._clock,
+                built_ins=self._catalogue.built_ins,
+                schema_of=self._catalogue.schema_of,
+                middleware=self._middleware,
+            )
+            await broker.announce(queue, self._record(), ANNOUNCEMENT_HOLDS)
+            logger.info(
+                "serving %d functions from queue %r on %s", len(self._registry), queue, safe_url(self._settings.url_broker)
+            )
+            on_ready()
+            await self._pump(broker, dispatcher, listener)
+        logger.info("stopped serving queue %r", queue)
+
+    async def _open_broker(self, stack: AsyncExitStack) -> Broker:
+        broker = create_broker(self._settings)
+        stack.push_async_callback(broker.close)
+        await broker.connect()
+        await broker.declare(self._settings.queue_name)
+        return broker
+
+    async def _open_pools(self, stack: AsyncExitStack) -> None:
+        """Pools of those kinds that have functions; binders and descriptions are made before the first call needs them."""
+        for kind in WorkerKind:
+            functions = [f.function for f in self._registry if f.kind is kind]
+            if not functions:
+                continue
+            pool = create_pool(kind, self._settings.max_number_worker, self._settings, functions=functions)
+            stack.push_async_callback(pool.stop)
+            await pool.start()
+            self._pools[kind] = pool
+        for function in self._registry:
+            _ = function.binder
+
+    async def _pump(self, broker: Broker, dispatcher: Dispatcher, listener: Listener) -> None:
+        pump = asyncio.create_task(dispatcher.run(), name="prpc-pump")
+        ear = asyncio.create_task(_hear_cancellations(listener, dispatcher), name="prpc-cancellations")
+        presence = asyncio.create_task(self._announce(broker), name="prpc-presence")
+        stop = asyncio.create_task(self._stop.wait(), name="prpc-stop")
+        helpers = [ear, presence, stop]
+        try:
+            await asyncio.wait([pump, ear, stop], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._grace = 0.0
+            raise
+        finally:
+            logger.info("stopping: %d calls run", dispatcher.running)
+            presence.cancel()
+            withdrawal = _quietly(broker.withdraw(self._settings.queue_name, self._settings.instance_name))
+            await asyncio.gather(dispatcher.drain(self._grace), withdrawal)
+            for task in helpers:
+                task.cancel()
+            results = await asyncio.gather(pump, *helpers, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _announce(self, broker: Broker) -> None:
+        while True:
+            await asyncio.sleep(ANNOUNCE_EVERY)
+            await _quietly(broker.announce(self._settings.queue_name, self._record(), ANNOUNCEMENT_HOLDS))
+
+    def _record(self) -> ServerRecord:
+        info: dict[str, object] = {
+            "functions": [function.name for function in self._registry],
+            "schema": self._catalogue.schema,
+            "slots": self._settings.max_number_worker,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+        }
+        return ServerRecord(self._settings.instance_name, info)
+
+
+def _codec(settings: Settings) -> Codec:
+    return Codec(
+        Limits(max_bytes=settings.max_message_bytes, max_depth=settings.max_message_depth, max_items=settings.max_message_items)
+    )
+
+
+async def _hear_cancellations(listener: Listener, dispatcher: Dispatcher) -> None:
+    while True:
+        for body in await listener.receive():
+            try:
+                dispatcher.cancel(read_cancel(body))
+            except DecodeError as exc:
+                logger.warning("a control message was refused: %s", exc)
+
+
+async def _quietly(work: Awaitable[None]) -> None:
+    """Presence is a help for people: a broker that is away for a moment must not end the server."""
+    try:
+        await work
+    except BrokerUnavailableError as exc:
+        logger.warning("the broker does not answer: %s", exc)

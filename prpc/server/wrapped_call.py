@@ -1,0 +1,89 @@
+"""A call that goes through middleware: an execution around the worker's own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from prpc.call_context import CurrentCall
+from prpc.exceptions import CallError, WorkerTimeoutError
+from prpc.failure import Failure, describe, failure_of, restore
+from prpc.server.middleware import IncomingCall, Middleware, nested
+from prpc.workers.base import Execution, Job, Outcome, WorkerPool
+
+__all__ = ["WrappedCall"]
+
+
+class WrappedCall:
+    """An Execution: middlewares in a task of the event loop, the function in its pool.
+
+    The time limit covers both. A middleware may pass the call on several times, one after another.
+    """
+
+    def __init__(self, job: Job, pool: WorkerPool, middlewares: Sequence[Middleware], current: CurrentCall) -> None:
+        loop = asyncio.get_running_loop()
+        self.outcome: asyncio.Future[Outcome] = loop.create_future()
+        self.released: asyncio.Future[None] = loop.create_future()
+        self._job = job
+        self._pool = pool
+        self._current = current
+        self._inner: Execution | None = None
+        self._last = Outcome()
+        self._raised: tuple[BaseException, Failure] | None = None
+        self._timer = None if job.timeout is None else loop.call_later(job.timeout, self._too_long)
+        call = IncomingCall(job.name, job.args, job.kwargs, current)
+        self._task = loop.create_task(self._run(nested(middlewares, self._innermost)(call)), context=job.context)
+
+    def cancel(self, reason: CallError) -> None:
+        """As `Execution.cancel` promises."""
+        if self.outcome.done():
+            return
+        self._finish(Outcome(failure=failure_of(reason), running=self._last.running, worker=self._last.worker))
+        if self._inner is not None and not self._inner.outcome.done():
+            self._inner.cancel(reason)
+        else:
+            self._task.cancel()
+
+    def _too_long(self) -> None:
+        name, limit = self._job.name, self._job.timeout
+        self.cancel(WorkerTimeoutError(f"{name}() ran longer than {limit:g} s", function=name, timeout=limit, running=limit))
+
+    async def _run(self, chain: Any) -> None:
+        try:
+            value = await chain
+            self._finish(Outcome(value=value, running=self._last.running, worker=self._last.worker))
+        except BaseException as exc:  # whatever a middleware raises is the call's outcome, and never the server's end
+            known = self._raised is not None and self._raised[0] is exc
+            failure = self._raised[1] if known and self._raised is not None else describe(exc)
+            self._finish(Outcome(failure=failure, running=self._last.running, worker=self._last.worker))
+        finally:
+            await self._free_inner()
+            self.released.set_result(None)
+
+    async def _innermost(self, call: IncomingCall) -> Any:
+        await self._free_inner()
+        job = dataclasses.replace(
+            self._job, args=call.args, kwargs=call.kwargs, timeout=self._current.remaining(), context=contextvars.copy_context()
+        )
+        self._inner = self._pool.submit(job)
+        await asyncio.wait([self._inner.outcome])  # unlike awaiting it, this leaves it alone when the task is cancelled
+        self._last = outcome = self._inner.outcome.result()
+        if outcome.failure is None:
+            return outcome.value
+        error = restore(outcome.failure)
+        self._raised = error, outcome.failure
+        raise error
+
+    async def _free_inner(self) -> None:
+        """Wait until the function's slot is free: an abandoned thread keeps it."""
+        if self._inner is not None and not self._inner.released.done():
+            await asyncio.wait([self._inner.released])
+
+    def _finish(self, outcome: Outcome) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)

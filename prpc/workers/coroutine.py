@@ -1,0 +1,67 @@
+"""Coroutine functions as tasks of the server's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from prpc.exceptions import CallCancelledError
+from prpc.workers.base import Outcome, WorkerKind
+from prpc.workers.slots import SlotExecution, SlotPool, describe_raised
+
+__all__ = ["CoroutinePool"]
+
+logger = logging.getLogger(__name__)
+
+#: Most seconds that stopping waits for cancelled functions to end.
+STOP_SECONDS = 1.0
+WORKER = "loop"
+
+
+class CoroutinePool(SlotPool):
+    """One task for each job. Aborting cancels it; a function that does not heed that keeps its slot until it ends."""
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(WorkerKind.ASYNC, slots)
+        self._tasks: dict[SlotExecution, asyncio.Task[None]] = {}
+
+    async def _open(self) -> None:
+        """Nothing to make: the loop is there."""
+
+    async def _close(self) -> None:
+        if self._tasks:
+            _, stubborn = await asyncio.wait(self._tasks.values(), timeout=STOP_SECONDS)
+            for task in stubborn:
+                logger.warning("%s does not end although it was cancelled", task.get_name())
+
+    def _begin(self, execution: SlotExecution) -> None:
+        execution.worker = WORKER
+        job = execution.job
+        task = self.loop.create_task(self._run(execution), name=f"prpc {job.name} {job.message_id}", context=job.context.copy())
+        self._tasks[execution] = task
+        task.add_done_callback(lambda _: self._ended(execution))
+
+    def _end(self, execution: SlotExecution) -> None:
+        self._tasks[execution].cancel()
+
+    async def _run(self, execution: SlotExecution) -> None:
+        job = execution.job
+        try:
+            outcome = Outcome(await job.function(*job.args, **job.kwargs), running=execution.running, worker=WORKER)
+        except BaseException as exc:  # SystemExit and KeyboardInterrupt would end the loop, and with it the server
+            if self.loop.is_closed():
+                raise
+            outcome = describe_raised(exc, execution.running, WORKER)
+        if not execution.decide(outcome):
+            logger.debug("%s (%s) ended after its outcome was decided", job.name, job.message_id)
+        self._forget(execution)
+
+    def _ended(self, execution: SlotExecution) -> None:
+        if not execution.outcome.done():  # cancelled from outside before its first step
+            message_id = execution.job.message_id
+            execution.fail(CallCancelledError("the call was cancelled before it started", message_id=message_id))
+        self._forget(execution)
+
+    def _forget(self, execution: SlotExecution) -> None:
+        self._tasks.pop(execution, None)
+        self._release(execution)

@@ -1,0 +1,200 @@
+"""What the three pools share: slots, a waiting line, one outcome for each job, and its timeout."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+
+from prpc.call_context import current_call
+from prpc.exceptions import CallError, ServerShutdownError, WorkerTimeoutError
+from prpc.failure import describe, failure_of
+from prpc.workers.base import Job, Outcome, PoolState, WorkerKind
+
+__all__ = ["SlotExecution", "SlotPool", "describe_raised"]
+
+#: Seconds by which a timer may ring early without being wound again.
+TIMER_SLACK = 0.001
+
+
+def describe_raised(exc: BaseException, running: float, worker: str) -> Outcome:
+    """The outcome of a function that raised; the pool's own frame, the first one, is no part of its traceback."""
+    traceback = exc.__traceback__
+    BaseException.with_traceback(exc, traceback and traceback.tb_next)
+    return Outcome(failure=describe(exc), running=running, worker=worker)
+
+
+class SlotExecution:
+    """A job in a pool's hands: decided once, released once."""
+
+    __slots__ = ("_pool", "began", "job", "outcome", "released", "timer", "worker")
+
+    def __init__(self, pool: SlotPool, loop: asyncio.AbstractEventLoop, job: Job) -> None:
+        self._pool = pool
+        self.job = job
+        self.outcome: asyncio.Future[Outcome] = loop.create_future()
+        self.released: asyncio.Future[None] = loop.create_future()
+        self.timer: asyncio.TimerHandle | None = None
+        #: When the run began, in seconds of `time.monotonic()`; None while it waits.
+        self.began: float | None = None
+        #: Name of the thread or process that runs it.
+        self.worker = ""
+
+    @property
+    def running(self) -> float:
+        """Seconds since the run began."""
+        return 0.0 if self.began is None else time.monotonic() - self.began
+
+    def cancel(self, reason: CallError) -> None:
+        self._pool.abort(self, reason)
+
+    def decide(self, outcome: Outcome) -> bool:
+        """Give the outcome; False where there was one already."""
+        if self.outcome.done():
+            return False
+        if self.timer is not None:
+            self.timer.cancel()
+        self.outcome.set_result(outcome)
+        return True
+
+    def fail(self, error: CallError | TypeError) -> bool:
+        """Give a failure that the server itself names; False where there was an outcome already."""
+        return not self.outcome.done() and self.decide(
+            Outcome(failure=failure_of(error), running=self.running, worker=self.worker)
+        )
+
+
+class SlotPool(ABC):
+    """A pool of a fixed number of slots. A job beyond them waits in line; its timeout counts from its run's start."""
+
+    def __init__(self, kind: WorkerKind, slots: int) -> None:
+        self._kind = kind
+        self._slots = slots
+        self._replaced = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped = False
+        self._waiting: deque[SlotExecution] = deque()
+        self._filling = False
+        #: Executions that hold a slot.
+        self._held: set[SlotExecution] = set()
+
+    @property
+    def kind(self) -> WorkerKind:
+        """What runs this pool's functions."""
+        return self._kind
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that started the pool."""
+        if self._loop is None:
+            raise RuntimeError("the worker pool is not started")
+        return self._loop
+
+    async def start(self) -> None:
+        """Make the workers."""
+        self._loop = asyncio.get_running_loop()
+        await self._open()
+
+    def submit(self, job: Job) -> SlotExecution:
+        """Start the job now, or as soon as a slot is free."""
+        execution = SlotExecution(self, self.loop, job)
+        self._waiting.append(execution)
+        if self._stopped:
+            self.abort(execution, _shutdown(execution))
+        self._fill()
+        return execution
+
+    def state(self) -> PoolState:
+        """The pool's figures at this moment."""
+        abandoned = sum(execution.outcome.done() for execution in self._held)
+        return PoolState(self._slots, len(self._held), abandoned, self._replaced)
+
+    async def stop(self) -> None:
+        """End the workers and whatever still runs in them."""
+        if self._stopped or self._loop is None:
+            self._stopped = True
+            return
+        self._stopped = True
+        for execution in (*self._waiting, *self._held):
+            self.abort(execution, _shutdown(execution))
+        await self._close()
+        for execution in tuple(self._held):
+            self._release(execution)
+
+    def abort(self, execution: SlotExecution, reason: CallError) -> None:
+        """Decide the execution by this failure and end its run. Nothing where it was decided already."""
+        if not execution.fail(reason):
+            return
+        if execution in self._held:
+            _mark_cancelled(execution.job)
+            self._end(execution)
+        else:
+            self._waiting.remove(execution)
+            execution.released.set_result(None)
+
+    def _fill(self) -> None:
+        if self._filling:  # a job that ended in `_begin` already: the loop below goes on
+            return
+        self._filling = True
+        while self._waiting and self._has_room():
+            execution = self._waiting.popleft()
+            self._held.add(execution)
+            execution.began = time.monotonic()
+            self._wind(execution, execution.job.timeout)
+            self._begin(execution)
+        self._filling = False
+
+    def _has_room(self) -> bool:
+        return len(self._held) < self._slots
+
+    def _release(self, execution: SlotExecution) -> None:
+        """The execution's slot is free again."""
+        if execution in self._held:
+            self._held.remove(execution)
+            execution.released.set_result(None)
+            self._fill()
+
+    def _wind(self, execution: SlotExecution, seconds: float | None) -> None:
+        if seconds is not None:
+            execution.timer = self.loop.call_later(seconds, self._time_out, execution)
+
+    def _time_out(self, execution: SlotExecution) -> None:
+        job, running = execution.job, execution.running
+        timeout = job.timeout or 0.0
+        if timeout - running > TIMER_SLACK:  # a thread took the job up later than it was given
+            self._wind(execution, timeout - running)
+            return
+        text = f"{job.name} ran longer than the {timeout:g} s it may{self._timeout_note()}"
+        self.abort(execution, WorkerTimeoutError(text, function=job.name, timeout=timeout, running=running))
+
+    def _timeout_note(self) -> str:
+        return " and was ended"
+
+    @abstractmethod
+    async def _open(self) -> None:
+        """Make the workers."""
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """End the workers; every execution is decided already."""
+
+    @abstractmethod
+    def _begin(self, execution: SlotExecution) -> None:
+        """Run it. Ends with `decide` and `_release`."""
+
+    @abstractmethod
+    def _end(self, execution: SlotExecution) -> None:
+        """Stop the run of a decided execution; ends with `_release`."""
+
+
+def _shutdown(execution: SlotExecution) -> ServerShutdownError:
+    name = execution.job.name
+    return ServerShutdownError(f"the server stopped before {name} ended; call again", function=name)
+
+
+def _mark_cancelled(job: Job) -> None:
+    try:
+        job.context.run(current_call).mark_cancelled()
+    except LookupError:
+        pass
