@@ -52,7 +52,9 @@ class TestSettings:
         assert "max_number_worker: int = 4" in str(inspect.signature(AppServer)).replace("'", "")
 
     def test_given_values(self) -> None:
-        app = AppServer("memory", "memory://x", "process", 7, timedelta(seconds=100), "orders", group_name="g", shutdown_grace=2.5)
+        app = AppServer(
+            "memory", "memory://x", "process", 7, timedelta(seconds=100), "orders", group_name="g", shutdown_grace=2.5
+        )
         settings = app.settings
         assert (settings.type_broker, settings.url_broker, settings.queue_name) == ("memory", "memory://x", "orders")
         assert (settings.default_type_worker, settings.max_number_worker, settings.timeout_worker) == ("process", 7, 100.0)

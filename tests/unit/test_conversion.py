@@ -14,7 +14,20 @@ from dataclasses import InitVar, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, NewType, NotRequired, Optional, ParamSpec, Required, TypedDict, TypeVar, Unpack
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    NewType,
+    NotRequired,
+    Optional,
+    ParamSpec,
+    Required,
+    TypedDict,
+    TypeVar,
+    Unpack,
+)
 from uuid import UUID
 
 import annotated_types
@@ -336,6 +349,7 @@ def test_hints_of_oddities_never_raise() -> None:
 
     circle.__wrapped__ = circle  # type: ignore[attr-defined]
     circle.__annotations__["x"] = "1/0"
+
     def half_bad(x: int) -> None: ...
 
     half_bad.__annotations__["y"] = "1/0"

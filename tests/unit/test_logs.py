@@ -32,9 +32,7 @@ def test_a_readable_line() -> None:
     stream = io.StringIO()
     configure("text", "info", stream)
     write_line()
-    assert stream.getvalue().endswith(
-        " INFO prpc.server: 8dcd summ() ok: queued 1.5 ms, ran 250.0 ms, worker prpc-thread-1\n"
-    )
+    assert stream.getvalue().endswith(" INFO prpc.server: 8dcd summ() ok: queued 1.5 ms, ran 250.0 ms, worker prpc-thread-1\n")
 
 
 def test_a_json_line() -> None:
