@@ -132,8 +132,8 @@ def _plain_function(function: Any) -> Any:
         function = inspect.getattr_static(type(function), "__call__", function)
     try:
         return inspect.unwrap(function)
-    except ValueError:  # a circle of __wrapped__
-        return function
+    except ValueError:  # a circle of __wrapped__, in which get_type_hints would run for ever
+        return types.SimpleNamespace(__annotations__={})
 
 
 def _resolve_one_by_one(target: Any) -> dict[str, Any]:

@@ -75,6 +75,7 @@ class SlotPool(ABC):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
         self._waiting: deque[SlotExecution] = deque()
+        self._filling = False
         #: Executions that hold a slot.
         self._held: set[SlotExecution] = set()
 
@@ -133,12 +134,16 @@ class SlotPool(ABC):
             execution.released.set_result(None)
 
     def _fill(self) -> None:
+        if self._filling:  # a job that ended in `_begin` already: the loop below goes on
+            return
+        self._filling = True
         while self._waiting and self._has_room():
             execution = self._waiting.popleft()
             self._held.add(execution)
             execution.began = time.monotonic()
             self._wind(execution, execution.job.timeout)
             self._begin(execution)
+        self._filling = False
 
     def _has_room(self) -> bool:
         return len(self._held) < self._slots

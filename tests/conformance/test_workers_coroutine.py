@@ -1,0 +1,103 @@
+"""What only async workers do."""
+
+import asyncio
+import gc
+import logging
+
+import worker_jobs
+from worker_kit import Meeting, make_job, run, soon, started
+
+import prpc.workers.coroutine
+from prpc.exceptions import CallCancelledError
+from prpc.workers.base import PoolState
+
+
+def test_a_function_that_does_not_heed_its_cancellation_keeps_nobody_waiting():
+    async def go():
+        async with Meeting() as meeting, started("async", 1) as pool:
+            execution = pool.submit(make_job(worker_jobs.stubborn, meeting.path, timeout=0.05))
+            guest = await meeting.guest()
+            assert (await soon(execution.outcome)).failure.type_name == "prpc.exceptions.WorkerTimeoutError"
+            assert pool.state() == PoolState(1, 1, 1, 0)
+            guest.let_go("end")
+            await soon(execution.released)
+            assert pool.state() == PoolState(1, 0, 0, 0)
+
+    run(go())
+
+
+def test_stop_does_not_wait_for_ever_for_a_stubborn_function(monkeypatch, caplog):
+    monkeypatch.setattr(prpc.workers.coroutine, "STOP_SECONDS", 0.05)
+
+    async def go():
+        async with Meeting() as meeting:
+            async with started("async", 1) as pool:
+                execution = pool.submit(make_job(worker_jobs.stubborn, meeting.path))
+                guest = await meeting.guest()
+            assert (await soon(execution.outcome)).failure.type_name == "prpc.exceptions.ServerShutdownError"
+            assert execution.released.done()
+            assert "does not end although it was cancelled" in caplog.text
+            guest.let_go()
+            await guest.end()
+
+    run(go())
+
+
+def test_a_function_that_cancels_itself_or_is_cancelled_from_outside():
+    async def cancel_me():
+        asyncio.current_task().cancel()
+        await asyncio.sleep(60)
+
+    async def go():
+        async with started("async", 2) as pool:
+            failure = (await soon(pool.submit(make_job(cancel_me)).outcome)).failure
+            assert failure.type_name == "asyncio.exceptions.CancelledError"
+            before = asyncio.all_tasks()
+            execution = pool.submit(make_job(worker_jobs.async_add, 1, 2))
+            (task,) = asyncio.all_tasks() - before
+            task.cancel()
+            assert (await soon(execution.outcome)).failure.type_name == "prpc.exceptions.CallCancelledError"
+            assert pool.state().busy == 0
+
+    run(go())
+
+
+def test_cancelling_before_the_first_step():
+    async def go():
+        async with started("async", 1) as pool:
+            execution = pool.submit(make_job(worker_jobs.async_add, 1, 2))
+            execution.cancel(CallCancelledError("no"))
+            assert (await soon(execution.outcome)).failure.message == "no"
+            await soon(execution.released)
+
+    run(go())
+
+
+def test_a_function_that_gives_nothing_to_await():
+    async def go():
+        async with started("async", 1) as pool:
+            failure = (await soon(pool.submit(make_job(worker_jobs.add, 1, 2)).outcome)).failure
+            assert failure.type_name == "builtins.TypeError"
+
+    run(go())
+
+
+def test_a_function_left_over_when_its_loop_closes(caplog):
+    """A server that was not stopped: nothing is raised by what the interpreter clears away."""
+
+    async def hang():
+        await asyncio.get_running_loop().create_future()
+
+    async def go(kept):
+        pool = prpc.workers.create_pool(prpc.workers.WorkerKind.ASYNC, 1, prpc.settings.Settings())
+        await pool.start()
+        kept.append(pool.submit(make_job(hang)))
+        await asyncio.sleep(0)
+
+    loop = asyncio.new_event_loop()
+    kept: list = []
+    with caplog.at_level(logging.CRITICAL):
+        loop.run_until_complete(go(kept))
+        loop.close()
+        kept.clear()
+        gc.collect()
