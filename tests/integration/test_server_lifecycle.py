@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
+import signal
+import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -15,7 +21,7 @@ from prpc.app_client import AsyncClient
 from prpc.app_server import AppServer
 from prpc.brokers.memory import MemoryBroker
 from prpc.exceptions import BrokerUnavailableError, PRPCError, ServerShutdownError
-from prpc.server import service
+from prpc.server import reloading, service
 
 
 def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -328,3 +334,79 @@ def test_a_pump_that_fails_ends_the_server_with_its_error(monkeypatch: pytest.Mo
             await app.serve()
 
     run(scenario)
+
+
+class TestStart:
+    """`app.start()` in this very process."""
+
+    @pytest.fixture(autouse=True)
+    def unfreeze(self) -> Iterator[None]:
+        yield
+        gc.unfreeze()
+
+    def test_it_returns_after_a_signal_and_puts_the_handlers_back(self) -> None:
+        @asynccontextmanager
+        async def lifespan(_: AppServer) -> AsyncIterator[None]:
+            asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)
+            yield
+
+        before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+        make_app(lifespan=lifespan).start()
+        assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+    def test_a_second_signal_ends_the_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        codes: list[int] = []
+        monkeypatch.setattr(os, "_exit", codes.append)
+
+        @asynccontextmanager
+        async def lifespan(_: AppServer) -> AsyncIterator[None]:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().call_soon(os.kill, os.getpid(), number)
+            yield
+
+        make_app(lifespan=lifespan).start()
+        assert codes == [128 + signal.SIGTERM]
+
+    def test_in_another_thread_signals_are_left_alone(self) -> None:
+        @asynccontextmanager
+        async def lifespan(app: AppServer) -> AsyncIterator[None]:
+            stopping.append(asyncio.create_task(app.stop()))
+            yield
+
+        stopping: list[asyncio.Task[None]] = []
+        thread = threading.Thread(target=make_app(lifespan=lifespan).start)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive()
+
+    def test_what_cannot_start_says_so_in_one_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as caught:
+            AppServer("redis", "redis://127.0.0.1:1/0", connect_timeout=0.5).start()
+        assert caught.value.code == 1
+        text = capsys.readouterr().err
+        assert text.startswith("prpc: ") and text.count("\n") == 1
+
+
+def test_supervise_starts_again_and_kills_what_does_not_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reloading, "STOP_SECONDS", 0.05)
+    script, log = tmp_path / "script.py", tmp_path / "log.txt"
+
+    def write(text: str) -> None:
+        script.write_text(f"import time\nopen({str(log)!r}, 'a').write({text!r})\n{ignore}time.sleep(60)\n")
+
+    def act() -> None:
+        until("one ")
+        write("two ")
+        until("one two ")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def until(text: str) -> None:
+        while not (log.exists() and log.read_text() == text):
+            time.sleep(0.01)
+
+    ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    write("one ")
+    actor = threading.Thread(target=act)
+    actor.start()
+    assert reloading.supervise([sys.executable, str(script)], str(tmp_path)) == 0
+    actor.join()
