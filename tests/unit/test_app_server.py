@@ -113,7 +113,7 @@ class TestRegistration:
 
     def test_the_decorator_works_without_parentheses(self) -> None:
         app = AppServer("memory")
-        assert app.function(plain) is plain  # type: ignore[arg-type, comparison-overlap]
+        assert app.function(plain) is plain
         assert [f.name for f in app.functions] == ["plain"]
 
     def test_register_funcs(self) -> None:
@@ -157,7 +157,7 @@ class TestReadiness:
             await asyncio.sleep(0)
             waiters[1].cancel()
             assert not ready.is_set()
-            ready._change(True)
+            ready.change(True)
             await waiters[0]
             await ready
             assert ready.is_set()
@@ -169,9 +169,11 @@ class TestReadiness:
             ready = Readiness()
             waiter = asyncio.ensure_future(ready.wait())
             await asyncio.sleep(0)
-            ready._change(False, OSError("no"))
+            ready.change(False, OSError("no"))
             with pytest.raises(OSError, match="no"):
                 await waiter
+            with pytest.raises(OSError, match="no"):
+                await ready
 
         asyncio.run(scenario())
 

@@ -250,7 +250,8 @@ def test_an_unresolvable_field_means_no_conversion() -> None:
 @pytest.mark.parametrize(
     ("annotation", "value", "text"),
     [
-        (int | float, "x", "must be int or float, not 'x' ("),
+        (int | float, "x", "must be int or float, not 'x'"),
+        (date, "2024-13-01", "must be date, not '2024-13-01' (Input should be a valid date"),
         (list[int], ["x"], "[0]: Input should be a valid integer"),
         (Box, {"corner": {"x": "no"}}, "corner.x: Input should be a valid integer"),
         (Color, "blue", "must be Color, not 'blue'"),
