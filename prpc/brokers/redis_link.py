@@ -112,7 +112,7 @@ class Link:
         if self._main is not None:
             return
         self._loop = asyncio.get_running_loop()
-        connection = await self.address.open()
+        connection = await self._open()
         self._main = self._loop.create_task(self._run(connection), name="prpc-redis-link")
 
     def call(self, *words: Any, repeat: bool = True, patience: float | None = None) -> asyncio.Future[Any]:
@@ -172,9 +172,6 @@ class Link:
         try:
             while True:
                 try:
-                    await self._greet(connection)
-                    backoff.reset()
-                    self.epoch += 1
                     await self._serve(connection)
                 except (RedisError, OSError) as exc:
                     error = exc
@@ -182,7 +179,6 @@ class Link:
                     await connection.disconnect(nowait=True)
                 log.warning("connection to Redis at %s was lost (%s); trying again", self.address.shown, error)
                 self._recover(error)
-                await asyncio.sleep(backoff.next())
                 connection = await self._reconnect(backoff)
                 log.info("connection to Redis at %s is back", self.address.shown)
         finally:
@@ -191,12 +187,14 @@ class Link:
 
     async def _reconnect(self, backoff: Backoff) -> RedisConnection:
         while True:
+            await asyncio.sleep(backoff.next())
             try:
-                return await self.address.open()
+                connection = await self._open()
+                backoff.reset()
+                return connection
             except BrokerUnavailableError as exc:
                 self._expire(exc)
                 log.debug("%s", exc)
-                await asyncio.sleep(backoff.next())
 
     async def _serve(self, connection: RedisConnection) -> None:
         loop = asyncio.get_running_loop()
@@ -217,16 +215,25 @@ class Link:
                 self._stall_timer.cancel()
                 self._stall_timer = None
 
-    async def _greet(self, connection: RedisConnection) -> None:
-        """Load the scripts and learn the time."""
-        asked = time.monotonic()
+    async def _open(self) -> RedisConnection:
+        """A new connection with our scripts loaded; the time is learnt on the way. Raises BrokerUnavailableError."""
+        connection = await self.address.open()
         commands = [pack(("SCRIPT", "LOAD", script.source)) for script in self._scripts]
-        async with asyncio.timeout(self.address.connect_timeout):
-            await connection.send_packed_command([pack(("TIME",)), *commands], check_health=False)
-            seconds, microseconds = await connection.read_response()
-            self.clock.set(int(seconds), int(microseconds), asked)
-            for _ in commands:
-                await connection.read_response()
+        try:
+            async with asyncio.timeout(self.address.connect_timeout):
+                asked = time.monotonic()
+                await connection.send_packed_command([pack(("TIME",)), *commands], check_health=False)
+                seconds, microseconds = await connection.read_response()
+                self.clock.set(int(seconds), int(microseconds), asked)
+                for _ in commands:
+                    await connection.read_response()
+        except BaseException as exc:
+            await connection.disconnect(nowait=True)
+            if isinstance(exc, (RedisError, OSError)):
+                raise explain(exc, self.address) from exc
+            raise
+        self.epoch += 1
+        return connection
 
     async def _write(self, connection: RedisConnection) -> None:
         loop = asyncio.get_running_loop()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from time import monotonic
@@ -63,7 +64,9 @@ class CallPump(Forkable):
         #: Tasks of calls that are on their way to the broker; a flush waits for them.
         self._tasks: set[asyncio.Task[Any]] = set()
         self._repairs: set[asyncio.Task[Any]] = set()
-        self._flushing = self._leaving = False
+        #: Closes the pump when its loop ends.
+        self._guardian: AsyncGenerator[None, None] | None = None
+        self._finishing = self._leaving = False
         survive_fork(self)
 
     @property
@@ -137,7 +140,7 @@ class CallPump(Forkable):
         """Publish the call, or keep it until the connection is up. The call stands in `pending` already."""
         if call.done:  # cancelled on its way here
             return
-        if self.closed and (self._leaving or self._runner is None):
+        if self.closed and (self._leaving or (self._runner is None and not self._finishing)):
             self._fail(call, self.closed_error())
             return
         if call.expires is not None:
@@ -299,6 +302,18 @@ class CallPump(Forkable):
     def _start(self) -> None:
         if self._runner is None:
             self._runner = self.loop.create_task(self._run(), context=Context(), name=f"prpc-client-{self._queue}")
+        if self._guardian is None:
+            self._guardian = self._guard()
+            with suppress(StopIteration):  # run to its yield, so that the loop knows of it
+                self._guardian.__anext__().__await__().__next__()
+
+    async def _guard(self) -> AsyncGenerator[None, None]:
+        # The end of asyncio.run cancels a task that has not begun without running any of it, but it closes open async
+        # generators, too: what was sent shall still go out.
+        try:
+            yield
+        finally:
+            await self.close()
 
     async def _run(self) -> None:
         reason: Exception = self.closed_error()
@@ -306,19 +321,24 @@ class CallPump(Forkable):
             await self._connect()
             await self._receive()
         except asyncio.CancelledError:
-            # close(), or the end of asyncio.run: what was sent shall still go out. The task ends as an ordinary one.
+            # close(), or the end of asyncio.run. The task ends as an ordinary one.
             self.closed = True
         except Exception as exc:
             reason = exc
+        await self._finish(reason)
+        self._runner = None
+        if (self._outbox or self._arrivals) and not self.closed:  # came while we were leaving
+            self._start()
+
+    async def _finish(self, reason: Exception) -> None:
+        self._finishing = True
         try:
             if self.closed:
                 reason = await self._flush(reason)
             self._leaving = True
             await self._leave(reason)
         finally:
-            self._flushing, self._leaving, self._runner = False, False, None
-        if (self._outbox or self._arrivals) and not self.closed:  # came while we were leaving
-            self._start()
+            self._finishing = self._leaving = False
 
     async def _connect(self) -> None:
         broker = create_broker(self._settings)
@@ -376,15 +396,20 @@ class CallPump(Forkable):
     async def close(self) -> None:
         """Send what is queued, leave, and end every call that has no outcome. Idempotent; in the pump's loop."""
         self.closed = True
-        runner = self._runner
+        runner, guardian = self._runner, self._guardian
         if runner is not None:
-            if not (self._leaving or self._flushing):
+            if not self._finishing:
                 runner.cancel()
             await asyncio.wait([runner])
+            self._runner = None
+        if self._outbox or len(self.pending):  # the runner was cancelled before it began
+            await self._finish(self.closed_error())
+        self._guardian = None
+        if guardian is not None and not guardian.ag_running:
+            await guardian.aclose()
 
     async def _flush(self, reason: Exception) -> Exception:
         """Until the broker has everything that was sent, within bounds. Returns why calls without outcome end now."""
-        self._flushing = True
         await asyncio.sleep(0)  # at the end of asyncio.run every await is cancelled in this tick: their cancels go along
         try:
             async with asyncio.timeout(2 * self._settings.connect_timeout):

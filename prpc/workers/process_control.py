@@ -146,9 +146,13 @@ class Control:
         self._writer = _Writer(self._loop, self._sock)
         with theirs:
             command = process_keeper.command("prpc.workers.process_keeper", theirs.fileno())
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
-            )
+            try:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
+                )
+            except OSError:
+                self._sock.close()
+                raise
         self._loop.add_reader(self._sock.fileno(), self._read)
         body = pickle.dumps(boot)
         self._writer.write(HEAD.pack(len(body), Kind.BOOT) + body)

@@ -96,7 +96,7 @@ def log_and_print(text):
         raise ValueError("logged")
     except ValueError:
         logger.exception("it failed")
-    print("printed", text)
+    sys.stdout.write(f"printed {text}\n")
     return threading.current_thread().name
 
 
