@@ -57,7 +57,7 @@ class ScriptedServer:
         self._held: dict[UUID, tuple[Delivery, PRPCMessage]] = {}
         self._changed = threading.Condition()
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="scripted-server")
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="scripted-server", daemon=True)
 
     def __enter__(self) -> ScriptedServer:
         self._thread.start()
@@ -81,6 +81,12 @@ class ScriptedServer:
         self.until(lambda: message_id in self._held)
         delivery, message = self._held.pop(message_id)
         self._loop.call_soon_threadsafe(self._settle, delivery, message, result, None)
+
+    def fail(self, message_id: UUID, error: Exception) -> None:
+        """End a held call with an exception; from any thread."""
+        self.until(lambda: message_id in self._held)
+        delivery, message = self._held.pop(message_id)
+        self._loop.call_soon_threadsafe(self._settle, delivery, message, None, error)
 
     async def _serve(self) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()

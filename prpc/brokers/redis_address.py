@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection, parse_url
@@ -70,10 +70,7 @@ class RedisAddress:
     @classmethod
     def _parse(cls, url: str, connect_timeout: float) -> RedisAddress:
         parts = urlsplit(url)
-        scheme, _, kind = parts.scheme.partition("+")
-        if scheme not in ("redis", "rediss", "unix") or kind not in ("", "sentinel") or (scheme == "unix" and kind):
-            raise _refuse(url, f"the URL of a Redis starts with {SCHEMES}")
-        _check_options(url, parts.query)
+        scheme, kind = _check(url, parts)
         sentinels: tuple[tuple[str, int], ...] = ()
         master = ""
         if kind:
@@ -86,17 +83,16 @@ class RedisAddress:
         database = parts.path.strip("/")
         if scheme != "unix" and database and not database.isdecimal():
             raise _refuse(url, f"the database is a number, not {database!r}")
-        options = dict(parse_url(parts.geturl()))
+        options: dict[str, Any] = dict(parse_url(parts.geturl()))
         connection_class = cast("type[AbstractConnection]", options.pop("connection_class", Connection))
         sentinel_options = {
             name: options.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in options
         }
-        options = {"client_name": "prpc", **options, **_common(connection_class)}
-        options["socket_connect_timeout"] = connect_timeout
+        options = {"client_name": "prpc", **options, **_common(connection_class), "socket_connect_timeout": connect_timeout}
         if connection_class is SSLConnection:
             sentinel_options.update({k: v for k, v in options.items() if k.startswith("ssl_")}, ssl=True)
         address = cls(safe_url(url), connect_timeout, connection_class, options, sentinels, master, sentinel_options)
-        address._build(options)
+        address._build(options)  # an option that the driver refuses is refused now
         return address
 
     def _build(self, options: dict[str, Any]) -> AbstractConnection:
@@ -147,10 +143,20 @@ def _refuse(url: str, why: str) -> ConfigurationError:
     return ConfigurationError(f"PRPC_URL_BROKER={shown!r} cannot be used: {why}", variable="PRPC_URL_BROKER", value=shown)
 
 
-def _check_options(url: str, query: str) -> None:
-    for name in parse_qs(query, keep_blank_values=True):
+def _check(url: str, parts: SplitResult) -> tuple[str, str]:
+    """The scheme and "sentinel" where the URL names Sentinels; refuses what cannot be meant."""
+    scheme, _, kind = parts.scheme.partition("+")
+    if scheme not in ("redis", "rediss", "unix") or kind not in ("", "sentinel") or (scheme == "unix" and kind):
+        raise _refuse(url, f"the URL of a Redis starts with {SCHEMES}")
+    if scheme == "unix":
+        if not parts.path:
+            raise _refuse(url, "name the socket: unix:///path/to/redis.sock")
+    elif "@" in parts.path + parts.query + parts.fragment:
+        raise _refuse(url, "write special characters of the user and the password as %XX (# is %23, / is %2F, ? is %3F)")
+    for name in parse_qs(parts.query, keep_blank_values=True):
         if name not in OPTIONS and not name.startswith("ssl_"):
             raise _refuse(url, f"it has no option {name!r}; allowed are {', '.join(sorted(OPTIONS))} and ssl_...")
+    return scheme, kind
 
 
 def _host(url: str, text: str) -> tuple[str, int]:
@@ -191,7 +197,8 @@ def _reason(exc: BaseException, address: RedisAddress) -> str:
     if isinstance(exc, NoPermissionError):
         return f"does not let this user do what PRPC needs: {text}. Grant it all commands on keys and channels prpc_*."
     if isinstance(exc, MasterNotFoundError):
-        return f"has no master that its Sentinels know: {text}. See that they run and that the master's name is right."
+        hosts = ", ".join(f"{host}:{port}" for host, port in address.sentinels)
+        return f"was not found: no Sentinel of {hosts} answers and knows a running master {address.master!r}."
     if isinstance(exc, InvalidResponse):
         return f"answers, but not as a Redis does ({text}). Is another program listening on this port?"
     if isinstance(exc, ResponseError):
@@ -233,7 +240,10 @@ def _network_reason(chain: list[BaseException], address: RedisAddress, text: str
                 "or correct PRPC_URL_BROKER."
             )
     if any(isinstance(cause, TimeoutError) for cause in chain) or "Timeout" in text:
-        return f"did not answer within {address.connect_timeout:g} s. See that it runs and that no firewall stands in between."
+        tls = " If it does not speak TLS, write redis://." if address.shown.startswith("rediss") else ""
+        return (
+            f"did not answer within {address.connect_timeout:g} s. See that it runs and that no firewall stands in between.{tls}"
+        )
     if "closed" in text.lower() or any(isinstance(cause, ConnectionResetError) for cause in chain):
         return "closed the connection at once. If it speaks TLS, write rediss:// instead of redis://."
     return f"cannot be reached: {text}"

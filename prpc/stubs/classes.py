@@ -10,7 +10,7 @@ from typing import TypeAlias
 from unicodedata import normalize
 
 from prpc.stubs.fits import sure
-from prpc.stubs.layout import Spell, comment, docstring, flat, guarded, lay_out
+from prpc.stubs.layout import Spell, comment, docstring, flat, guarded, lay_out, lay_out_default
 from prpc.stubs.merging import Variable
 from prpc.stubs.model import Definition, Field
 from prpc.stubs.naming import Names
@@ -57,8 +57,8 @@ class Writer:
 
     def model(self, definition: Definition, spell: Spell) -> Lines:
         if definition.value is not None:
-            root = Bracket(Ref("pydantic.RootModel"), "[]", (definition.value,))
-            return self._class(definition, (root,), [])
+            root = Bracket(Ref("pydantic.RootModel"), "[]", (ANY,))  # a field can refer to what stands further down
+            return self._class(definition, (root,), lay_out("root: ", definition.value, "", 4, spell))
         lines = [line for field in definition.fields for line in _field("pydantic.Field", field, spell)]
         if definition.options:
             config = Bracket(Ref("pydantic.ConfigDict"), "()", definition.options)
@@ -121,7 +121,7 @@ def _field(specifier: str, field: Field, spell: Spell) -> list[str]:
         words = [] if default is None else [Keyword("default", default)]
         words += [] if field.factory is None else [Keyword("default_factory", field.factory)]
         default = Bracket(Ref(specifier), "()", (*words, *field.arguments))
-    return lay_out(f"{field.name}: {flat(field.annotation, spell)} = ", default, "", 4, spell)
+    return lay_out_default(f"{field.name}: ", field.annotation, default, "", 4, spell)
 
 
 def _qualified(field: Field) -> Node:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from prpc.exceptions import DecodeError
 from prpc.stubs.classes import Writer
 from prpc.stubs.fits import sure
-from prpc.stubs.layout import WIDTH, Spell, comment, docstring, flat, guarded, lay_out
+from prpc.stubs.layout import WIDTH, Spell, comment, docstring, flat, guarded, lay_out, lay_out_default
 from prpc.stubs.merging import Merged, merge
 from prpc.stubs.model import Definition, Function, Parameter
 from prpc.stubs.naming import Names
@@ -26,8 +26,8 @@ __all__ = ["generate"]
 #: Largest file that is written, in characters.
 MAX_SOURCE = 50_000_000
 
-#: A parameter: text before its tree, and the tree (None for `*` and `/`).
-Part: TypeAlias = tuple[str, Node | None]
+#: A parameter: its name, its annotation (None for `*` and `/`), its default (None where there is none).
+Part: TypeAlias = tuple[str, Node | None, Node | None]
 
 
 def generate(descriptions: list[dict[str, Any]], *, queue: str) -> str:
@@ -124,7 +124,7 @@ class _File:
         head = f"def {self.names.functions[function.name]}("
         parts = [self._parameter(parameter) for parameter in function.parameters]
         for place, mark in _marks(function.parameters):
-            parts.insert(place, (mark, None))
+            parts.insert(place, (mark, None, None))
         line = head + ", ".join(_flat(part, spell) for part in parts) + f") -> {flat(function.returns, spell)}:"
         if len(line) <= WIDTH:
             return [line]
@@ -137,22 +137,26 @@ class _File:
         stars = {"VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}.get(parameter.kind, "")
         start = f"{stars}{parameter.name}: "
         if parameter.default is None and not parameter.hidden:
-            return start, parameter.annotation
-        prefix = f"{start}{flat(parameter.annotation, self.names.spell)} = "
+            return start, parameter.annotation, None
         if parameter.default is None:
             self.hidden = True
-            return prefix, Atom("SERVER_DEFAULT")
-        return prefix, sure(parameter.annotation, parameter.default)
+            return start, parameter.annotation, Atom("SERVER_DEFAULT")
+        return start, parameter.annotation, sure(parameter.annotation, parameter.default)
 
 
 def _flat(part: Part, spell: Spell) -> str:
-    prefix, node = part
-    return prefix if node is None else prefix + flat(node, spell)
+    start, annotation, default = part
+    text = start if annotation is None else start + flat(annotation, spell)
+    return text if default is None else f"{text} = {flat(default, spell)}"
 
 
 def _lines(part: Part, spell: Spell) -> list[str]:
-    prefix, node = part
-    return [f"    {prefix},"] if node is None else lay_out(prefix, node, ",", 4, spell)
+    start, annotation, default = part
+    if annotation is None:
+        return [f"    {start},"]
+    if default is None:
+        return lay_out(start, annotation, ",", 4, spell)
+    return lay_out_default(start, annotation, default, ",", 4, spell)
 
 
 def _marks(parameters: Sequence[Parameter]) -> list[tuple[int, str]]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import typing_extensions
 
 from prpc.stubs.extras import field_arguments
-from prpc.stubs.hints import class_hints
+from prpc.stubs.hints import class_hints, outer_hint
 from prpc.stubs.known import FACTORIES, MODEL_OPTIONS
 from prpc.stubs.sources import source_of
 
@@ -89,9 +89,9 @@ def _type_parameter(variable: Any, spelling: Spelling) -> dict[str, Any]:
         raise Undescribable
     described: dict[str, Any] = {"name": variable.__name__}
     if variable.__constraints__:
-        described["constraints"] = [spelling.spell(item) for item in variable.__constraints__]
+        described["constraints"] = [spelling.spell(outer_hint(item, variable)) for item in variable.__constraints__]
     elif variable.__bound__ is not None:
-        described["bound"] = spelling.spell(variable.__bound__)
+        described["bound"] = spelling.spell(outer_hint(variable.__bound__, variable))
     for variance in ("covariant", "contravariant", "infer_variance"):
         if getattr(variable, f"__{variance}__", False):
             described["variance"] = variance
@@ -99,14 +99,14 @@ def _type_parameter(variable: Any, spelling: Spelling) -> dict[str, Any]:
 
 
 def _newtype(cls: Any, name: str, spelling: Spelling) -> dict[str, Any]:
-    text = spelling.spell(cls.__supertype__)
+    text = spelling.spell(outer_hint(cls.__supertype__, cls))
     if "|" in text or text.startswith("typing.") or text in ("None", "bool", "range"):
         raise Undescribable
     return {"value": text}
 
 
 def _alias(cls: Any, name: str, spelling: Spelling) -> dict[str, Any]:
-    return {"value": spelling.annotation(name, cls.__value__)}
+    return {"value": spelling.annotation(name, outer_hint(cls.__value__, cls))}
 
 
 def _enum(cls: type[enum.Enum], name: str, spelling: Spelling) -> dict[str, Any]:

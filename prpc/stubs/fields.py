@@ -95,7 +95,7 @@ def needed_first(definition: Definition) -> Iterator[str]:
     for field in definition.fields:
         if field.default is not None:
             yield from references(field.default)
-    if definition.kind in ("newtype", "model") and definition.value is not None:
+    if definition.kind == "newtype" and definition.value is not None:
         yield from references(definition.value)
 
 

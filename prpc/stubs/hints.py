@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-__all__ = ["Unresolved", "class_hints", "function_hints", "text_of"]
+__all__ = ["Unresolved", "class_hints", "function_hints", "outer_hint", "text_of"]
 
 #: Longest text of an annotation in a note, in characters.
 MAX_TEXT = 200
@@ -43,6 +43,13 @@ def class_hints(cls: type) -> dict[str, Any]:
         for name, annotation in inspect.get_annotations(part).items():
             hints[name] = _resolved(annotation, space, local)
     return hints
+
+
+def outer_hint(hint: Any, owner: Any) -> Any:
+    """A hint that may be a text, resolved in the module of its owner: of an alias, a NewType or a type variable."""
+    module = sys.modules.get(getattr(owner, "__module__", None) or "")
+    local = {parameter.__name__: parameter for parameter in getattr(owner, "__type_params__", ())}
+    return _resolved(hint, vars(module) if module else {}, local)
 
 
 def text_of(annotation: object) -> str:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from prpc.stubs.tree import Atom, Bracket, Either, Entry, Keyword, Member, Node, Ref
 
-__all__ = ["WIDTH", "Spell", "comment", "docstring", "flat", "guarded", "lay_out"]
+__all__ = ["WIDTH", "Spell", "comment", "docstring", "flat", "guarded", "lay_out", "lay_out_default"]
 
 WIDTH = 88
 
@@ -55,6 +55,15 @@ def lay_out(prefix: str, node: Node, suffix: str, indent: int, spell: Spell) -> 
             inner = [line for item in items for line in lay_out("", item, comma, indent + 4, spell)]
             return [opening, *inner, " " * indent + brackets[1] + suffix]
     return [line]
+
+
+def lay_out_default(start: str, annotation: Node, default: Node, suffix: str, indent: int, spell: Spell) -> list[str]:
+    """Lines of `start` + annotation + ` = ` + default + `suffix`: of the two, the one that makes room is opened."""
+    prefix = f"{start}{flat(annotation, spell)} = "
+    lines = lay_out(prefix, default, suffix, indent, spell)
+    if all(len(line) <= WIDTH for line in lines):
+        return lines
+    return lay_out(start, annotation, f" = {flat(default, spell)}{suffix}", indent, spell)
 
 
 def guarded(lines: Sequence[str], *, odd: bool = False) -> list[str]:

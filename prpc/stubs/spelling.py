@@ -14,7 +14,7 @@ import typing_extensions
 
 from prpc.stubs.describing import Undescribable, describe_type
 from prpc.stubs.extras import extra_source
-from prpc.stubs.hints import Unresolved, text_of
+from prpc.stubs.hints import outer_hint, text_of
 from prpc.stubs.known import KNOWN_TYPES, VARIADIC
 from prpc.stubs.naming import identifier
 from prpc.stubs.sources import source_of
@@ -80,7 +80,7 @@ class Speller:
         if hint is typing.LiteralString:
             return "str"
         if isinstance(hint, typing.NewType):
-            return self.reference(hint) or self.spell(hint.__supertype__, depth + 1)
+            return self.reference(hint) or self.spell(outer_hint(hint.__supertype__, hint), depth + 1)
         if isinstance(hint, _ALIASES):
             return self._generic(hint, (), depth)
         origin = typing_extensions.get_origin(hint)
@@ -94,8 +94,8 @@ class Speller:
         if any(variable is item for item in self._scope):
             return str(variable.__name__)
         if variable.__constraints__:
-            return self._union(variable.__constraints__, depth)
-        return ANY if variable.__bound__ is None else self.spell(_evaluated(variable.__bound__), depth + 1)
+            return self._union([outer_hint(item, variable) for item in variable.__constraints__], depth)
+        return ANY if variable.__bound__ is None else self.spell(outer_hint(variable.__bound__, variable), depth + 1)
 
     def _union(self, items: Sequence[object], depth: int) -> str:
         return " | ".join(dict.fromkeys(self.spell(item, depth + 1) for item in items))
@@ -114,6 +114,8 @@ class Speller:
             return f"typing.Unpack[{self.spell(args[0], depth + 1)}]"
         if any(origin is guard for guard in _GUARDS):
             return "bool"
+        if origin is tuple and not args and hint is not typing.Tuple:
+            return "tuple[()]"
         return self._generic(origin, args, depth)
 
     def _annotated(self, args: Sequence[Any], depth: int) -> str:
@@ -156,8 +158,6 @@ class Speller:
         return f"{name}[{', '.join([*texts, *[ANY] * (arity - len(texts))])}]"
 
     def _tuple(self, args: Sequence[Any], depth: int) -> str:
-        if args == ((),):
-            return "tuple[()]"
         if not args:
             return f"tuple[{ANY}, ...]"
         texts = ("..." if item is Ellipsis else self.spell(item, depth + 1) for item in args)
@@ -220,10 +220,6 @@ def _parameters(cls: Any) -> tuple[Any, ...]:
     if generic:
         return tuple(generic.get("parameters") or ())
     return tuple(getattr(cls, "__parameters__", ()) or getattr(cls, "__type_params__", ()))
-
-
-def _evaluated(bound: Any) -> Any:
-    return Unresolved(bound.__forward_arg__) if isinstance(bound, typing.ForwardRef) else bound
 
 
 def _main_name() -> str:

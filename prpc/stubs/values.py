@@ -202,4 +202,4 @@ def _number(node: ast.expr, number: float) -> tuple[Node, Any]:
         raise refused(f"value {shown(node)} is too large a number")
     if isinstance(number, int) and number.bit_length() > MAX_BITS:
         raise refused("a whole number has too many digits")
-    return Atom(repr(number)), number
+    return Atom(repr(number).replace("e+", "e")), number  # as formatters write it
