@@ -26,7 +26,7 @@ from types import FrameType, TracebackType
 
 from prpc.exceptions import BrokerUnavailableError, ConfigurationError
 
-__all__ = ["DevBroker", "find_server", "main", "start_dev_broker"]
+__all__ = ["DevBroker", "Server", "find_server", "free_port", "main", "start_dev_broker"]
 
 #: Port of the command; 6379 belongs to an installed Redis.
 DEFAULT_PORT = 6399
@@ -141,8 +141,8 @@ def start_dev_broker(port: int = 0, *, server: Server | None = None, options: Se
         return _start(server, port, options)
     for _ in range(PORT_TRIES - 1):
         with contextlib.suppress(BrokerUnavailableError):
-            return _start(server, _free_port(), options)
-    return _start(server, _free_port(), options)
+            return _start(server, free_port(), options)
+    return _start(server, free_port(), options)
 
 
 def _is_free(port: int) -> bool:
@@ -155,7 +155,8 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

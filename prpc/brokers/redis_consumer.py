@@ -15,7 +15,7 @@ from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
-from prpc.brokers.redis_address import RedisConnection
+from prpc.brokers.redis_address import RedisConnection, hang_up
 from prpc.brokers.redis_batch import Ending, Lease, RedisDelivery, milliseconds, read_entry
 from prpc.brokers.redis_link import Backoff, Link, pack
 from prpc.brokers.redis_scripts import LEAVE, LOST, RENEW, TAKE_OVER
@@ -139,14 +139,14 @@ class RedisConsumer:
             await connection.send_command("CLIENT", "ID", check_health=False)
             self._connection_id = int(await connection.read_response())
         except BaseException:
-            await connection.disconnect(nowait=True)
+            await hang_up(connection)
             raise
         self._connection = connection
 
     async def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            await connection.disconnect(nowait=True)
+            await hang_up(connection)
         now = time.monotonic()
         self._checks = [now, now + BLOCK + SLACK]
 
@@ -335,7 +335,7 @@ class RedisConsumer:
             await asyncio.gather(self._beat, return_exceptions=True)
         connection, self._connection = self._connection, None
         if connection is not None:
-            await connection.disconnect(nowait=True)
+            await hang_up(connection)
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
                 await self._leave()

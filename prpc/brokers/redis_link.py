@@ -26,7 +26,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from prpc.brokers.redis_address import RedisAddress, RedisConnection, explain
+from prpc.brokers.redis_address import RedisAddress, RedisConnection, explain, hang_up
 from prpc.brokers.redis_scripts import Script
 from prpc.exceptions import BrokerUnavailableError
 
@@ -176,7 +176,7 @@ class Link:
                 except (RedisError, OSError) as exc:
                     error = exc
                 finally:
-                    await connection.disconnect(nowait=True)
+                    await hang_up(connection)
                 log.warning("connection to Redis at %s was lost (%s); trying again", self.address.shown, error)
                 self._recover(error)
                 connection = await self._reconnect(backoff)
@@ -228,7 +228,7 @@ class Link:
                 for _ in commands:
                     await connection.read_response()
         except BaseException as exc:
-            await connection.disconnect(nowait=True)
+            await hang_up(connection)
             if isinstance(exc, (RedisError, OSError)):
                 raise explain(exc, self.address) from exc
             raise
@@ -314,7 +314,7 @@ class Link:
             if command.repeat or refused:
                 again.append(command)
             else:
-                _fail(command, error, self.address)
+                _fail(command, _lost(error, self.address), self.address)
         self._sent.clear()
         self._queue.extendleft(reversed(again))
         self._idle.set()
@@ -344,6 +344,13 @@ class Link:
 def _passes(exc: ResponseError) -> bool:
     code = getattr(exc, "status_code", None) or str(exc).partition(" ")[0]
     return isinstance(exc, TryAgainError) or code in PASSING or "-OOM " in str(exc) or "-MISCONF " in str(exc)
+
+
+def _lost(error: BaseException, address: RedisAddress) -> BrokerUnavailableError:
+    text = f"the connection to Redis at {address.shown} broke before it answered; whether it accepted the call is not known"
+    lost = BrokerUnavailableError(text, url=address.shown)
+    lost.__cause__ = error
+    return lost
 
 
 def _fail(command: _Command, error: BaseException, address: RedisAddress) -> None:
