@@ -81,7 +81,7 @@ async def serve(method, path=None):
 GUARDED = (
     SERVER
     + """
-print("imported as", __name__)
+sys.stdout.write(f"imported as {__name__}\\n")
 if __name__ == "__main__":
     asyncio.run(serve(*sys.argv[1:]))
 """
