@@ -255,7 +255,7 @@ class Dispatcher:
         if function is None or built_in is not None:
             return self._end(run, outcome_of_built_in(name, built_in, message))
         try:
-            args, kwargs = function.binder.bind(message.func_args, message.func_kwargs)
+            args, kwargs = function.binder.bind(message.func_args, message.func_kwargs, strict=_is_strict(run))
         except BadArgumentsError as exc:
             return self._end(run, Outcome(failure=failure_of(self._perhaps_stale(exc, facts, name))))
         return self._submit(run, function, args, kwargs)
@@ -379,6 +379,15 @@ class Dispatcher:
             logger.error("an outcome could not be handed over: %s", error)
         elif not future.result():
             logger.warning("an outcome was dropped: another server had taken the call over")
+
+
+def _is_strict(run: _Run) -> bool:
+    """Whether annotations bind the caller.
+
+    Clients of before name no reply address. Their servers never looked at annotations, so their calls go on as they did:
+    what fits is converted, what does not is the function's own affair.
+    """
+    return run.facts.reply_to is not None or run.delivery.raw
 
 
 def _uuid(text: str | None) -> UUID | None:

@@ -241,6 +241,17 @@ class TestOutcomes:
 
         run(scenario)
 
+    def test_annotations_do_not_bind_a_caller_of_before(self) -> None:
+        async def scenario() -> None:
+            async with serving(make_app(summ)) as wire:
+                assert "must be int or float" in str(await wire.failing_call("summ", [1], [2], [3]))
+                text = json.loads(await wire.kept(wire.send("summ", [1], [2], [3], address=False)))
+                assert text["result"] == [1, 2, 3]
+                text = json.loads(await wire.kept(wire.send("summ", [1], address=False)))
+                assert text["exception_info"] == "summ() misses the argument 'b'"
+
+        run(scenario)
+
     def test_raw_calls_are_answered_in_plain_json(self) -> None:
         async def scenario() -> None:
             async with serving(make_app(summ)) as wire:
