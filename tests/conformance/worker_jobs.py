@@ -244,6 +244,27 @@ def hold_memory(size):
     return os.getpid()
 
 
+def leave_a_thread(path):
+    threading.Thread(target=meet, args=(path,)).start()
+
+
+def answer_and_die():
+    """The process ends as soon as the answer is on its way."""
+    main = threading.main_thread()
+
+    def die_later():
+        while sys._current_frames()[main.ident].f_code.co_name != "read":
+            pass
+        os._exit(1)
+
+    threading.Thread(target=die_later, daemon=True).start()
+    return "answered"
+
+
+def log_unreadable():
+    logger.warning("with a strange thing", extra={"thing": Unreadable()})
+
+
 class Service:
     def __init__(self, factor):
         self.factor = factor
