@@ -91,7 +91,7 @@ def set_variable(value):
 
 def log_and_print(text):
     logger.debug("not wanted")
-    logger.warning("said %s", text, extra={"shade": "blue", "thing": object()})
+    logger.warning("said %s", text, extra={"shade": "blue", "thing": threading.Lock()})
     try:
         raise ValueError("logged")
     except ValueError:

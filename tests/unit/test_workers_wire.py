@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from prpc.workers import process_child
 from prpc.workers.process_child import _PipeHandler
 from prpc.workers.process_wire import Channel, FrameReader, Kind, Record, RecordReader, pack_frame, pack_record
 
@@ -108,3 +109,13 @@ def test_a_log_record_that_cannot_be_made_is_reported_like_any_other(capsys):
     record = logging.LogRecord("name", logging.INFO, os.devnull, 1, "%d", ("no number",), None)
     _PipeHandler(Channel(None)).handle(record)
     assert "Logging error" in capsys.readouterr().err
+
+
+def test_resident_bytes_where_proc_does_not_tell(monkeypatch):
+    known = process_child._resident()
+
+    def without_proc(*args):
+        raise OSError
+
+    monkeypatch.setattr(process_child, "open", without_proc, raising=False)
+    assert process_child._resident() >= known // 2 > 0
