@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from prpc.deadline import Clock, Deadline, SystemClock
 
-__all__ = ["CurrentCall", "bind_current_call", "current_call"]
+__all__ = ["CurrentCall", "bind_current_call", "current_call", "inherited_timeout"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +57,9 @@ def current_call() -> CurrentCall:
 def bind_current_call(call: CurrentCall) -> None:
     """For servers and workers: make `call` the current one in this context."""
     _current.set(call)
+
+
+def inherited_timeout() -> float | None:
+    """For clients: seconds left of the call being served; None outside of one or where it has no deadline."""
+    call = _current.get()
+    return None if call is None else call.remaining()

@@ -58,8 +58,12 @@ class QueueNames:
 
     @property
     def servers(self) -> str:
-        """Where servers announce themselves."""
+        """Where servers announce themselves. On Redis a sorted set: instance, by the broker's time in ms when it runs out."""
         return f"prpc_servers_{self.queue}"
+
+    def server(self, instance: str) -> str:
+        """Redis key of one server's announcement, a JSON text that runs out by itself."""
+        return f"prpc_servers_{self.queue}_{instance}"
 
     @property
     def dead(self) -> str:

@@ -18,7 +18,7 @@ def show(what: str, work: Callable[[], T]) -> T:
     """Run one step, print its result and its time."""
     start = time.perf_counter()
     value = work()
-    print(f"  {what:<46} -> {value!s:<44} {1000 * (time.perf_counter() - start):8.2f} ms")
+    print(f"  {what:<46} -> {str(value)[:44]:<44} {1000 * (time.perf_counter() - start):8.2f} ms")
     return value
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from binascii import b2a_base64
 from collections.abc import Set as AbstractSet
-from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from pathlib import PosixPath, PurePath, PurePosixPath, WindowsPath
 from typing import Any
 from uuid import UUID
 
 from prpc.codec.limits import MAX_DIGITS
+from prpc.codec.stamps import UTC_TREE
 from prpc.codec.walk import Refusal, Walk, as_datetime
 
 __all__ = ["DialectWalk"]
@@ -58,8 +59,8 @@ class DialectWalk(Walk):
     def write_datetime(self, value: datetime) -> Any:
         moment = as_datetime(value)
         # Protocol 4 keeps the fold, which the older form loses.
-        state: bytes = moment.__reduce_ex__(4)[1][0]  # type: ignore[index]
-        arguments: list[Any] = [_b64(state)]
+        reduced: Any = moment.__reduce_ex__(4)
+        arguments: list[Any] = [_b64(reduced[1][0])]
         if moment.tzinfo is not None:
             arguments.append(self.lower(moment.tzinfo))
         return {"py/object": "datetime.datetime", "__reduce__": [{"py/type": "datetime.datetime"}, arguments]}
@@ -81,6 +82,8 @@ class DialectWalk(Walk):
         return self._by_jsonpickle(timedelta(value.days, value.seconds, value.microseconds))
 
     def write_zone(self, value: tzinfo) -> Any:
+        if value is UTC:
+            return UTC_TREE
         return self._by_jsonpickle(value)
 
     def write_decimal(self, value: Decimal) -> Any:

@@ -60,7 +60,8 @@ class Binder:
     def _positional(self, args: Sequence[Any]) -> Sequence[Any]:
         places = self._places
         if len(args) > len(places) and self._more_args is None:
-            raise self._error(f"takes at most {len(places)} positional arguments, {len(args)} were given")
+            most = "at most one argument" if len(places) == 1 else f"at most {len(places) or 'no'} arguments"
+            raise self._error(f"takes {most} by place, got {len(args)}".replace("at most no ", "no "))
         bound = list(args)
         for index, (name, convert) in enumerate(places[: len(bound)]):
             if convert is not None:

@@ -1,0 +1,258 @@
+"""Deliveries of a Redis consumer, and how they end: gathered over one loop tick, sent as scripts of bounded size."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prpc.brokers.base import Facts, Reply
+from prpc.brokers.redis_link import Link
+from prpc.brokers.redis_scripts import BORN_FIELD, BURY, CRASHES_FIELD, LOST, RELEASE, SETTLE
+from prpc.exceptions import BrokerUnavailableError
+from prpc.names import QueueNames
+from prpc.settings import Settings
+
+__all__ = ["Ending", "Lease", "RedisDelivery", "frame", "milliseconds", "read_entry", "unframe"]
+
+log = logging.getLogger(__name__)
+
+#: Entries and bytes of one settle script: more would make client, Redis and server take turns.
+CHUNK_ENTRIES = 64
+CHUNK_BYTES = 1024 * 1024
+#: Dead letters that a queue keeps, about.
+DEAD_LETTERS_KEPT = 1000
+
+CRASHES, BORN = CRASHES_FIELD.encode(), BORN_FIELD.encode()
+OWN_FIELDS = frozenset((b"message", CRASHES, BORN))
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """One consumer name and its key. A lost one never comes back: its owner takes a new name."""
+
+    name: str
+    key: str
+    #: Monotonic seconds of the last renewal that Redis confirmed.
+    renewed: float = float("-inf")
+    lost: bool = False
+    #: Entries under this lease that have not ended: (number of the stream, id).
+    held: set[tuple[int, bytes]] = field(default_factory=set)
+
+
+@dataclass(slots=True, eq=False)
+class RedisDelivery:
+    """One entry in the hands of this consumer."""
+
+    ending: Ending
+    lease: Lease
+    id: bytes
+    body: bytes | None
+    facts: Facts
+    attempt: int
+    raw: bool
+    age: float
+    born_ms: int
+
+    @property
+    def key(self) -> tuple[int, bytes]:
+        return int(self.raw), self.id
+
+    def settle(self, reply: Reply | None) -> Awaitable[bool]:
+        """See Delivery."""
+        return self.ending.settle(self, reply)
+
+    def release(self) -> Awaitable[bool]:
+        """See Delivery."""
+        return self.ending.release([self])
+
+    def bury(self, reason: str, reply: Reply | None = None) -> Awaitable[bool]:
+        """See Delivery."""
+        return self.ending.bury(self, reason, reply)
+
+
+def milliseconds(entry_id: bytes) -> int:
+    """The time in an entry's id, by the broker's clock."""
+    return int(entry_id.partition(b"-")[0])
+
+
+def read_entry(fields: Sequence[bytes]) -> tuple[bytes | None, dict[str, str], int, int | None]:
+    """Body, facts, crashes before, and when it was first taken (ms; None: see its id)."""
+    pairs = dict(zip(fields[::2], fields[1::2], strict=True))
+    facts = {k.decode(errors="replace"): v.decode(errors="replace") for k, v in pairs.items() if k not in OWN_FIELDS}
+    crashes, born = pairs.get(CRASHES, b""), pairs.get(BORN, b"")
+    return pairs.get(b"message"), facts, _count(crashes) or 0, _count(born)
+
+
+def _count(text: bytes) -> int | None:
+    return int(text) if text.isdigit() and len(text) < 16 else None
+
+
+def frame(bodies: Sequence[bytes]) -> bytes:
+    """Several bodies as one payload: each behind its length and a colon."""
+    return b"".join(b"%d:%b" % (len(body), body) for body in bodies)
+
+
+def unframe(payload: bytes) -> list[bytes]:
+    """The bodies again; what follows a length that cannot be read is left out."""
+    bodies, at = [], 0
+    while at < len(payload):
+        colon = payload.find(b":", at, at + 12)
+        length = _count(payload[at:colon]) if colon > 0 else None
+        if length is None:
+            log.warning("a wake-up cannot be read from byte %d on", at)
+            break
+        at = colon + 1 + length
+        bodies.append(payload[colon + 1 : at])
+    return bodies
+
+
+@dataclass(slots=True, eq=False)
+class _Settling:
+    delivery: RedisDelivery
+    reply: Reply | None
+    done: asyncio.Future[bool]
+
+
+class Ending:
+    """Settles, releases and buries the deliveries of one queue."""
+
+    def __init__(self, link: Link, names: QueueNames, settings: Settings) -> None:
+        self._link, self._names, self._settings = link, names, settings
+        self._streams = (names.calls, names.raw_calls)
+        self._settling: list[_Settling] = []
+        self._open: set[asyncio.Future[Any]] = set()
+
+    @property
+    def lease_ms(self) -> int:
+        return round(self._settings.redis_recover * 1000)
+
+    async def flush(self) -> None:
+        """Wait until everything that was begun is decided."""
+        while self._open or self._settling:
+            if not self._open:
+                await asyncio.sleep(0)
+            else:
+                await asyncio.wait(self._open)
+
+    def settle(self, delivery: RedisDelivery, reply: Reply | None) -> Awaitable[bool]:
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if not self._settling:
+            self._link.before_write(self._send_settled)
+        self._settling.append(_Settling(delivery, reply, done))
+        return done
+
+    def release(self, deliveries: Sequence[RedisDelivery]) -> Awaitable[bool]:
+        """Give back deliveries of one stream and one lease."""
+        first = deliveries[0]
+        words: list[Any] = []
+        for delivery in deliveries:
+            words += (delivery.id, delivery.attempt - 1, delivery.born_ms)
+        keys = (first.lease.key, self._streams[first.raw])
+        return self._end(deliveries, self._link.run(RELEASE, keys, (*self._head(first.lease), *words)))
+
+    def bury(self, delivery: RedisDelivery, reason: str, reply: Reply | None) -> Awaitable[bool]:
+        key, body, channel, payload = "", b"", "", b""
+        if reply is not None:
+            key, body = self._key(reply), reply.body
+            if reply.address is not None:
+                channel, payload = self._names.reply(reply.address), frame([_wake(reply)])
+        keys = (delivery.lease.key, self._streams[delivery.raw], self._names.dead)
+        words = (self._settings.redis_expire, delivery.id, key, body, channel, payload, reason, DEAD_LETTERS_KEPT)
+        return self._end([delivery], self._link.run(BURY, keys, (*self._head(delivery.lease), *words)))
+
+    def _head(self, lease: Lease) -> tuple[Any, ...]:
+        return lease.name, self.lease_ms, self._settings.group_name
+
+    def _key(self, reply: Reply) -> str:
+        return self._names.raw_feedback(reply.message_id) if reply.raw else self._names.feedback(reply.message_id)
+
+    def _end(self, deliveries: Sequence[RedisDelivery], answer: asyncio.Future[Any]) -> asyncio.Future[bool]:
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._follow([_Settling(delivery, None, done) for delivery in deliveries], answer)
+        return done
+
+    def _send_settled(self) -> None:
+        settling, self._settling = self._settling, []
+        settling.sort(key=_order)
+        for _, group in itertools.groupby(settling, key=lambda item: (item.delivery.lease.key, item.delivery.raw)):
+            for chunk in _chunks(list(group)):
+                try:
+                    answer = self._script(chunk)
+                except BrokerUnavailableError as exc:
+                    _decide(chunk, None, exc)
+                else:
+                    self._follow(chunk, answer)
+
+    def _script(self, chunk: Sequence[_Settling]) -> asyncio.Future[Any]:
+        """`chunk` is of one lease and one stream, sorted by address; those without an address stand first."""
+        first = chunk[0].delivery
+        ids = [item.delivery.id for item in chunk]
+        replies: list[Any] = []
+        wakes: dict[str, list[tuple[int, bytes]]] = {}
+        for number, item in enumerate(chunk, 1):
+            reply = item.reply
+            if reply is None:
+                replies += ("", b"")
+                continue
+            replies += (self._key(reply), reply.body)
+            if reply.address is not None:
+                wakes.setdefault(reply.address, []).append((number, _wake(reply)))
+        groups: list[Any] = []
+        for address, found in wakes.items():
+            groups += (self._names.reply(address), frame([body for _, body in found]), found[0][0], found[-1][0])
+        head = (*self._head(first.lease), self._settings.redis_expire, len(ids), len(wakes))
+        return self._link.run(SETTLE, (first.lease.key, self._streams[first.raw]), (*head, *ids, *replies, *groups))
+
+    def _follow(self, items: Sequence[_Settling], answer: asyncio.Future[Any]) -> None:
+        def ended(answer: asyncio.Future[Any]) -> None:
+            self._open.discard(answer)
+            if answer.cancelled():
+                return
+            error = answer.exception()
+            if error is not None:
+                log.error("the end of %d calls could not be written: %s", len(items), error)
+            _decide(items, None if error is not None else answer.result(), error)
+
+        self._open.add(answer)
+        answer.add_done_callback(ended)
+
+
+def _order(item: _Settling) -> tuple[str, bool, str]:
+    reply = item.reply
+    return item.delivery.lease.key, item.delivery.raw, (reply.address or "") if reply is not None else ""
+
+
+def _wake(reply: Reply) -> bytes:
+    return reply.body if reply.wake is None else reply.wake
+
+
+def _chunks(items: list[_Settling]) -> list[list[_Settling]]:
+    chunks: list[list[_Settling]] = []
+    size = CHUNK_BYTES
+    for item in items:
+        length = 0 if item.reply is None else len(item.reply.body)
+        if not chunks or size + length > CHUNK_BYTES or len(chunks[-1]) == CHUNK_ENTRIES:
+            chunks.append([])
+            size = 0
+        chunks[-1].append(item)
+        size += length
+    return chunks
+
+
+def _decide(items: Sequence[_Settling], answer: Any, error: BaseException | None) -> None:
+    for item in items:
+        lease, done = item.delivery.lease, item.done
+        if error is None:  # else it stays pending, and must not be taken for one that was never seen
+            lease.held.discard(item.delivery.key)
+        lease.lost = lease.lost or answer == LOST
+        if done.done():
+            continue
+        if error is None:
+            done.set_result(answer != LOST)
+        else:
+            done.set_exception(error)
+            done.exception()  # whoever does not await it has nothing to be told

@@ -1,0 +1,352 @@
+"""A server's reading side on Redis: blocking reads on a connection of their own, a lease, and the take-over of lost ones.
+
+What was delivered to a connection that broke is pending under our name without our knowing: after every trouble the pending
+entries are compared with the held ones, at once and again when the last blocked read of the old connection must have ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from redis.exceptions import RedisError, ResponseError
+
+from prpc.brokers.redis_address import RedisConnection
+from prpc.brokers.redis_batch import Ending, Lease, RedisDelivery, milliseconds, read_entry
+from prpc.brokers.redis_link import Backoff, Link, pack
+from prpc.brokers.redis_scripts import LEAVE, LOST, RENEW, TAKE_OVER
+from prpc.exceptions import BrokerUnavailableError
+from prpc.names import QueueNames
+from prpc.settings import Settings
+
+__all__ = ["RedisConsumer"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds that one read waits at Redis; the answer may take SLACK longer before the connection counts as dead.
+BLOCK = 5.0
+SLACK = 5.0
+#: Seconds between two tries to end a blocked read, and tries before its connection is thrown away.
+UNBLOCK_EVERY, UNBLOCK_TRIES = 0.05, 20
+#: Seconds for which the loss of a lease is remembered, so that its owner cannot come back.
+LOSS_REMEMBERED = 24 * 3600
+#: Pending entries that are looked through in one command.
+PAGE = 500
+
+Entry = tuple[int, bytes, Sequence[bytes], int]  # number of the stream, id, fields, deliveries
+
+
+class RedisConsumer:
+    """See prpc.brokers.base.Consumer."""
+
+    def __init__(
+        self, link: Link, queue: str, consumer: str, settings: Settings, declare: Callable[[str], Awaitable[None]]
+    ) -> None:
+        self._link, self._queue, self._settings, self._declare = link, queue, settings, declare
+        self._names = QueueNames(queue)
+        self._streams = (self._names.calls, self._names.raw_calls)
+        self._ending = Ending(link, self._names, settings)
+        self._first_name, self._number = consumer, 1
+        self._lease = Lease(consumer, self._names.lease(consumer))
+        self._found: deque[RedisDelivery] = deque()
+        self._connection: RedisConnection | None = None
+        self._connection_id = 0
+        self._checks: list[float] = []  # monotonic seconds at which to look for unknown pending entries
+        self._epoch = link.epoch
+        self._steady_since = time.monotonic()
+        self._single: int | None = None  # the stream to read alone next, while both are busy
+        self._reading = False
+        self._rest = asyncio.Event()
+        self._rest.set()
+        self._stopping = asyncio.Event()
+        self._beat: asyncio.Task[None] | None = None
+        self._closed = False
+
+    # taking
+
+    async def take(self, most: int) -> Sequence[RedisDelivery]:
+        """See Consumer."""
+        self._rest.clear()
+        try:
+            backoff = Backoff()
+            while not self._stopping.is_set():
+                try:
+                    taken = await self._take(most)
+                except (RedisError, OSError, BrokerUnavailableError) as exc:
+                    await self._trouble(exc, backoff)
+                    continue
+                if taken and self._stopping.is_set():
+                    self._found.extend(taken)
+                elif taken:
+                    return taken
+            return ()
+        finally:
+            self._rest.set()
+
+    async def _take(self, most: int) -> Sequence[RedisDelivery]:
+        while self._stale() and not self._stopping.is_set():
+            await self._unless_stopped(self._renew())
+        if self._beat is None and not self._stopping.is_set():
+            self._beat = asyncio.get_running_loop().create_task(self._keep_lease(), name="prpc-redis-lease")
+        if self._checks and self._checks[0] <= time.monotonic():
+            await self._unless_stopped(self._check())
+        if self._connection is None:
+            await self._unless_stopped(self._open())
+        if self._found:
+            return [self._found.popleft() for _ in range(min(most, len(self._found)))]
+        if self._connection is None or self._stopping.is_set():
+            return ()
+        lease, taken = self._lease, await self._read(most)
+        if taken and self._stale():
+            await self._renew()
+        if lease.lost:
+            return ()  # whoever has them now got them from the group, before they were started here
+        return taken
+
+    def _stale(self) -> bool:
+        """Whether the lease may have run out without our noticing, as after a pause of the whole process."""
+        return self._lease.lost or time.monotonic() - self._lease.renewed > self._settings.redis_recover
+
+    async def _unless_stopped(self, work: Any) -> None:
+        """Do it, but give it up when `stop` is called."""
+        task = asyncio.ensure_future(work)
+        stop = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+        finally:
+            task.cancel()
+            stop.cancel()
+            await asyncio.gather(task, stop, return_exceptions=True)
+
+    async def _trouble(self, exc: Exception, backoff: Backoff) -> None:
+        if isinstance(exc, ResponseError) and ("NOGROUP" in str(exc) or "UNBLOCKED" in str(exc)):
+            log.warning("the streams of queue %s are gone, making them again", self._queue)
+            await self._unless_stopped(self._declare(self._queue))
+            return
+        log.warning("reading queue %s failed (%s); trying again", self._queue, exc)
+        await self._drop_connection()
+        await self._unless_stopped(asyncio.sleep(backoff.next()))
+
+    async def _open(self) -> None:
+        connection = await self._link.address.open()
+        try:
+            await connection.send_command("CLIENT", "ID", check_health=False)
+            self._connection_id = int(await connection.read_response())
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self._connection = connection
+
+    async def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+        now = time.monotonic()
+        self._checks = [now, now + BLOCK + SLACK]
+
+    # reading
+
+    async def _read(self, most: int) -> Sequence[RedisDelivery]:
+        """One read. While both streams are busy they are read in turns, so that nothing is taken that cannot be started."""
+        if self._single is not None:
+            for number in (self._single, 1 - self._single):
+                taken = await self._ask(most, (number,), block=False)
+                if taken:
+                    self._single = 1 - number
+                    return taken
+            self._single = None
+        taken = await self._ask(most, (0, 1), block=True)
+        if len(taken) > most:
+            taken, surplus = taken[:most], taken[most:]
+            self._single = int(surplus[0].raw)
+            self._give_back(surplus)
+        return taken
+
+    async def _ask(self, most: int, numbers: Sequence[int], *, block: bool) -> list[RedisDelivery]:
+        connection, lease = self._connection, self._lease
+        assert connection is not None
+        words: list[Any] = ["XREADGROUP", "GROUP", self._settings.group_name, lease.name, "COUNT", most]
+        if block:
+            words += ("BLOCK", round(BLOCK * 1000))
+        words += ("STREAMS", *(self._streams[n] for n in numbers), *(">" for _ in numbers))
+        self._reading = True
+        try:
+            async with asyncio.timeout(BLOCK + SLACK):
+                await connection.send_packed_command(pack(tuple(words)), check_health=False)
+                answer = await connection.read_response(disconnect_on_error=False)
+        except ResponseError:
+            raise
+        except BaseException:
+            await self._drop_connection()
+            raise
+        finally:
+            self._reading = False
+        taken: list[RedisDelivery] = []
+        for stream, entries in answer or ():
+            number = int(stream != self._streams[0].encode())
+            taken += [self._deliver(lease, (number, id_, fields, 1)) for id_, fields in entries]
+        return taken
+
+    def _deliver(self, lease: Lease, entry: Entry) -> RedisDelivery:
+        number, id_, fields, deliveries = entry
+        body, facts, crashes, born = read_entry(fields)
+        born_ms = milliseconds(id_) if born is None else born
+        age = max(0.0, self._link.clock.now() - born_ms / 1000)
+        delivery = RedisDelivery(self._ending, lease, id_, body, facts, deliveries + crashes, number == 1, age, born_ms)
+        lease.held.add(delivery.key)
+        return delivery
+
+    def _give_back(self, deliveries: Sequence[RedisDelivery]) -> None:
+        for lease in {delivery.lease.key: delivery.lease for delivery in deliveries}.values():
+            for raw in (False, True):
+                some = [d for d in deliveries if d.lease is lease and d.raw == raw]
+                for at in range(0, len(some), PAGE):
+                    self._ending.release(some[at : at + PAGE])
+
+    # the lease
+
+    async def _keep_lease(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.redis_heartbeat)
+            try:
+                for lost in await self._renew():
+                    await self._take_over(lost)
+            except BrokerUnavailableError as exc:
+                log.warning("renewing the lease on queue %s failed: %s", self._queue, exc)
+
+    async def _renew(self) -> Sequence[bytes]:
+        """Renew the lease and return the consumers that have none, if it is time to take them over."""
+        lease, asked = self._lease, time.monotonic()
+        beat, recover = self._settings.redis_heartbeat, self._settings.redis_recover
+        steady = asked - lease.renewed <= max(recover - beat, 1.5 * beat)
+        keys = (lease.key, *self._streams)
+        words = (lease.name, self._ending.lease_ms, self._settings.group_name, self._names.lease(""))
+        answer = await self._link.run(RENEW, keys, words)
+        now = time.monotonic()
+        if not steady or now - asked > recover - beat:
+            self._steady_since = now
+        if answer == LOST or lease.lost:
+            self._take_new_name(lease)
+            return ()
+        there, seconds, microseconds, without = answer
+        self._link.clock.set(int(seconds), int(microseconds), asked)
+        lease.renewed = now
+        if self._epoch != self._link.epoch:  # the answer to a take-over may have been lost with the old connection
+            self._epoch = self._link.epoch
+            self._checks.insert(0, now)
+        if not there:
+            await self._declare(self._queue)
+        # After a cut or a restart the others need a whole interval to renew what they hold.
+        return without if now - self._steady_since >= recover else ()
+
+    def _take_new_name(self, lost: Lease) -> None:
+        lost.lost = True
+        if lost is self._lease:
+            self._number += 1
+            name = f"{self._first_name}.{self._number}"
+            log.warning("the lease of consumer %s ran out and others took its calls over; going on as %s", lost.name, name)
+            self._lease = Lease(name, self._names.lease(name))
+
+    async def _take_over(self, lost: bytes) -> None:
+        lease, name = self._lease, lost.decode()
+        keys = (lease.key, *self._streams, self._names.lease(name))
+        words = (lease.name, self._ending.lease_ms, self._settings.group_name, name, LOSS_REMEMBERED)
+        entries = await self._link.run(TAKE_OVER, keys, words)
+        if entries == LOST:
+            self._take_new_name(lease)
+        elif entries:
+            log.warning("consumer %s lost its lease: %d calls of queue %s taken over", name, len(entries), self._queue)
+            await self._add_found([self._deliver(lease, tuple(entry)) for entry in entries])
+
+    async def _add_found(self, deliveries: Sequence[RedisDelivery]) -> None:
+        self._found.extend(deliveries)
+        if self._reading:
+            await self._unblock()
+
+    # pending entries that we know nothing of
+
+    async def _check(self) -> None:
+        self._checks.pop(0)
+        self._found.extend(await self._unknown())
+
+    async def _unknown(self) -> list[RedisDelivery]:
+        lease, group, found = self._lease, self._settings.group_name, []
+        for number, stream in enumerate(self._streams):
+            start = b"-"
+            while True:
+                pending = await self._link.call("XPENDING", stream, group, start, "+", PAGE, lease.name)
+                for id_, _, _, deliveries in pending:
+                    if (number, id_) in lease.held:
+                        continue
+                    entries = await self._link.call("XRANGE", stream, id_, id_)
+                    if entries:
+                        found.append(self._deliver(lease, (number, id_, entries[0][1], deliveries)))
+                    else:
+                        await self._link.call("XACK", stream, group, id_)
+                if len(pending) < PAGE:
+                    break
+                start = b"(" + pending[-1][0]
+        return found
+
+    # leaving
+
+    async def stop(self) -> None:
+        """See Consumer."""
+        self._stopping.set()
+        for attempt in range(UNBLOCK_TRIES):
+            if self._rest.is_set():
+                break
+            if self._reading:
+                await self._unblock()
+            try:
+                async with asyncio.timeout(UNBLOCK_EVERY * (1 + attempt / 4)):
+                    await self._rest.wait()
+            except TimeoutError:
+                continue
+        else:
+            await self._drop_connection()
+            await self._rest.wait()
+        found = list(self._found)
+        self._found.clear()
+        self._give_back(found)
+
+    async def _unblock(self) -> None:
+        """End the blocked read; what Redis gave it in the same moment still comes."""
+        try:
+            async with asyncio.timeout(UNBLOCK_EVERY * 4):
+                await self._link.call("CLIENT", "UNBLOCK", self._connection_id, patience=UNBLOCK_EVERY)
+        except (TimeoutError, BrokerUnavailableError) as exc:
+            log.debug("a blocked read could not be ended: %s", exc)
+
+    async def close(self) -> None:
+        """See Consumer."""
+        await self.stop()
+        if self._closed:
+            return
+        self._closed = True
+        if self._beat is not None:
+            self._beat.cancel()
+            await asyncio.gather(self._beat, return_exceptions=True)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout):
+                await self._leave()
+        except (TimeoutError, BrokerUnavailableError) as exc:
+            log.warning("leaving queue %s without Redis's consent: %s", self._queue, exc)
+
+    async def _leave(self) -> None:
+        await self._ending.flush()
+        if self._beat is None or self._lease.lost:
+            return
+        self._give_back(await self._unknown())
+        await self._ending.flush()
+        words = (self._lease.name, self._ending.lease_ms, self._settings.group_name)
+        await self._link.run(LEAVE, (self._lease.key, *self._streams), words)

@@ -1,0 +1,199 @@
+"""What Redis pushes: one subscribed connection per reader, kept alive and opened again after a cut."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from uuid import UUID
+
+from redis.exceptions import RedisError
+
+from prpc.brokers.base import Mail
+from prpc.brokers.redis_address import RedisAddress, RedisConnection, explain
+from prpc.brokers.redis_batch import unframe
+from prpc.brokers.redis_link import Backoff, Link
+from prpc.exceptions import BrokerUnavailableError
+from prpc.names import QueueNames
+
+__all__ = ["RedisListener", "RedisMailbox", "Subscription"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds of silence after which a subscribed connection is asked whether it still lives; as many again and it counts as dead.
+PING_EVERY = 30.0
+#: Seconds over which removals of delivered replies are gathered.
+FORGET_EVERY = 0.005
+#: Keys in one MGET or UNLINK.
+KEYS_AT_ONCE = 512
+
+
+class Subscription:
+    """One channel. `receive` hands out what was pushed since the last time."""
+
+    def __init__(self, address: RedisAddress, channel: str) -> None:
+        self._address, self._channel = address, channel
+        self._payloads: list[bytes] = []
+        self._gap = False
+        self._heard = False
+        self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Subscribe. Raises BrokerUnavailableError."""
+        connection = await self._subscribe()
+        self._task = asyncio.get_running_loop().create_task(self._run(connection), name="prpc-redis-push")
+
+    async def _subscribe(self) -> RedisConnection:
+        connection = await self._address.open()
+        try:
+            async with asyncio.timeout(self._address.connect_timeout):
+                await connection.send_command("SUBSCRIBE", self._channel, check_health=False)
+                await connection.read_response()
+        except (RedisError, OSError) as exc:
+            await connection.disconnect(nowait=True)
+            raise explain(exc, self._address) from exc
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return connection
+
+    async def receive(self) -> tuple[Sequence[bytes], bool]:
+        """Wait; the payloads, and whether some may have been missed before them."""
+        while not self._payloads and not self._gap:
+            if self._task is None or self._task.done():
+                raise BrokerUnavailableError("the reply connection was closed", url=self._address.shown)
+            self._news.clear()
+            await self._news.wait()
+        payloads, self._payloads = self._payloads, []
+        gap, self._gap = self._gap, False
+        return payloads, gap
+
+    async def close(self) -> None:
+        """Leave. Idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self, connection: RedisConnection) -> None:
+        try:
+            while True:
+                await self._serve(connection)
+                connection = await self._again()
+                self._gap = True
+                self._news.set()
+        finally:
+            self._news.set()
+
+    async def _serve(self, connection: RedisConnection) -> None:
+        pings = asyncio.get_running_loop().create_task(self._ping(connection))
+        try:
+            await self._read(connection)
+        except (RedisError, OSError) as exc:
+            log.warning("the push connection to Redis at %s was lost (%s); trying again", self._address.shown, exc)
+        finally:
+            pings.cancel()
+            await asyncio.gather(pings, return_exceptions=True)
+            await connection.disconnect(nowait=True)
+
+    async def _read(self, connection: RedisConnection) -> None:
+        while True:
+            kind, *rest = await connection.read_response(disconnect_on_error=False)
+            self._heard = True
+            if kind == b"message":
+                self._payloads.append(rest[1])
+                self._news.set()
+
+    async def _ping(self, connection: RedisConnection) -> None:
+        while True:
+            self._heard = False
+            await asyncio.sleep(PING_EVERY)
+            if self._heard:
+                continue
+            await connection.send_command("PING", check_health=False)
+            await asyncio.sleep(PING_EVERY)
+            if not self._heard:
+                await connection.disconnect(nowait=True)
+                return
+
+    async def _again(self) -> RedisConnection:
+        backoff = Backoff()
+        while True:
+            await asyncio.sleep(backoff.next())
+            try:
+                return await self._subscribe()
+            except BrokerUnavailableError as exc:
+                log.debug("%s", exc)
+
+
+class RedisMailbox:
+    """See prpc.brokers.base.Mailbox."""
+
+    def __init__(self, link: Link, queue: str, client: str) -> None:
+        self._link, self._names, self.address = link, QueueNames(queue), client
+        self._subscription = Subscription(link.address, self._names.reply(client))
+        self._forgotten: list[str] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def open(self) -> None:
+        """Be ready to receive. Raises BrokerUnavailableError."""
+        await self._subscription.open()
+
+    async def receive(self) -> Mail:
+        """See Mailbox."""
+        payloads, gap = await self._subscription.receive()
+        return Mail([body for payload in payloads for body in unframe(payload)], gap)
+
+    async def collect(self, message_ids: Iterable[UUID]) -> Mapping[UUID, bytes]:
+        """See Mailbox. Raises BrokerUnavailableError when there is no connection within the connect timeout."""
+        ids = list(message_ids)
+        found: dict[UUID, bytes] = {}
+        for at in range(0, len(ids), KEYS_AT_ONCE):
+            some = ids[at : at + KEYS_AT_ONCE]
+            keys = [self._names.feedback(i) for i in some]
+            bodies = await self._link.call("MGET", *keys, patience=self._link.address.connect_timeout)
+            found.update((i, body) for i, body in zip(some, bodies, strict=True) if body is not None)
+        return found
+
+    def forget(self, message_ids: Iterable[UUID]) -> None:
+        """See Mailbox."""
+        self._forgotten.extend(self._names.feedback(i) for i in message_ids)
+        if self._timer is None and self._forgotten:
+            self._timer = asyncio.get_running_loop().call_later(FORGET_EVERY, self._send_forgotten)
+
+    def _send_forgotten(self) -> None:
+        self._timer = None
+        keys, self._forgotten = self._forgotten, []
+        if self._link.closed:
+            return
+        for at in range(0, len(keys), KEYS_AT_ONCE):
+            self._link.call("UNLINK", *keys[at : at + KEYS_AT_ONCE])
+
+    async def close(self) -> None:
+        """See Mailbox."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._send_forgotten()
+        await self._subscription.close()
+
+
+class RedisListener:
+    """See prpc.brokers.base.Listener."""
+
+    def __init__(self, link: Link, queue: str) -> None:
+        self._subscription = Subscription(link.address, QueueNames(queue).control)
+
+    async def open(self) -> None:
+        """Hear from now on. Raises BrokerUnavailableError."""
+        await self._subscription.open()
+
+    async def receive(self) -> Sequence[bytes]:
+        """See Listener."""
+        while True:
+            payloads, _ = await self._subscription.receive()
+            if payloads:
+                return payloads
+
+    async def close(self) -> None:
+        """See Listener."""
+        await self._subscription.close()

@@ -1,0 +1,247 @@
+"""One call on the client's side: what was sent, what came of it, and who waits for it.
+
+A call is decided once, by whoever takes it from the table of pending calls (protocol/pending.py), in whatever thread that
+is. Waiters may stand in any thread and in any loop; each leaves a function that wakes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Protocol
+from uuid import UUID
+
+from prpc.codec import ReadReply
+from prpc.exceptions import PRPCError
+from prpc.failure import restore
+from prpc.prpcmessage import PRPCMessage
+
+__all__ = ["Call", "CallOptions", "Home", "seconds_of", "wake_future"]
+
+
+def seconds_of(timeout: timedelta | float | None) -> float | None:
+    """A caller's timeout in seconds; None is without end. Raises ValueError for what is no time."""
+    if timeout is None:
+        return None
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
+    if seconds != seconds:
+        raise ValueError("timeout is not a number")
+    return None if seconds == float("inf") else seconds
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """What a caller sets for a call beside its arguments."""
+
+    #: Seconds until the call's deadline; None takes PRPC_CALL_TIMEOUT_SEC.
+    timeout: float | None = None
+    #: Texts that the function finds in `current_call().headers`.
+    headers: Mapping[str, str] = field(default_factory=dict)
+    #: Refuse the call with NoServerError where nobody serves the queue.
+    require_server: bool = False
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and self.timeout <= 0:
+            raise ValueError(f"timeout={self.timeout:g} cannot be used: allowed is a time above zero, or None")
+        for name, value in self.headers.items():
+            if not isinstance(name, str) or not isinstance(value, str):
+                raise TypeError(f"header {name!r}: {value!r} cannot be used: names and values are texts")
+
+
+class Home(Protocol):
+    """Where a call lives: the pump that sent it."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+
+    def check_sync_wait(self) -> None:
+        """Raise RuntimeError where blocking this thread would wait for ever."""
+        ...
+
+    def check_wait(self) -> None:
+        """Raise RuntimeError where no outcome can come to this process."""
+        ...
+
+    def cancel(self, call: Call) -> bool:
+        """Decide the call as cancelled and tell the servers; False where it was decided before."""
+        ...
+
+    def refresh(self, call: Call) -> None:
+        """Ask the broker for the call's kept reply: plain code waits for the answer, in a running loop it comes later."""
+        ...
+
+
+class Call:
+    """One call. Fields are written by its maker and its pump; the outcome once, by whoever took it from the table."""
+
+    __slots__ = (
+        "__weakref__",
+        "_waiters",
+        "body",
+        "done",
+        "ended",
+        "error",
+        "expires",
+        "home",
+        "message",
+        "message_id",
+        "options",
+        "reply",
+        "schema",
+        "sent",
+        "tick",
+        "timeout",
+    )
+
+    def __init__(self, message: PRPCMessage, body: bytes | None, options: CallOptions, schema: str | None, home: Home) -> None:
+        self.message = message
+        self.message_id: UUID = message.message_id
+        #: The message's text until it is handed to the broker.
+        self.body: bytes | None = body
+        #: Whether the broker has got it; written and read in the home's loop.
+        self.sent = False
+        self.options = options
+        #: Hash of the signature that the caller's stub was made from.
+        self.schema = schema
+        self.home = home
+        #: Seconds that the call was given from its start; None without a deadline.
+        self.timeout: float | None = None
+        #: Moment of the deadline on the clock of `time.monotonic`; None without one.
+        self.expires: float | None = None
+        #: Where the pump's timer wheel holds it.
+        self.tick = 0
+        #: What a server answered.
+        self.reply: ReadReply | None = None
+        #: What ended it here: a timeout, a cancellation, a broker that is away.
+        self.error: Exception | None = None
+        self.ended: datetime = message.date_create_message
+        #: True once the outcome is there; written last.
+        self.done = False
+        self._waiters: list[Callable[[], object]] = []
+
+    # -- outcome -------------------------------------------------------------------------------------------------------
+
+    def end(self, outcome: ReadReply | Exception) -> None:
+        """Write the outcome: a server's answer, or an error of our own. Once; `notify` follows."""
+        if isinstance(outcome, Exception):
+            self.error, self.ended = outcome, datetime.now(UTC)
+        else:
+            self.reply = outcome
+        self.body = None
+        self.done = True
+
+    def notify(self) -> None:
+        """Wake every waiter, each once. In the thread of the call's loop."""
+        waiters = self._waiters
+        while waiters:
+            try:
+                wake = waiters.pop()
+            except IndexError:  # the last one left in the same moment
+                return
+            wake()
+
+    def value(self) -> Any:
+        """What the server answered with, or raise what ended the call; once it is done.
+
+        Each reader gets an exception of its own, so that tracebacks of several readers do not pile up on one object.
+        """
+        reply = self.reply
+        if reply is None:
+            raise _copy_of(self.error)
+        if reply.failure is not None:
+            raise restore(reply.failure)
+        return reply.result
+
+    # -- waiting -------------------------------------------------------------------------------------------------------
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody waits."""
+        return bool(self._waiters)
+
+    def add_waiter(self, wake: Callable[[], object]) -> None:
+        """Call `wake` once when the outcome is there, at once where it is there already."""
+        self._waiters.append(wake)
+        # The decider sets `done` before it looks at the list: whichever of us comes second sees the other.
+        if self.done and self.remove_waiter(wake):
+            wake()
+
+    def remove_waiter(self, wake: Callable[[], object]) -> bool:
+        """Wait no longer; False where the waiter was woken already."""
+        try:
+            self._waiters.remove(wake)
+        except ValueError:
+            return False
+        return True
+
+    def give_up(self, wake: Callable[[], object]) -> None:
+        """A waiter was cancelled: nobody else wants the result, so the call is cancelled too."""
+        self.remove_waiter(wake)
+        if not self.done and not self.watched:
+            self.home.cancel(self)
+
+    def wait(self, timeout: float | None) -> bool:
+        """Block this thread until the outcome is there; False where `timeout` seconds passed first."""
+        if self.done:
+            return True
+        self.home.check_sync_wait()
+        lock = threading.Lock()
+        lock.acquire()
+        wake = lock.release
+        self.add_waiter(wake)
+        try:
+            lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+        finally:
+            self.remove_waiter(wake)
+        return self.done
+
+    async def wait_async(self, seconds: float | None) -> bool:
+        """Wait in the running loop; False where `seconds` passed first. Cancelling may cancel the call."""
+        if self.done:
+            return True
+        self.home.check_wait()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        wake: Callable[[], object] = partial(wake_future, future)
+        if loop is not self.home.loop:
+            wake = partial(_wake_elsewhere, loop, future)
+        timer = None if seconds is None else loop.call_later(max(seconds, 0.0), wake_future, future)
+        self.add_waiter(wake)
+        try:
+            await future
+        except asyncio.CancelledError:
+            self.give_up(wake)
+            raise
+        finally:
+            self.remove_waiter(wake)
+            if timer is not None:
+                timer.cancel()
+        return self.done
+
+
+def _copy_of(error: Exception | None) -> Exception:
+    if error is None:
+        return RuntimeError("the call is not done")
+    if isinstance(error, PRPCError):
+        fresh = copy.copy(error)
+        fresh.__cause__, fresh.__suppress_context__ = error.__cause__, error.__suppress_context__
+        return fresh
+    return error.with_traceback(None)
+
+
+def wake_future(future: asyncio.Future[None]) -> None:
+    """End a waiter's future, in its own loop's thread."""
+    if not future.done():
+        future.set_result(None)
+
+
+def _wake_elsewhere(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    try:
+        loop.call_soon_threadsafe(wake_future, future)
+    except RuntimeError:  # that loop was closed meanwhile, and its waiter with it
+        return

@@ -1,0 +1,153 @@
+"""One queue of one broker as this process reaches it: a pump in each loop that calls, and one behind plain code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from time import monotonic
+from typing import Any
+from uuid import UUID, uuid4
+
+from prpc.brokers.base import ServerRecord
+from prpc.call_context import inherited_timeout
+from prpc.client.call import Call, CallOptions
+from prpc.client.client import CallPump
+from prpc.client.middleware import Layers, Middleware, OutgoingCall
+from prpc.client.portal import current_portal, guard, running_loop
+from prpc.codec import Codec, Limits
+from prpc.prpcmessage import PRPCMessage
+from prpc.settings import Settings
+
+__all__ = ["Channel", "default_channel", "set_default_channel"]
+
+
+class Channel:
+    """Settings, codec and middleware, and the pumps made from them as they are needed. For any thread and any loop."""
+
+    def __init__(self, settings: Settings, middleware: Sequence[Middleware] = ()) -> None:
+        self.settings = settings
+        self._middleware = tuple(middleware)
+        self._codec = Codec(Limits(settings.max_message_bytes, settings.max_message_depth, settings.max_message_items))
+        self._pumps: dict[asyncio.AbstractEventLoop, CallPump] = {}
+        #: The pump in the background loop, for plain code.
+        self._plain: CallPump | None = None
+
+    def pump(self) -> CallPump:
+        """The pump of the running loop; in plain code the one in the background loop."""
+        loop = running_loop()
+        pump = self._plain if loop is None else self._pumps.get(loop)
+        return pump if pump is not None and pump.usable else self._make(loop)
+
+    def _make(self, running: asyncio.AbstractEventLoop | None) -> CallPump:
+        with guard():
+            loop = current_portal().loop if running is None else running
+            self._pumps = {key: pump for key, pump in self._pumps.items() if pump.usable}
+            pump = self._pumps.get(loop)
+            if pump is None:
+                pump = self._pumps[loop] = CallPump(self.settings, self._codec, loop)
+            if running is None:
+                self._plain = pump
+            return pump
+
+    def submit(
+        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions, schema: str | None = None
+    ) -> Call:
+        """Send a call without waiting. Raises EncodeError where an argument cannot be written."""
+        pump = self.pump()
+        if self._middleware:
+            return self._submit_layered(pump, name, args, kwargs, options, schema)
+        call = self._call(pump, uuid4(), name, args, kwargs, options, schema)
+        pump.submit(call)
+        return call
+
+    def _call(
+        self,
+        pump: CallPump,
+        message_id: UUID,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: CallOptions,
+        schema: str | None,
+    ) -> Call:
+        message = PRPCMessage(name, tuple(args), dict(kwargs), message_id, datetime.now(UTC))
+        call = Call(message, self._codec.write_call(message), options, schema, pump)
+        self._set_deadline(call)
+        return call
+
+    def _set_deadline(self, call: Call) -> None:
+        timeout = call.options.timeout
+        if timeout is None:
+            timeout = self.settings.call_timeout
+        left = inherited_timeout()
+        if left is not None and (timeout is None or left < timeout):
+            timeout = left
+        if timeout is not None:
+            call.timeout = timeout
+            call.expires = monotonic() + timeout
+
+    def _submit_layered(
+        self,
+        pump: CallPump,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: CallOptions,
+        schema: str | None,
+    ) -> Call:
+        layers = Layers(pump, self._middleware)
+        message = PRPCMessage(name, tuple(args), dict(kwargs), uuid4(), datetime.now(UTC))
+        call = Call(message, None, options, schema, layers)
+        self._set_deadline(call)
+        layers.submit(call, partial(self._send_layered, pump, call))
+        return call
+
+    def _send_layered(self, pump: CallPump, outer: Call, changed: OutgoingCall) -> Call:
+        options = CallOptions(None, dict(changed.headers), outer.options.require_server)
+        call = self._call(pump, outer.message_id, changed.function, changed.args, changed.kwargs, options, outer.schema)
+        call.timeout, call.expires = outer.timeout, outer.expires
+        pump.submit(call)
+        return call
+
+    async def servers(self) -> Sequence[ServerRecord]:
+        """The servers that announce themselves on the queue now, asked in the running loop."""
+        return await self.pump().servers()
+
+    async def close(self) -> None:
+        """Flush and close every pump, wherever it lives. Later calls make new ones."""
+        with guard():
+            pumps, self._pumps, self._plain = list(self._pumps.values()), {}, None
+        here = running_loop()
+        for pump in pumps:
+            if not pump.usable:
+                continue
+            if pump.loop is here:
+                await pump.close()
+            elif pump.loop.is_running():
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(pump.close(), pump.loop))
+
+    def close_from_plain_code(self) -> None:
+        """`close` for a thread without a loop."""
+        if self._pumps:
+            current_portal().run(self.close())
+
+
+_default: Channel | None = None
+
+
+def default_channel() -> Channel:
+    """The channel of calls that name no client: from the environment, made on first use."""
+    global _default
+    if _default is None:
+        with guard():
+            if _default is None:
+                _default = Channel(Settings.from_env())
+    return _default
+
+
+def set_default_channel(channel: Channel | None) -> None:
+    """Replace the default; None: read the environment anew on next use."""
+    global _default
+    _default = channel

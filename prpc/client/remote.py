@@ -1,0 +1,119 @@
+"""What generated stubs are made of: a function's signature here, its body on a server."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from prpc.client.call import CallOptions, seconds_of
+from prpc.client.many import Gathered, gather
+from prpc.client.task import AwaitableTask, HasChannel
+
+__all__ = ["RemoteFunction", "remote_function"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class RemoteFunction(Generic[P, R]):
+    """A function of a server. Calling it sends the call and returns the AwaitableTask; its signature is the server's."""
+
+    __name__: str
+    __wrapped__: Callable[P, R]
+
+    def __init__(self, function: Callable[P, R], name: str, schema: str, idempotent: bool) -> None:
+        functools.update_wrapper(self, function)
+        self.__signature__ = inspect.signature(function)
+        #: Registered name of the function.
+        self.name = name
+        #: Hash of the signature that this stub was generated from.
+        self.schema = schema
+        #: Whether running it twice is as good as once, as its server said.
+        self.idempotent = idempotent
+        self._options = CallOptions()
+        self._client: HasChannel | None = None
+        self._result = _ResultType(function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> AwaitableTask[R]:
+        """Send the call. Only the arguments given here travel: for the others the server's own defaults apply."""
+        return AwaitableTask(
+            self.name, args, kwargs, options=self._options, client=self._client, schema=self.schema or None, convert=self._result
+        )
+
+    def options(
+        self,
+        *,
+        timeout: timedelta | float | None = None,
+        headers: Mapping[str, str] | None = None,
+        require_server: bool | None = None,
+        client: HasChannel | None = None,
+    ) -> RemoteFunction[P, R]:
+        """The same function with options for its calls; what is not given stays as it was.
+
+        `timeout`: seconds until the call's deadline, after which its outcome is ClientTimeOutError and a server does not
+        start it any more. `headers`: texts that the function finds in `current_call().headers`. `require_server`: refuse
+        with NoServerError where nobody serves the queue. `client`: where to send it.
+        """
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._options = merge_options(self._options, timeout, headers, require_server)
+        if client is not None:
+            other._client = client
+        return other
+
+    def map(self, *iterables: Iterable[Any], return_exceptions: bool = False, progress: bool = False) -> Gathered[R]:
+        """One call for each item, like the built-in `map`; all are sent at once. Results in the order of the items."""
+        call: Callable[..., AwaitableTask[R]] = self
+        tasks = itertools.starmap(call, zip(*iterables, strict=False))
+        if return_exceptions:
+            return Gathered(tasks, True, progress)
+        return gather(*tasks, progress=progress)
+
+    def __repr__(self) -> str:
+        return f"<RemoteFunction {self.name}{self.__signature__}>"
+
+
+class _ResultType(Generic[R]):
+    """The conversion of a result to the function's return annotation, looked up when the first result is there."""
+
+    def __init__(self, function: Callable[..., R]) -> None:
+        self._function = function
+        self._converter: Callable[[Any], Any] | None = None
+        self._known = False
+
+    def __call__(self, value: Any) -> R:
+        if not self._known:
+            from prpc.conversion import converter_for, resolve_hints
+
+            hints = resolve_hints(self._function)
+            self._converter = converter_for(hints["return"]) if "return" in hints else None
+            self._known = True
+        result: R = value if self._converter is None else self._converter(value)
+        return result
+
+
+def merge_options(
+    base: CallOptions, timeout: timedelta | float | None, headers: Mapping[str, str] | None, require_server: bool | None
+) -> CallOptions:
+    """`base` with what is given."""
+    return CallOptions(
+        base.timeout if timeout is None else seconds_of(timeout),
+        base.headers if headers is None else dict(headers),
+        base.require_server if require_server is None else require_server,
+    )
+
+
+def remote_function(name: str, *, schema: str = "", idempotent: bool = False) -> Callable[[Callable[P, R]], RemoteFunction[P, R]]:
+    """Decorator of generated stubs: calls of the decorated function go to the server's function `name`.
+
+    `schema` is the hash of the signature that the stub was generated from, `idempotent` what the server said of it.
+    """
+
+    def decorate(function: Callable[P, R]) -> RemoteFunction[P, R]:
+        return RemoteFunction(function, name, schema, idempotent)
+
+    return decorate

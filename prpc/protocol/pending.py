@@ -1,0 +1,69 @@
+"""Calls that wait for their outcome: which reply belongs to which call, and that the first outcome wins. No I/O, no asyncio.
+
+Whoever *takes* a call from the table decides its outcome; everybody else comes too late and does nothing. Taking is one
+step of a dict, so that the pump's thread and a thread that cancels may try at once.
+
+The table holds its calls weakly: one whose every holder is gone has nobody left to tell, and leaves by itself.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Generic, Protocol, TypeVar
+from uuid import UUID
+
+__all__ = ["PendingCalls"]
+
+
+class _Identified(Protocol):
+    """A call, as far as this module looks into it. Must allow weak references."""
+
+    @property
+    def message_id(self) -> UUID: ...
+
+
+C = TypeVar("C", bound=_Identified)
+
+
+class _Entry(weakref.ref[C]):
+    """A weak reference that knows under which id it stands."""
+
+    __slots__ = ("key",)
+    key: UUID
+
+
+class PendingCalls(Generic[C]):
+    """The calls of one client that have no outcome yet."""
+
+    def __init__(self) -> None:
+        self._entries: dict[UUID, _Entry[C]] = {}
+        # Bound once: a bound method per call would cost as much as the entry.
+        self._leave = self._forget
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, call: C) -> None:
+        """Wait for the call's outcome. Raises ValueError where a call of this id waits already."""
+        key = call.message_id
+        entry: _Entry[C] = _Entry(call, self._leave)
+        entry.key = key
+        if self._entries.setdefault(key, entry) is not entry:
+            raise ValueError(f"a call with the id {key} waits already")
+
+    def take(self, message_id: UUID) -> C | None:
+        """The call that waits under this id, once; None for a stranger, a duplicate or a call that ended otherwise."""
+        entry = self._entries.pop(message_id, None)
+        return None if entry is None else entry()
+
+    def waiting(self) -> list[UUID]:
+        """Ids still waited for, oldest first: what to ask the broker for after a gap."""
+        return list(self._entries)
+
+    def take_all(self) -> list[C]:
+        """Every call that waits, each once: for an end that concerns them all."""
+        return [call for key in self.waiting() if (call := self.take(key)) is not None]
+
+    def _forget(self, entry: _Entry[C]) -> None:
+        if self._entries.get(entry.key) is entry:
+            del self._entries[entry.key]
