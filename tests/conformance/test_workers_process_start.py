@@ -15,9 +15,10 @@ import worker_jobs
 from worker_kit import Meeting, make_job, run, soon, started
 
 import prpc.workers.process
+import prpc.workers.process_control
 from prpc.exceptions import RegistrationError, ServerShutdownError
 from prpc.settings import Settings
-from prpc.workers import create_pool
+from prpc.workers import create_pool, process_keeper
 from prpc.workers.base import PoolState, WorkerKind
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ SERVER = """
 import asyncio, contextvars, os, sys
 from dataclasses import dataclass
 from prpc.settings import Settings
-from prpc.workers import create_pool
+from prpc.workers import create_pool, process_keeper
 from prpc.workers.base import Job, WorkerKind
 import helper_beside_the_script
 
@@ -295,6 +296,65 @@ def test_no_process_can_be_started(monkeypatch):
         monkeypatch.setattr(sys, "executable", "/nowhere/python")
         with pytest.raises(FileNotFoundError):
             await pool.start()
+
+    run(go())
+
+
+NO_FORK = """
+import errno, os, sys
+def refuse():
+    raise OSError(errno.EAGAIN, "no")
+os.fork = refuse
+"""
+
+
+def test_a_machine_that_has_room_for_no_more_processes(monkeypatch):
+    real = process_keeper.command
+
+    def command(*args):
+        line = real(*args)
+        code = line.index("-c") + 1
+        return [*line[:code], NO_FORK + line[code], *line[code + 1 :]]
+
+    monkeypatch.setattr(process_keeper, "command", command)
+
+    async def go():
+        pool = create_pool(WorkerKind.PROCESS, 1, Settings(process_start_method="forkserver"), functions=[worker_jobs.add])
+        with pytest.raises(RegistrationError, match="no process could be started: Resource temporarily unavailable"):
+            await pool.start()
+
+    run(go())
+
+
+def test_a_keeper_that_does_not_answer_is_killed(monkeypatch):
+    monkeypatch.setattr(prpc.workers.process_control, "CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr(prpc.workers.process, "GRACE_SECONDS", 0.1)
+
+    async def go():
+        async with Meeting() as meeting:
+            async with started("process", 1, functions=[worker_jobs.add]) as pool:
+                pool.submit(make_job(worker_jobs.meet, meeting.path))
+                guest = await meeting.guest()
+                psutil.Process(guest.pid).parent().suspend()
+            await guest.end()
+
+    run(go())
+
+
+def test_stopping_a_pool_while_its_workers_import(tmp_path, monkeypatch):
+    """The module says when it is being imported."""
+
+    async def go():
+        async with Meeting() as meeting:
+            text = f"if IN_CHILD:\n    import worker_jobs\n    worker_jobs.meet({meeting.path!r})"
+            work = make_module(tmp_path, monkeypatch, "module_meeting", text)
+            pool = create_pool(WorkerKind.PROCESS, 1, Settings(process_start_method="spawn"), functions=[work])
+            starting = asyncio.ensure_future(pool.start())
+            guest = await meeting.guest()
+            await pool.stop()
+            with pytest.raises(ServerShutdownError):
+                await soon(starting)
+            await guest.end()
 
     run(go())
 
