@@ -20,7 +20,7 @@ __all__ = ["read_definitions"]
 
 MAX_TYPES = 5_000
 MAX_MEMBERS = 20_000
-VARIANCES = ("", "covariant", "contravariant", "infer_variance")
+VARIANCES = ("", "covariant", "contravariant")
 #: Known types that a NewType cannot be made of.
 NOT_SUBCLASSABLE = frozenset({"typing.Any", "typing.Never", "typing.NoReturn", "builtins.bool", "builtins.range"})
 
