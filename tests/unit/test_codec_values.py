@@ -240,7 +240,7 @@ SAME = [
 ]
 
 
-@pytest.mark.parametrize("value", SAME, ids=lambda value: f"{type(value).__name__}-{value!r:.30}")
+@pytest.mark.parametrize("value", SAME, ids=[f"{i}-{type(value).__name__}" for i, value in enumerate(SAME)])
 def test_it_arrives_as_it_was_also_deep_inside_and_stock_reads_it_alike(value: Any) -> None:
     for sent in (value, [value], {"a": (value, [value])}):
         arrived = over(sent)
