@@ -11,7 +11,7 @@ from dataclasses import replace
 import psutil
 import pytest
 import worker_jobs
-from worker_kit import Meeting, make_job, run, soon, started
+from worker_kit import Meeting, make_job, run, soon, started, worker_processes
 
 import prpc.workers.process
 from prpc.exceptions import CallCancelledError, RegistrationError
@@ -343,12 +343,12 @@ def test_many_replacements_leave_nothing_behind():
         async with pool_for(2) as pool:
             await value(pool, worker_jobs.add, 1, 2)
             me = psutil.Process()
-            descriptors, children = me.num_fds(), len(me.children(recursive=True))
+            descriptors, children = me.num_fds(), len(worker_processes())
             for _ in range(20):
                 execution = pool.submit(make_job(worker_jobs.die, 1))
                 await soon(execution.released)
-            assert me.num_fds() == descriptors and len(me.children(recursive=True)) == children
-        assert not psutil.Process().children()
+            assert me.num_fds() == descriptors and len(worker_processes()) == children
+        assert not worker_processes()
 
     run(go())
 
@@ -408,7 +408,7 @@ def test_a_keeper_that_cannot_be_started_again_is_tried_again(monkeypatch, caplo
             assert (await soon(execution.outcome)).failure.type_name == LOST
             assert await value(pool, worker_jobs.add, 1, 2) == 3
             assert len(attempts) == 4
-            assert len(psutil.Process().children(recursive=True)) <= 3
+            assert len(worker_processes()) <= 3
 
     run(go())
     assert "no more processes" in caplog.text

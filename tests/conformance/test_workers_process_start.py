@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 import worker_jobs
-from worker_kit import Meeting, make_job, run, soon, started
+from worker_kit import Meeting, make_job, run, soon, started, worker_processes
 
 import prpc.workers.process
 import prpc.workers.process_control
@@ -246,7 +246,7 @@ def test_an_import_that_fails_in_the_child(tmp_path, monkeypatch, method, text, 
         assert words in str(caught.value) and "process workers cannot start" in str(caught.value)
         late = pool.submit(make_job(work))
         assert (await soon(late.outcome)).failure.type_name == "prpc.exceptions.ServerShutdownError"
-        assert not psutil.Process().children()
+        assert not worker_processes()
 
     run(go())
 
@@ -376,7 +376,7 @@ def test_stopping_a_pool_that_is_starting(tmp_path, monkeypatch):
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting
-        assert not psutil.Process().children()
+        assert not worker_processes()
 
     run(go())
 

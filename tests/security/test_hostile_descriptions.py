@@ -19,7 +19,12 @@ MODULES = {
     "__future__", "annotated_types", "builtins", "collections", "collections.abc", "dataclasses", "datetime", "decimal", "enum",
     "fractions", "ipaddress", "os", "pathlib", "prpc.app_client", "pydantic", "typing", "typing_extensions", "uuid", "zoneinfo",
 }  # fmt: skip
-IMPORTED_FROM = {"os": {"PathLike"}, "builtins": set("bool int float complex str bytes bytearray memoryview object range list set frozenset type dict tuple".split())}
+IMPORTED_FROM = {
+    "os": {"PathLike"},
+    "builtins": set(
+        "bool int float complex str bytes bytearray memoryview object range list set frozenset type dict tuple".split()
+    ),
+}
 CALLED = {
     "remote_function", "dataclass", "field", "Field", "ConfigDict", "TypeVar", "NewType", "TypeAliasType", "TypedDict", "cast",
     "set", "frozenset", "bytearray", "complex", "float", "date", "datetime", "time", "timedelta", "timezone", "Decimal",
@@ -113,7 +118,9 @@ class Shape:
 def plain(source: str) -> bool:
     """Whether the file is nothing but a stub."""
     assert "\0" not in source and source.isprintable() is False  # it has lines
-    assert not set(source) & set("\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\u202e\u2066"), "a second kind of line, or a hidden direction"
+    assert not set(source) & set("\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\u202e\u2066"), (
+        "a second kind of line, or a hidden direction"
+    )
     tree = ast.parse(source)
     compile(source, "server_func.py", "exec", dont_inherit=True)
     Shape(tree)
@@ -196,7 +203,28 @@ def test_values_outside_the_grammar_are_refused(text: Any) -> None:
             generate([description], queue="q")
 
 
-NAMES = ["a b", "a-b", "1a", "", "class", "None", "__debug__", "a\n", "a=1", "a, b", "a\u2028", "*a", "a:int", 5, None, ["a"], {}, "a" * 300, "ａ b", "\0"]
+NAMES = [
+    "a b",
+    "a-b",
+    "1a",
+    "",
+    "class",
+    "None",
+    "__debug__",
+    "a\n",
+    "a=1",
+    "a, b",
+    "a\u2028",
+    "*a",
+    "a:int",
+    5,
+    None,
+    ["a"],
+    {},
+    "a" * 300,
+    "ａ b",
+    "\0",
+]
 
 
 @pytest.mark.parametrize("name", NAMES, ids=repr)
@@ -236,7 +264,9 @@ FUNCTION_NAMES = [
 
 @pytest.mark.parametrize("name", FUNCTION_NAMES, ids=repr)
 def test_names_of_functions_stay_texts(name: str) -> None:
-    harmless = function(parameters=[parameter(annotation="typing.Any", default="1"), parameter(name="b", annotation="int", default="'x'")])
+    harmless = function(
+        parameters=[parameter(annotation="typing.Any", default="1"), parameter(name="b", annotation="int", default="'x'")]
+    )
     source = generate([{**harmless, "func_name": name}, {**harmless, "func_name": "other"}], queue="q")
     assert plain(source)
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
@@ -251,7 +281,14 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: repr(text)[:30])
 def test_texts_stay_texts(text: str) -> None:
-    member = {"name": "m.E", "kind": "enum", "base": "Enum", "members": [{"name": "A", "value": "1"}], "doc": text, "notes": [text[:900]]}
+    member = {
+        "name": "m.E",
+        "kind": "enum",
+        "base": "Enum",
+        "members": [{"name": "A", "value": "1"}],
+        "doc": text,
+        "notes": [text[:900]],
+    }
     source = generate([function(doc=text, notes=[text[:900]], types=[member], returns="m.E")], queue=text[:100])
     assert plain(source)
     described = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
@@ -261,18 +298,37 @@ def test_texts_stay_texts(text: str) -> None:
 
 
 def test_types_cannot_take_the_place_of_what_the_file_imports() -> None:
-    for name in ("prpc.app_client.remote_function", "dataclasses.dataclass", "enum.Enum", "typing.cast", "typing.TypeVar", "pydantic.Field"):
+    for name in (
+        "prpc.app_client.remote_function",
+        "dataclasses.dataclass",
+        "enum.Enum",
+        "typing.cast",
+        "typing.TypeVar",
+        "pydantic.Field",
+    ):
         kinds: list[dict[str, Any]] = [
             {"name": name, "kind": "enum", "base": "Enum", "members": [{"name": "A", "value": "1"}]},
-            {"name": "m.D", "kind": "dataclass", "type_params": [{"name": "T"}], "fields": [{"name": "x", "factory": "list", "kw_only": True}]},
-            {"name": "m.M", "kind": "model", "fields": [{"name": "x", "arguments": {"alias": "'y'"}, "default": "1", "annotation": "str"}]},
+            {
+                "name": "m.D",
+                "kind": "dataclass",
+                "type_params": [{"name": "T"}],
+                "fields": [{"name": "x", "factory": "list", "kw_only": True}],
+            },
+            {
+                "name": "m.M",
+                "kind": "model",
+                "fields": [{"name": "x", "arguments": {"alias": "'y'"}, "default": "1", "annotation": "str"}],
+            },
         ]
         source = generate([function(types=kinds, parameters=[parameter(annotation="str", default="1")])], queue="q")
         assert plain(source)
         exec(compile(source, "stub", "exec"), {"__name__": __name__})
 
 
-@pytest.mark.parametrize("known", ["typing.Any", "builtins.int", "collections.abc.Sequence", "int", "T", "m.__import__('os')", "m.x\ny", "m..x", "m.", ".m"])
+@pytest.mark.parametrize(
+    "known",
+    ["typing.Any", "builtins.int", "collections.abc.Sequence", "int", "T", "m.__import__('os')", "m.x\ny", "m..x", "m.", ".m"],
+)
 def test_types_cannot_take_the_place_of_known_ones(known: str) -> None:
     with pytest.raises(DecodeError):
         generate([function(types=[{"name": known, "kind": "dataclass"}])], queue="q")
@@ -303,7 +359,20 @@ def test_recursive_types_are_no_attack() -> None:
     assert plain(generate([function(types=types, returns="m.A")], queue="q"))
 
 
-WRONG_KINDS: list[Any] = [None, 5, "x", [1], {"x": 1}, [None], [[]], [{}], [{"func_name": 5}], [{"func_name": ""}], [{"func_name": "f"}] * 2, [{1: 2}]]
+WRONG_KINDS: list[Any] = [
+    None,
+    5,
+    "x",
+    [1],
+    {"x": 1},
+    [None],
+    [[]],
+    [{}],
+    [{"func_name": 5}],
+    [{"func_name": ""}],
+    [{"func_name": "f"}] * 2,
+    [{1: 2}],
+]
 
 
 @pytest.mark.parametrize("answer", WRONG_KINDS, ids=repr)
@@ -361,7 +430,25 @@ def test_too_many_functions_are_refused() -> None:
 
 texts = st.one_of(
     st.sampled_from([str(attack) for attack in ATTACKS + VALUE_ATTACKS if len(str(attack)) < 200]),
-    st.sampled_from(["int", "list[int]", "m.T", "m.T.A", "m.T()", "m.T(x=1)", "typing.Any", "1", "'a'", "T", "m.T[int]", "m.U", "Enum", "Flag", "list"]),
+    st.sampled_from(
+        [
+            "int",
+            "list[int]",
+            "m.T",
+            "m.T.A",
+            "m.T()",
+            "m.T(x=1)",
+            "typing.Any",
+            "1",
+            "'a'",
+            "T",
+            "m.T[int]",
+            "m.U",
+            "Enum",
+            "Flag",
+            "list",
+        ]
+    ),
     st.text(max_size=20),
 )
 names = st.one_of(st.sampled_from(["a", "b", "x", "T", "A", "int", "list", "Any", "class", "__x__", "field", "datetime"]), texts)
@@ -378,7 +465,9 @@ def _dict(**parts: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
 
 kinds = st.sampled_from(["POSITIONAL_ONLY", "POSITIONAL_OR_KEYWORD", "VAR_POSITIONAL", "KEYWORD_ONLY", "VAR_KEYWORD"])
 parameters = _dict(name=names, kind=kinds, annotation=texts, default=texts, hidden=st.booleans())
-fields = _dict(name=names, annotation=texts, default=texts, factory=texts, required=st.booleans(), init=st.booleans(), kw_only=st.booleans())
+fields = _dict(
+    name=names, annotation=texts, default=texts, factory=texts, required=st.booleans(), init=st.booleans(), kw_only=st.booleans()
+)
 members = _dict(name=names, value=texts)
 types = _dict(
     name=st.sampled_from(["m.T", "m.U", "n.T", "m.list"]),
