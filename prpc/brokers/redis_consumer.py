@@ -178,7 +178,7 @@ class RedisConsumer:
         self._reading = True
         try:
             async with asyncio.timeout(BLOCK + SLACK):
-                await connection.send_packed_command(pack(tuple(words)), check_health=False)
+                await connection.send_packed_command([pack(tuple(words))], check_health=False)
                 answer = await connection.read_response(disconnect_on_error=False)
         except ResponseError:
             raise
