@@ -100,14 +100,14 @@ class DialectWalk(Walk):
         return self._by_jsonpickle(complex(value.real, value.imag))
 
     def write_path(self, value: PurePath) -> Any:
-        # Not by jsonpickle: since Python 3.13 it names a private module that older readers lack.
+        # Not by jsonpickle: since Python 3.13 it names a private module that older readers lack, and parts lose odd roots.
         if isinstance(value, PosixPath):
             name = "PosixPath"
         elif isinstance(value, WindowsPath):
             name = "WindowsPath"
         else:
             name = "PurePosixPath" if isinstance(value, PurePosixPath) else "PureWindowsPath"
-        return _call(f"pathlib.{name}", *value.parts)
+        return _call(f"pathlib.{name}", str(value))
 
     def _by_jsonpickle(self, value: Any) -> Any:
         if self._pickler is None:
