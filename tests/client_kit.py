@@ -17,8 +17,8 @@ from prpc.brokers.base import Capabilities, Delivery, Mail, Outgoing, Reply, Ser
 from prpc.codec import Codec
 from prpc.exceptions import BrokerUnavailableError
 from prpc.failure import describe
-from prpc.prpcmessage import PRPCMessage
 from prpc.protocol.facts import CallFacts, read_cancel
+from prpc.prpcmessage import PRPCMessage
 from prpc.settings import Settings
 
 #: Longest wait of a test for something that must come.
@@ -251,11 +251,11 @@ class SyncFace:
             return
         raise AssertionError("the sync face awaited something")
 
-    async def result(self, task: AwaitableTask[Any], timeout: timedelta | float | None = PATIENCE) -> Any:
-        return task.sync_wait_result_task(timeout)
+    async def result(self, task: AwaitableTask[Any], seconds: timedelta | float | None = PATIENCE) -> Any:
+        return task.sync_wait_result_task(seconds)
 
-    async def gathered(self, many: Gathered[Any], timeout: float | None = PATIENCE) -> list[Any]:
-        return many.result(timeout)
+    async def gathered(self, many: Gathered[Any], seconds: float | None = PATIENCE) -> list[Any]:
+        return many.result(seconds)
 
     async def each(self, tasks: AsCompleted[Any]) -> list[AwaitableTask[Any]]:
         return list(tasks)
@@ -292,11 +292,11 @@ class AsyncFace:
     def run(self, scenario: Coroutine[Any, Any, None]) -> None:
         asyncio.run(scenario)
 
-    async def result(self, task: AwaitableTask[Any], timeout: timedelta | float | None = PATIENCE) -> Any:
-        return await task.async_wait_result_task(timeout)
+    async def result(self, task: AwaitableTask[Any], seconds: timedelta | float | None = PATIENCE) -> Any:
+        return await task.async_wait_result_task(seconds)
 
-    async def gathered(self, many: Gathered[Any], timeout: float | None = PATIENCE) -> list[Any]:
-        return await many.async_result(timeout)
+    async def gathered(self, many: Gathered[Any], seconds: float | None = PATIENCE) -> list[Any]:
+        return await many.async_result(seconds)
 
     async def each(self, tasks: AsCompleted[Any]) -> list[AwaitableTask[Any]]:
         return [task async for task in tasks]

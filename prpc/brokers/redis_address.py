@@ -6,6 +6,7 @@ Connections are redis-py's own `Connection` objects: they know TLS, AUTH, databa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ from redis.exceptions import (
 from prpc.exceptions import BrokerUnavailableError, ConfigurationError
 from prpc.settings import safe_url
 
-__all__ = ["RedisAddress", "RedisConnection", "explain"]
+__all__ = ["RedisAddress", "RedisConnection", "explain", "hang_up"]
 
 RedisConnection = AbstractConnection
 
@@ -39,6 +40,8 @@ OPTIONS = {"db", "client_name", "sentinel_username", "sentinel_password"}
 SCHEMES = "redis://, rediss:// (TLS), unix://, redis+sentinel:// or rediss+sentinel://"
 #: Seconds after which a Sentinel that does not answer is passed over for the next one.
 SENTINEL_PATIENCE = 1.0
+#: Seconds that closing a connection may take.
+GOOD_BYE = 1.0
 #: Seconds of silence, between probes, and probes before the kernel gives a dead peer up.
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
@@ -121,7 +124,7 @@ class RedisAddress:
                 if (await connection.read_response())[0] != b"master":
                     raise ReadOnlyError(f"{host}:{port} is no master any more")
         except BaseException:
-            await connection.disconnect(nowait=True)
+            await hang_up(connection)
             raise
         return connection
 
@@ -136,6 +139,13 @@ class RedisAddress:
         async with cast("Any", Sentinel)(self.sentinels, sentinel_kwargs=options) as sentinel:
             host, port = await sentinel.discover_master(self.master)
             return str(host), int(port)
+
+
+async def hang_up(connection: RedisConnection) -> None:
+    """Close a connection and wait until it is closed: one under TLS says good-bye first."""
+    with contextlib.suppress(RedisError, OSError):
+        async with asyncio.timeout(GOOD_BYE):
+            await connection.disconnect()
 
 
 def _refuse(url: str, why: str) -> ConfigurationError:

@@ -131,22 +131,26 @@ class Restorer:
                 escaped = True
             else:
                 result[key] = member if type(member) in _SCALARS else self.restore(member, depth)
-        if escaped:
-            # jsonpickle numbers the members of keys that are no strings after all others.
-            for key, member in node.items():
-                if key.startswith(_KEY):
-                    self._keyed(result, key, member, depth)
+        return self._with_escaped(node, result, depth) if escaped else result
+
+    def _with_escaped(self, node: dict[str, Any], plain: dict[str, Any], depth: int) -> dict[Any, Any]:
+        """All members in their order; jsonpickle numbers those of escaped keys after all others."""
+        named = {key: self._keyed(key, member, depth) for key, member in node.items() if key not in plain}
+        result: dict[Any, Any] = {}
+        for key in node:
+            name, value = named[key] if key in named else (key, plain[key])
+            try:
+                twice = name in result
+                result[name] = value
+            except TypeError:
+                raise refuse("a key that cannot be one", "form") from None
+            if twice:
+                raise refuse("a key stands twice in one object", "json")
         return result
 
-    def _keyed(self, result: dict[Any, Any], key: str, member: Any, depth: int) -> None:
+    def _keyed(self, key: str, member: Any, depth: int) -> tuple[Any, Any]:
         tree, _ = parse(key[len(_KEY) :].encode("utf-8", "surrogatepass"))
-        try:
-            name = self.restore(tree, depth)
-            if name in result:
-                raise refuse("a key stands twice in one object", "json")
-            result[name] = self.restore(member, depth)
-        except TypeError:
-            raise refuse("a key that cannot be one", "form") from None
+        return self.restore(tree, depth), self.restore(member, depth)
 
     # Tags that stand alone
 

@@ -57,13 +57,15 @@ class DialectWalk(Walk):
         return self.fields(value, {"py/object": f"{kind.__module__}.{kind.__qualname__}"})
 
     def write_datetime(self, value: datetime) -> Any:
-        moment = as_datetime(value)
-        # Protocol 4 keeps the fold, which the older form loses.
-        reduced: Any = moment.__reduce_ex__(4)
+        return self._by_state("datetime.datetime", as_datetime(value))
+
+    def _by_state(self, name: str, value: datetime | time) -> Any:
+        # Not by jsonpickle: protocol 4 keeps the fold, which the older form loses.
+        reduced: Any = value.__reduce_ex__(4)
         arguments: list[Any] = [_b64(reduced[1][0])]
-        if moment.tzinfo is not None:
-            arguments.append(self.lower(moment.tzinfo))
-        return {"py/object": "datetime.datetime", "__reduce__": [{"py/type": "datetime.datetime"}, arguments]}
+        if value.tzinfo is not None:
+            arguments.append(self.lower(value.tzinfo))
+        return {"py/object": name, "__reduce__": [{"py/type": name}, arguments]}
 
     def write_uuid(self, value: UUID) -> Any:
         return {"py/object": "uuid.UUID", "hex": value.hex}
@@ -76,7 +78,8 @@ class DialectWalk(Walk):
         if zone is not None and not isinstance(zone, timezone):
             # The offset of a named zone depends on the day, which a time lacks.
             raise Refusal("a time of day needs a zone of fixed offset", value)
-        return self._by_jsonpickle(time(value.hour, value.minute, value.second, value.microsecond, zone, fold=value.fold))
+        plain = time(value.hour, value.minute, value.second, value.microsecond, zone, fold=value.fold)
+        return self._by_state("datetime.time", plain)
 
     def write_timedelta(self, value: timedelta) -> Any:
         return self._by_jsonpickle(timedelta(value.days, value.seconds, value.microseconds))

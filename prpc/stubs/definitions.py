@@ -10,7 +10,7 @@ from typing import Any
 from prpc.stubs.annotations import read_annotation
 from prpc.stubs.fields import in_order, read_fields
 from prpc.stubs.forms import items, mapping, notes, text
-from prpc.stubs.grammar import Known, dotted, parse, read_identifier, refused
+from prpc.stubs.grammar import Known, dotted, own, parse, read_identifier, refused
 from prpc.stubs.known import DATACLASS_OPTIONS, ENUM_BASES, KNOWN_TYPES, MODEL_OPTIONS
 from prpc.stubs.model import Definition, TypeParameter
 from prpc.stubs.tree import Atom, Bracket, Keyword, Node, Ref, string
@@ -20,7 +20,8 @@ __all__ = ["read_definitions"]
 
 MAX_TYPES = 5_000
 MAX_MEMBERS = 20_000
-VARIANCES = ("", "covariant", "contravariant", "infer_variance")
+MAX_BASES = 100
+VARIANCES = ("", "covariant", "contravariant")
 #: Known types that a NewType cannot be made of.
 NOT_SUBCLASSABLE = frozenset({"typing.Any", "typing.Never", "typing.NoReturn", "builtins.bool", "builtins.range"})
 
@@ -34,7 +35,7 @@ def read_definitions(described: object) -> tuple[tuple[Definition, ...], Known]:
     definitions: dict[str, Definition] = {}
     for name, item in raw.items():
         try:
-            definitions[name] = _KINDS[item["kind"]](_Raw(name, item, known))
+            definitions[own(name).target] = _KINDS[item["kind"]](_Raw(name, item, known))
         except ValueError as exc:
             raise refused(f"type {name[:80]!r}: {exc}") from exc
     return in_order(definitions), known
@@ -62,7 +63,8 @@ def _known(raw: Mapping[str, Raw]) -> Known:
         arity={name: len(items(item.get("type_params", []), "type_params", 50)) for name, item in raw.items()},
         members={name: _member_names(item) for name, item in raw.items() if item["kind"] == "enum"},
         flags={name: _mask(item) for name, item in raw.items() if item.get("base") in ("Flag", "IntFlag")},
-        fields={name: _buildable(name, raw) for name, item in raw.items() if item["kind"] in ("dataclass", "namedtuple")},
+        buildable=frozenset(name for name, item in raw.items() if item["kind"] in ("dataclass", "namedtuple")),
+        fields_of=lambda name: _buildable(name, raw),
     )
 
 
@@ -86,6 +88,8 @@ def _buildable(name: str, raw: Mapping[str, Raw]) -> tuple[frozenset[str], froze
     chain: list[str] = []
     current: str | None = name
     while current is not None and current in raw and current not in chain:
+        if len(chain) > MAX_BASES:
+            raise refused(f"more than {MAX_BASES} classes stand above {name[:80]!r}")
         chain.append(current)
         current = _base_name(raw[current])
     for item in (raw[part] for part in reversed(chain)):
@@ -137,7 +141,7 @@ class _Raw:
 
     def definition(self, **more: Any) -> Definition:
         return Definition(
-            name=self.name,
+            name=own(self.name).target,
             kind=self.item["kind"],
             doc=text(self.item.get("doc"), "doc"),
             parameters=self.parameters(),
@@ -151,7 +155,7 @@ class _Raw:
             return ()
         node = read_annotation(self.item["base"], self.known)
         head = node.head if isinstance(node, Bracket) else node
-        if not isinstance(head, Ref) or head.target not in self.types.arity or head.target == self.name:
+        if not isinstance(head, Ref) or not head.target.startswith("type:") or head == own(self.name):
             raise refused("its base is no class of this description")
         return (node,)
 

@@ -39,7 +39,7 @@ def server() -> Iterator[ScriptedServer]:
 @pytest.fixture
 def flaky(monkeypatch: pytest.MonkeyPatch) -> FlakyBroker:
     broker = FlakyBroker()
-    monkeypatch.setattr("prpc.client.client.create_broker", lambda settings: broker)
+    monkeypatch.setattr("prpc.client.connection.create_broker", lambda settings: broker)
     return broker
 
 
@@ -252,7 +252,7 @@ def test_nobody_on_the_queue_is_said_at_once(face: Face) -> None:
     async def scenario() -> None:
         client = face.client(memory_settings())
         for _ in range(2):
-            with pytest.raises(NoServerError, match="queue 'q' at memory://.*PRPC_QUEUE_NAME") as caught:
+            with pytest.raises(NoServerError, match=r"queue 'q' at memory://.*PRPC_QUEUE_NAME") as caught:
                 await face.ping(client)
             assert caught.value.queue == "q"
         with pytest.raises(NoServerError):

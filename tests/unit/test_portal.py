@@ -96,7 +96,8 @@ def test_crossing_keeps_the_order_and_wakes_the_loop_once() -> None:
             self.wakes += 1
             self.callback = callback
 
-    loop, seen = CountingLoop(), []
+    loop = CountingLoop()
+    seen: list[int] = []
     crossing = Crossing(loop)  # type: ignore[arg-type]
     for number in range(5):
         crossing.post(seen.append, number)
@@ -189,7 +190,7 @@ def test_a_forked_child_gets_its_own_connection_and_the_parents_goes_on(monkeypa
             with pytest.raises(RuntimeError, match="forked"):
                 waiting.result()
             assert not waiting.cancel()
-            monkeypatch.setattr("prpc.client.client.create_broker", make)
+            monkeypatch.setattr("prpc.client.connection.create_broker", make)
             task = client.call("f")
             with pytest.raises(TimeoutError):
                 task.result(0.05)
@@ -220,21 +221,25 @@ def test_fork_inside_a_running_loop() -> None:
 
 
 def _child_of_multiprocessing(path: str) -> None:
+    file = Path(path)
     settings = memory_settings()
     brokers: list[FlakyBroker] = []
+
+    def report(broker: FlakyBroker) -> None:
+        file.write_text(str(len(broker.published)))
 
     class Recording(FlakyBroker):
         async def close(self) -> None:
             await super().close()
-            Path(path).write_text(str(len(self.published)))
+            report(self)
 
-    import prpc.client.client as module
+    import prpc.client.connection as module
 
     def make(settings: object) -> FlakyBroker:
         brokers.append(Recording())
         return brokers[-1]
 
-    module.create_broker = make  # type: ignore[assignment]
+    vars(module)["create_broker"] = make
     client = Client("memory", settings.url_broker, "q")
     for number in range(10):
         client.call("f", number)
@@ -243,11 +248,12 @@ def _child_of_multiprocessing(path: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_child_of_multiprocessing_sends_what_was_not_waited_for(method: str, tmp_path: Path) -> None:
+    start = multiprocessing.get_context("fork").Process if method == "fork" else multiprocessing.get_context("spawn").Process
     with served() as server:
         client = Client("memory", server.settings.url_broker, "q")
         assert client.call("add", 1).result() == 11
         file = tmp_path / "published"
-        process = multiprocessing.get_context(method).Process(target=_child_of_multiprocessing, args=(str(file),))
+        process = start(target=_child_of_multiprocessing, args=(str(file),))
         process.start()
         process.join()
         assert process.exitcode == 0

@@ -190,8 +190,7 @@ def test_many_threads_share_one_client(server: ScriptedServer) -> None:
         results: list[list[Any]] = [[] for _ in range(8)]
 
         def work(mine: list[Any]) -> None:
-            for number in range(100):
-                mine.append(client.call("add", number, 1).result(PATIENCE))
+            mine.extend(client.call("add", number, 1).result(PATIENCE) for number in range(100))
 
         threads = [threading.Thread(target=work, args=(mine,)) for mine in results]
         for thread in threads:
@@ -249,4 +248,3 @@ def test_exceptions_that_a_coroutine_cannot_raise_arrive_as_remote_errors() -> N
                     await gather(task)
 
         asyncio.run(scenario())
-

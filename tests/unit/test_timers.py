@@ -44,7 +44,8 @@ class Loop:
 
 
 def wheel() -> tuple[Loop, TimerWheel[str], list[str]]:
-    loop, due = Loop(), []
+    loop = Loop()
+    due: list[str] = []
     made: Any = loop
     return loop, TimerWheel(made, due.append), due
 

@@ -326,7 +326,7 @@ NAMED.pop("ping")
 
 CALLS = [
     "nothing()", "positional_only(7)", "positional_only(7, 3)", "keyword_only(a=1)", "every_kind(1, 2, 3, 3, c=5, z=6)",
-    "star_only(1, b='y')", "varargs()", "varargs('a', 'b')", "varkw(x=1.5, y=2)", "unannotated(1)",
+    "star_only(1, b='y')", "varargs()", "varargs('a', 'b')", "varkw(x=1.5, y=2.0)", "unannotated(1)",
     "unannotated(1, 2, 3, c=4, d=5)", "strings()", "strings(quoted='x')", "raw_bytes()", "raw_bytes(b'x')", "numbers()",
     "numbers(5, huge=1.0)", "dates()", "exact()", "containers()", "containers([1], names={'x'})", "enums()",
     "enums(Level.LOW, Mode.SLOW, Right.BOTH)", "enum_result(Level.LOW)", "literal()", "literal('w')",

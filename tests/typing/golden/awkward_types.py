@@ -309,12 +309,12 @@ def held(held: Held[int]) -> int:
     return held.item
 
 
-def shadow(shadow: Shadow) -> str:
-    return f"{shadow.date} {shadow.list} {shadow.Color} {shadow.field}"
+def shadow(count: int, other: Shadow | None = None) -> Shadow:
+    return Shadow(list=[count], Color=Color.RED, date=datetime.date(2024, 1, count), Address=Address("a"))
 
 
 def mixed(mixed: Mixed) -> int:
-    return mixed.count
+    return mixed["count"] if isinstance(mixed, dict) else mixed.count
 
 
 def movie(movie: Movie, sequel: Sequel | None = None, partial: Partial | None = None) -> Movie:
@@ -427,9 +427,9 @@ FUNCTIONS = [
 CALLS = [
     "address(Address('a'), OTHER('de', 49), FLOOR(3))", "colors(Color.RED, OTHER_COLOR.CYAN)", "paint()",
     "paint(Color.AZURE, Size.S, perm=Perm.ALL)", "planet()", "secret()", "move(Point(1.0))", "move(Point(1.0, 2.0), Point(0.5))",
-    "shape(Shape('s', tags=['a']))", "shape(Circle('s', radius=2.0))", "circle(2.5)", "order(Order(lines={'a': 2}))",
+    "shape(Shape('s', tags=['a']))", "shape(Shape('s'), Circle('s', radius=2.0))", "circle(2.5)", "order(Order(made=MADE, lines={'a': 2}))",
     "late(Late(second=[5]))", "tree(Tree(1, [Tree(2)]))", "grow(2)", "ping_pong(Ping(Pong()))", "box(Box(5))",
-    "int_box(IntBox(1, [2], 'x'))", "held(Held(4))", "shadow(Shadow(list=[1], Color=Color.RED))", "mixed(Mixed(count=2))",
+    "int_box(IntBox(1, [2], 'x'))", "held(Held(4))", "shadow(3)", "mixed(Mixed(count=2))",
     "movie({'title': 'x', 'id': 1})", "movie({'title': 'x', 'id': 1}, partial={'b': 'y'})",
     "headers({'content-type': 'x'})", "unpacked(1, depth=2)", "unpacked_args(1, 'a')", "pair({'left': 1, 'right': 2})",
     "span()", "span(Span(4))", "untyped(Untyped(1))", "user(USER)", "admin(ADMIN)", "page(Page[int](items=[1, 2]))",
