@@ -35,7 +35,7 @@ def read_definitions(described: object) -> tuple[tuple[Definition, ...], Known]:
     definitions: dict[str, Definition] = {}
     for name, item in raw.items():
         try:
-            definitions[own(name).target] = _KINDS[item["kind"]](_Raw(name, item, known))
+            definitions[own(name).target] = _KINDS[item["kind"]](_Raw(name, item, known, raw))
         except ValueError as exc:
             raise refused(f"type {name[:80]!r}: {exc}") from exc
     return in_order(definitions), known
@@ -114,6 +114,8 @@ class _Raw:
     name: str
     item: Raw
     types: Known
+    #: All types of the description, by name.
+    others: Mapping[str, Raw]
 
     @property
     def known(self) -> Known:
@@ -155,9 +157,18 @@ class _Raw:
             return ()
         node = read_annotation(self.item["base"], self.known)
         head = node.head if isinstance(node, Bracket) else node
-        if not isinstance(head, Ref) or not head.target.startswith("type:") or head == own(self.name):
+        above = self.others.get(head.target.removeprefix("type:")) if isinstance(head, Ref) else None
+        if above is None or above is self.item or not isinstance(head, Ref) or not head.target.startswith("type:"):
             raise refused("its base is no class of this description")
+        # A dataclass makes code of its fields' names: those of a TypedDict could be any text.
+        if above["kind"] != self.item["kind"] or above.get("root") is not None or _is_frozen(above) != _is_frozen(self.item):
+            raise refused("its base is a class of another kind")
         return (node,)
+
+
+def _is_frozen(item: Raw) -> bool:
+    options = item.get("options")
+    return isinstance(options, dict) and options.get("frozen") is True
 
 
 def _dataclass(raw: _Raw) -> Definition:

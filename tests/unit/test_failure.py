@@ -132,7 +132,7 @@ def test_attributes_beside_the_arguments_arrive() -> None:
     error: Any = over(ImportError("no", name="a.b", path="/x"))
     assert (error.name, error.path) == ("a.b", "/x")
     with pytest.raises(NameError) as caught:
-        undefined  # type: ignore[name-defined]  # noqa: B018, F821
+        undefined  # type: ignore[name-defined]  # noqa: F821
     arrived: Any = over(caught.value)
     assert isinstance(arrived, NameError) and arrived.name == "undefined"
     with pytest.raises(SyntaxError) as syntax:
