@@ -18,7 +18,7 @@ import prpc.workers.process
 import prpc.workers.process_control
 from prpc.exceptions import RegistrationError, ServerShutdownError
 from prpc.settings import Settings
-from prpc.workers import create_pool
+from prpc.workers import create_pool, process_keeper
 from prpc.workers.base import PoolState, WorkerKind
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ SERVER = """
 import asyncio, contextvars, os, sys
 from dataclasses import dataclass
 from prpc.settings import Settings
-from prpc.workers import create_pool, process_keeper
+from prpc.workers import create_pool
 from prpc.workers.base import Job, WorkerKind
 import helper_beside_the_script
 
