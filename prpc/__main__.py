@@ -6,10 +6,11 @@ import argparse
 import importlib
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 from prpc.app_server import AppServer
-from prpc.exceptions import ConfigurationError, PRPCError
+from prpc.exceptions import BrokerUnavailableError, ConfigurationError, NoServerError, PRPCError
 
 __all__ = ["load_app", "main"]
 
@@ -22,6 +23,10 @@ further commands:
 Settings come from PRPC_* variables and a .env file in the current folder."""
 
 
+#: Seconds between two looks for a server that is still starting.
+_LOOK_AGAIN_AFTER = 0.1
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the process's exit code."""
     parser = _parser()
@@ -29,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "run":
             return _run(options.app, reload=options.reload)
-        return _ping(options.timeout)
+        return _ping(options.timeout, options.wait)
     except PRPCError as exc:
         print(f"prpc: {exc}", file=sys.stderr)  # noqa: T201
         return 1
@@ -43,13 +48,16 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("app", metavar="MODULE[:APP]", help="where the AppServer is, e.g. shop.server:app")
     run.add_argument("--reload", action="store_true", help="start again whenever a Python file below the current folder changes")
     ping = commands.add_parser("ping", help="ask whether a server reads the queue")
-    ping.add_argument("--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="how long to wait (default: 5)")
+    ping.add_argument(
+        "--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="how long to wait for the answer (default: 5)"
+    )
+    ping.add_argument("--wait", type=_seconds, default=0.0, metavar="SECONDS", help="how long to wait for a server to appear")
     return parser
 
 
 def _seconds(text: str) -> float:
     seconds = float(text)
-    if not 0 < seconds < 1e9:
+    if not 0 <= seconds < 1e9:
         raise ValueError
     return seconds
 
@@ -68,7 +76,8 @@ def load_app(target: str) -> AppServer:
     except ModuleNotFoundError as exc:
         if exc.name is None or not f"{module_name}.".startswith(f"{exc.name}."):
             raise
-        text = f"there is no module {exc.name!r} in {os.getcwd()} or on Python's path"
+        hint = f"; {module_name[:-3]}:{name} names the file" if module_name.endswith(".py") else ""
+        text = f"there is no module {module_name!r} in {os.getcwd()} or on Python's path{hint}"
         raise ConfigurationError(text, value=target) from exc
     for part in name.split("."):
         if not hasattr(found, part):
@@ -93,11 +102,18 @@ def _run(target: str, *, reload: bool) -> int:
     return 0
 
 
-def _ping(timeout: float) -> int:
+def _ping(timeout: float, wait: float) -> int:
     from prpc.app_client import ping
 
-    print(ping(timeout=timeout))  # noqa: T201
-    return 0
+    give_up = time.monotonic() + wait
+    while True:
+        try:
+            print(ping(timeout=timeout))  # noqa: T201
+            return 0
+        except (NoServerError, BrokerUnavailableError):
+            if time.monotonic() >= give_up:
+                raise
+            time.sleep(_LOOK_AGAIN_AFTER)
 
 
 if __name__ == "__main__":

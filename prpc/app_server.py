@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar, overload
 
 from typing_extensions import Unpack
 
@@ -83,27 +83,28 @@ class Readiness:
         """Wait until the server takes calls. Raises what its start raised."""
         if self._set:
             return
+        if self._error is not None:
+            raise self._error
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
         try:
             await waiter
         finally:
             self._waiters.discard(waiter)
+        if self._error is not None:
+            raise self._error
 
     def __await__(self) -> Generator[Any, None, None]:
         return self.wait().__await__()
 
-    def _change(self, ready: bool, error: BaseException | None = None) -> None:
+    def change(self, ready: bool, error: BaseException | None = None) -> None:
+        """For the server: it takes calls now, or no more; `error` is what ended it."""
         self._set = ready
-        if not ready and error is None:
-            return
-        for waiter in self._waiters:
-            if waiter.done():
-                continue
-            if error is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(error)
+        self._error = error
+        if ready or error is not None:
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
 
 
 class AppServer:
@@ -158,6 +159,9 @@ class AppServer:
 
     # Registration.
 
+    @overload
+    def decorator_reg_func(self, worker_type: F, /) -> F: ...
+    @overload
     def decorator_reg_func(
         self,
         worker_type: str | None = None,
@@ -165,20 +169,29 @@ class AppServer:
         name: str | None = None,
         timeout: timedelta | float | None = None,
         idempotent: bool = False,
-    ) -> Callable[[F], F]:
+    ) -> Callable[[F], F]: ...
+    def decorator_reg_func(
+        self,
+        worker_type: Any = None,
+        *,
+        name: str | None = None,
+        timeout: timedelta | float | None = None,
+        idempotent: bool = False,
+    ) -> Any:
         """Register the decorated function, which stays as it is and callable locally. Also available as `function`.
 
         `worker_type`: None for the server's default. `name`: under which clients call it. `timeout`: its longest run.
         `idempotent`: running it twice does no harm, so it is repeated when its server is lost. Raises RegistrationError.
+        Works without parentheses, too.
         """
+        if callable(worker_type):
+            self.register_func(worker_type)
+            return worker_type
 
         def register(function: F) -> F:
             self.register_func(function, worker_type, name=name, timeout=timeout, idempotent=idempotent)
             return function
 
-        if callable(worker_type):  # @app.function without parentheses
-            function, worker_type = worker_type, None
-            return register(function)
         return register
 
     function = decorator_reg_func
@@ -271,15 +284,16 @@ class AppServer:
 
         def ready() -> None:
             on_ready()
-            self.ready._change(True)
+            self.ready.change(True)
 
+        self.ready.change(False)
         try:
             await service.serve(ready)
+            self.ready.change(False)
         except BaseException as exc:
-            self.ready._change(False, exc)
+            self.ready.change(False, RuntimeError("the server was cancelled") if isinstance(exc, asyncio.CancelledError) else exc)
             raise
         finally:
-            self.ready._change(False)
             self._service = None
             self._ended.set()
 

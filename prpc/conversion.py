@@ -81,6 +81,8 @@ _ITERABLES = frozenset(
 _CONTAINERS = frozenset({list, tuple, set, frozenset, collections.deque})
 _UNIONS = (Union, types.UnionType)
 
+#: Types of which a reader knows what fits: the text needs no details.
+_SELF_EVIDENT = frozenset({int, float, bool, str, bytes, type(None)})
 _MAX_DETAILS = 3
 
 
@@ -166,25 +168,30 @@ class _Converting:
             return value
         if self._validate is None:
             self._validate = _validator(self.annotation) or _keep
-        return _guarded(self._validate, self.annotation, value)
+        try:
+            return _guarded(self._validate, value)
+        except ConversionError as exc:
+            details = "" if self.exact and self.exact <= _SELF_EVIDENT else f" ({exc})"
+            text = f"must be {readable(self.annotation)}, not {short_repr(value)}{details}"
+            raise ConversionError(text) from exc.__cause__
 
 
 def _keep(value: Any) -> Any:
     return value
 
 
-def _guarded(validate: Callable[[Any], Any], annotation: Any, value: Any) -> Any:
+def _guarded(validate: Callable[[Any], Any], value: Any) -> Any:
+    """The validated value. Raises ConversionError with nothing but the details."""
     from pydantic import ValidationError
 
     try:
         return validate(value)
     except ValidationError as exc:
-        details = _details(exc)
-    except RecursionError:
-        details = "nested too deeply"
+        raise ConversionError(_details(exc)) from exc
+    except RecursionError as exc:
+        raise ConversionError("nested too deeply") from exc
     except (Exception, SystemExit) as exc:  # validators and __post_init__ are user code
-        details = f"{type(exc).__name__}: {short_repr(str(exc))}"
-    raise ConversionError(f"must be {readable(annotation)}, not {short_repr(value)} ({details})")
+        raise ConversionError(f"{type(exc).__name__}: {short_repr(str(exc))}") from exc
 
 
 def _details(error: ValidationError) -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import builtins
 import traceback
+import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from prpc import exceptions
 from prpc.exceptions import ClientTimeOutError, PRPCError, RemoteError
@@ -23,10 +23,14 @@ MAX_TEXT = 64 * 1024
 MAX_CHAIN = 20
 #: Most members of a group, and most notes, that are described.
 MAX_MEMBERS = 50
+#: Most characters of one plain argument or fact.
+MAX_NOTE = 4 * 1024
 #: Most characters of all texts of one description together.
 MAX_TOTAL = 512 * 1024
 #: Most exceptions in one description, causes and members together.
 MAX_EXCEPTIONS = 200
+#: Longest name of a class, in characters.
+MAX_NAME = 500
 #: Most base classes that are named.
 MAX_NAMES = 20
 #: Most plain arguments that are described.
@@ -59,7 +63,7 @@ class Failure:
 
 def type_name_of(kind: type) -> str:
     """Class name with its module."""
-    return f"{kind.__module__}.{kind.__qualname__}"[:MAX_TEXT]
+    return f"{kind.__module__}.{kind.__qualname__}"[:MAX_NAME]
 
 
 # Exception -> Failure
@@ -67,70 +71,90 @@ def type_name_of(kind: type) -> str:
 
 def describe(exc: BaseException) -> Failure:
     """The exception as plain data. Never raises, whatever the exception does when it is printed; long parts are cut."""
-    return _describe(exc, _Budget(), MAX_CHAIN, whole=True)
+    budget = _Budget()
+    budget.take(exc)
+    return _describe(exc, budget, MAX_CHAIN)
 
 
-def failure_of(error: PRPCError) -> Failure:
-    """A failure that PRPC itself names: no traceback, no cause."""
-    return Failure(type_name_of(type(error)), _text(error), bases=_bases(type(error)), facts=_facts(error))
+def failure_of(error: Exception) -> Failure:
+    """A failure that PRPC itself names: no traceback, no cause. Never raises."""
+    return Failure(_name(error), _Budget().text_of(error), bases=_safely((), _bases, type(error)), facts=_facts(error))
 
 
 class _Budget:
-    """What one description may still hold; also knows whom it has met."""
+    """What one description may still hold, and whom it holds already."""
 
     def __init__(self) -> None:
-        self.left = MAX_EXCEPTIONS
+        self._exceptions = MAX_EXCEPTIONS
+        self._characters = MAX_TOTAL
         self._met: set[int] = set()
 
     def take(self, exc: object) -> bool:
         """Whether this exception is described: it is one, it is new, and there is room."""
-        if not isinstance(exc, BaseException) or id(exc) in self._met or self.left <= 0:
+        if not _is_a(exc, BaseException) or id(exc) in self._met or self._exceptions <= 0:
             return False
         self._met.add(id(exc))
-        self.left -= 1
+        self._exceptions -= 1
         return True
 
+    def cut(self, text: str) -> str:
+        """The text, or its start and end where it is too long."""
+        most = min(MAX_TEXT, self._characters)
+        if len(text) > most:
+            half = max(0, most // 2 - 32)
+            text = f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[len(text) - half :]}"
+        self._characters = max(0, self._characters - len(text))
+        return text
 
-def _describe(exc: BaseException, budget: _Budget, deeper: int, *, whole: bool) -> Failure:
-    if whole:
-        budget.take(exc)
-    origin = _restored_from(exc)
-    cause, explicit = _cause(exc)
-    members = _members(exc) if deeper else []
-    described_cause = _describe(cause, budget, deeper - 1, whole=False) if cause and deeper and budget.take(cause) else None
-    return Failure(
-        type_name=origin.type_name if origin else type_name_of(type(exc)),
-        message=_text(exc),
-        bases=origin.bases if origin else _bases(type(exc)),
-        traceback=_traceback(exc, whole=whole),
-        notes=_notes(exc),
-        cause=described_cause,
-        explicit_cause=explicit and described_cause is not None,
-        members=tuple(_describe(m, budget, deeper - 1, whole=False) for m in members if budget.take(m)),
-        facts=origin.facts if origin else _facts(exc),
-    )
+    def text_of(self, exc: BaseException) -> str:
+        """`str()` of an exception, which may do anything."""
+        text = _safely(None, str, exc)
+        return self.cut(str.__str__(text)) if _is_a(text, str) else f"<{type(exc).__name__} that cannot be printed>"
 
 
-def _guarded(read: Callable[[], Any], default: Any) -> Any:
-    """What `read` gives, or the default: an exception's own code may do anything, even raise SystemExit."""
+T = TypeVar("T")
+
+
+def _safely(default: T, call: Callable[..., T], *args: Any) -> T:
+    """What the call gives, or the default: an exception's own code may raise anything, even SystemExit."""
     try:
-        return read()
+        return call(*args)
     except BaseException:
         return default
 
 
-def _text(exc: BaseException) -> str:
-    text = _guarded(lambda: str(exc), None)
-    if type(text) is not str:
-        return f"<{type(exc).__name__} that cannot be printed>"
-    return _cut(str.__str__(text))
+def _is_a(value: Any, kind: type) -> bool:
+    """isinstance() without asking the value itself for its class, for it may raise."""
+    return issubclass(type(value), kind)
 
 
-def _cut(text: str) -> str:
-    if len(text) <= MAX_TEXT:
-        return text
-    half = MAX_TEXT // 2 - 32
-    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
+def _attribute(exc: BaseException, name: str) -> Any:
+    return _safely(None, getattr, exc, name)
+
+
+def _name(exc: BaseException) -> str:
+    return _safely("builtins.Exception", type_name_of, type(exc))
+
+
+def _describe(exc: BaseException, budget: _Budget, deeper: int) -> Failure:
+    outermost = deeper == MAX_CHAIN
+    origin: Failure | None = _attribute(exc, "_failure") if _is_a(exc, _Restored) else None
+    message = budget.text_of(exc)
+    printed = budget.cut(_traceback(exc, message, outermost))
+    cause, explicit = _cause(exc)
+    described = _describe(cause, budget, deeper - 1) if cause is not None and deeper > 1 and budget.take(cause) else None
+    members = [_describe(member, budget, deeper - 1) for member in _members(exc) if deeper > 1 and budget.take(member)]
+    return Failure(
+        type_name=origin.type_name if origin else _name(exc),
+        message=message,
+        bases=origin.bases if origin else _safely((), _bases, type(exc)),
+        traceback=printed,
+        notes=_notes(exc, budget),
+        cause=described,
+        explicit_cause=explicit and described is not None,
+        members=tuple(members),
+        facts=origin.facts if origin else _facts(exc),
+    )
 
 
 def _bases(kind: type) -> tuple[str, ...]:
@@ -141,41 +165,41 @@ def _bases(kind: type) -> tuple[str, ...]:
             names.append(type_name_of(base))
         if base.__module__ == "builtins":
             break
-    return tuple(names[: MAX_NAMES - 1] + names[-1:]) if len(names) > MAX_NAMES else tuple(names)
-
-
-def _restored_from(exc: BaseException) -> Failure | None:
-    found = exc.__dict__.get("_failure") if isinstance(exc, RemoteError) else None
-    return found if isinstance(found, Failure) else None
+    return tuple(names) if len(names) <= MAX_NAMES else (*names[: MAX_NAMES - 1], names[-1])
 
 
 def _cause(exc: BaseException) -> tuple[BaseException | None, bool]:
-    cause = _guarded(lambda: exc.__cause__, None)
-    if isinstance(cause, BaseException):
+    cause = _attribute(exc, "__cause__")
+    if _is_a(cause, BaseException):
         return cause, True
-    context = _guarded(lambda: None if exc.__suppress_context__ else exc.__context__, None)
-    return (context, False) if isinstance(context, BaseException) else (None, False)
+    context = None if _attribute(exc, "__suppress_context__") else _attribute(exc, "__context__")
+    return (context, False) if _is_a(context, BaseException) else (None, False)
 
 
 def _members(exc: BaseException) -> list[Any]:
-    if not isinstance(exc, BaseExceptionGroup):
-        return []
-    return list(_guarded(lambda: tuple(exc.exceptions), ()))[:MAX_MEMBERS]
+    members = _attribute(exc, "exceptions") if _is_a(exc, BaseExceptionGroup) else ()
+    return list(members[:MAX_MEMBERS]) if type(members) is tuple else []
 
 
-def _notes(exc: BaseException) -> tuple[str, ...]:
-    notes = _guarded(lambda: list(exc.__notes__), [])
-    return tuple(_cut(note) for note in notes[:MAX_MEMBERS] if type(note) is str)
+def _notes(exc: BaseException, budget: _Budget) -> tuple[str, ...]:
+    notes = _attribute(exc, "__notes__")
+    if type(notes) is not list:
+        return ()
+    return tuple(budget.cut(note) for note in notes[:MAX_MEMBERS] if type(note) is str and not note.startswith(_REMOTE))
 
 
-def _traceback(exc: BaseException, *, whole: bool) -> str:
+def _traceback(exc: BaseException, message: str, outermost: bool) -> str:
     """The printed traceback: with its causes for the outermost exception, its own frames for the others."""
-    if whole and _is_short(exc):
-        text = _guarded(lambda: "".join(traceback.format_exception(exc)), None)
-        if type(text) is str:
-            return _cut(text)
-    frames = _guarded(lambda: "".join(traceback.format_tb(exc.__traceback__)), "")
-    return _cut(f"Traceback (most recent call last):\n{frames}{type_name_of(type(exc))}: {_text(exc)}\n") if frames else ""
+    if outermost and _is_short(exc):
+        text = _safely("", _print, traceback.format_exception, exc)
+        if text:
+            return text
+    frames = _safely("", _print, traceback.format_tb, _attribute(exc, "__traceback__"))
+    return f"Traceback (most recent call last):\n{frames}{_name(exc)}: {message}\n" if frames else ""
+
+
+def _print(function: Callable[[Any], list[str]], what: Any) -> str:
+    return "".join(function(what))
 
 
 def _is_short(exc: BaseException) -> bool:
@@ -188,38 +212,38 @@ def _related(exc: BaseException) -> Iterator[BaseException]:
     todo: list[Any] = [exc]
     while todo:
         one = todo.pop()
-        if isinstance(one, BaseException) and id(one) not in met:
+        if _is_a(one, BaseException) and id(one) not in met:
             met.add(id(one))
             yield one
-            todo += [_guarded(lambda one=one: one.__cause__, None), _guarded(lambda one=one: one.__context__, None)]
-            todo += _guarded(lambda one=one: one.exceptions, ()) if isinstance(one, BaseExceptionGroup) else ()
+            todo += [_attribute(one, "__cause__"), _attribute(one, "__context__"), *_members(one)]
 
 
 _PLAIN = (str, int, float, bool, bytes, type(None))
 
 
-def _is_plain(value: Any, depth: int = 3) -> bool:
-    if type(value) in (list, tuple):
-        return depth > 0 and len(value) <= 100 and all(_is_plain(member, depth - 1) for member in value)
-    if type(value) is int:
-        return value.bit_length() <= 4096
-    return type(value) in _PLAIN and (not isinstance(value, (str, bytes)) or len(value) <= MAX_TEXT)
+def _is_plain(value: Any, deeper: int = 3) -> bool:
+    kind = type(value)
+    if kind is list or kind is tuple:
+        return deeper > 0 and len(value) <= MAX_MEMBERS and all(_is_plain(member, deeper - 1) for member in value)
+    if kind is int:
+        return bool(value.bit_length() <= 4096)
+    return kind in _PLAIN and (kind not in (str, bytes) or len(value) <= MAX_NOTE)
 
 
 def _facts(exc: BaseException) -> dict[str, Any]:
-    if isinstance(exc, PRPCError):
-        names = tuple(name for name in type(exc).facts if type(name) is str)
-        found = {name: _guarded(lambda name=name: getattr(exc, name), None) for name in names}
-        return {name: value for name, value in found.items() if value is not None and _is_plain(value)}
-    arguments = _guarded(lambda: exc.args, ())
-    facts: dict[str, Any] = {}
+    kind = type(exc)
+    if issubclass(kind, PRPCError):
+        return _plain_attributes(exc, tuple(kind.facts))
+    facts = _plain_attributes(exc, _attributes_of(type(exc)))
+    arguments = _attribute(exc, "args")
     if type(arguments) is tuple and 0 < len(arguments) <= MAX_ARGUMENTS and _is_plain(arguments):
         facts["args"] = list(arguments)
-    for name in _attributes_of(type(exc)):
-        value = _guarded(lambda name=name: getattr(exc, name), None)
-        if value is not None and _is_plain(value):
-            facts[name] = value
     return facts
+
+
+def _plain_attributes(exc: BaseException, names: tuple[str, ...]) -> dict[str, Any]:
+    found = {name: _attribute(exc, name) for name in names}
+    return {name: value for name, value in found.items() if value is not None and _is_plain(value)}
 
 
 def _attributes_of(kind: type) -> tuple[str, ...]:
@@ -239,14 +263,21 @@ _ATTRIBUTES: dict[type[BaseException], tuple[str, ...]] = {
 
 # Failure -> exception
 
+#: How the note begins that shows the server's traceback in the caller's.
+_REMOTE = "Traceback on the server:\n"
+
 
 def restore(failure: Failure) -> BaseException:
     """The exception that a caller gets.
 
-    A PRPC error is of its own class, with its facts. Any other is a RemoteError and, where the original's nearest
-    built-in class can be caught with `except Exception`, of that class too. It can be pickled and copied.
+    A PRPC error is of its own class, with its facts. Any other is a RemoteError and of the original's nearest built-in
+    class, save for those that steer a program (SystemExit, KeyboardInterrupt, StopIteration...). The server's traceback
+    stands in `traceback` and as the last note, so that it is printed. The exception can be pickled and copied.
     """
-    return _restore(failure, MAX_CHAIN)
+    exc = _restore(failure, MAX_CHAIN)
+    if failure.traceback:
+        exc.add_note(_REMOTE + failure.traceback.rstrip("\n"))
+    return exc
 
 
 def _restore(failure: Failure, deeper: int) -> BaseException:
@@ -254,7 +285,7 @@ def _restore(failure: Failure, deeper: int) -> BaseException:
     exc = _restore_prpc(kind, failure) if kind is not None else _restore_remote(failure, deeper)
     for note in failure.notes:
         exc.add_note(note)
-    if failure.cause is not None and deeper:
+    if failure.cause is not None and deeper > 1:
         cause = _restore(failure.cause, deeper - 1)
         if failure.explicit_cause:
             exc.__cause__ = cause
@@ -266,22 +297,24 @@ def _restore(failure: Failure, deeper: int) -> BaseException:
 def _restore_prpc(kind: type[PRPCError], failure: Failure) -> PRPCError:
     facts = {name: value for name, value in failure.facts.items() if name in kind.facts}
     if issubclass(kind, RemoteError):
-        facts.setdefault("traceback", failure.traceback or None)
+        facts["traceback"] = failure.traceback or facts.get("traceback")
     return kind(failure.message, **facts)
 
 
 def _restore_remote(failure: Failure, deeper: int) -> RemoteError:
     nearest = _nearest_builtin(failure)
-    if issubclass(nearest, BaseExceptionGroup):
-        members = [_restore(member, deeper - 1) for member in failure.members] if deeper else []
+    members: list[BaseException] = []
+    if nearest is ExceptionGroup:
+        members = [_restore(member, deeper - 1) for member in failure.members] if deeper > 1 else []
         if not members:
             nearest = Exception
     kind = _remote_class(nearest)
-    if issubclass(kind, ExceptionGroup):
-        text = failure.facts.get("message")
-        exc = kind.__new__(kind, text if isinstance(text, str) else failure.message, members)
-    else:
-        exc = kind.__new__(kind)
+    text = failure.facts.get("message")
+    # Not by calling the class: most built-in ones have a constructor of their own mind.
+    arguments = (text if isinstance(text, str) else failure.message, members) if members else ()
+    # MemoryError's own way to make one is not for classes that stand on two.
+    make = Exception.__new__ if nearest is MemoryError else kind.__new__
+    exc: RemoteError = make(kind, *arguments)
     _fill(exc, nearest, failure)
     return exc
 
@@ -296,14 +329,15 @@ def _nearest_builtin(failure: Failure) -> type[Exception]:
 
 def _fill(exc: Any, nearest: type[Exception], failure: Failure) -> None:
     """Give the new exception its text, its facts and what is plain of the original's attributes."""
-    arguments = failure.facts.get("args")
-    if isinstance(arguments, (list, tuple)):
+    arguments: Any = failure.facts.get("args")
+    plain = isinstance(arguments, (list, tuple))
+    if plain:
         # A UnicodeDecodeError, say, has its attributes from its arguments or not at all.
-        _guarded(lambda: nearest.__init__(exc, *arguments), None)
+        _safely(None, nearest.__init__, exc, *arguments)
     for name in _attributes_of(nearest):
-        if name in failure.facts and name != "message":
-            _guarded(lambda name=name: setattr(exc, name, failure.facts[name]), None)
-    exc.args = tuple(arguments) if isinstance(arguments, (list, tuple)) else (failure.message,)
+        if name in failure.facts:
+            _safely(None, setattr, exc, name, failure.facts[name])
+    exc.args = tuple(arguments) if plain else (failure.message,)
     exc.type_name = failure.type_name
     exc.traceback = failure.traceback or None
     exc._failure = failure
@@ -324,28 +358,26 @@ class _Restored(RemoteError):
         return restore, (self._failure,)
 
 
-@lru_cache(maxsize=256)
-def _remote_class(nearest: type[Exception]) -> type[Any]:
-    """RemoteError and a built-in in one class, e.g. RemoteKeyError."""
-    if nearest is Exception:
-        return _RemoteException
-    body = {"__module__": __name__, "__doc__": f"A {nearest.__name__} that a function on the server raised."}
-    name = f"Remote{nearest.__name__}"
-    return type(name, (_Restored, nearest), body | {"__qualname__": name})
+def _remote_class(nearest: type[Exception]) -> Any:
+    """RemoteError and a built-in in one class, e.g. RemoteKeyError; made once for each of the closed table."""
+    found = _remote_classes.get(nearest)
+    if found is None:
+        name = "RemoteException" if nearest is Exception else f"Remote{nearest.__name__}"
+        doc = f"A {nearest.__name__} that a function on the server raised."
+        bases = (_Restored,) if nearest is Exception else (_Restored, nearest)
+        found = types.new_class(name, bases, exec_body=lambda body: body.update(__module__=__name__, __doc__=doc))
+        found = _remote_classes.setdefault(nearest, found)
+    return found
 
 
-class _RemoteException(_Restored):
-    """An exception that a function on the server raised and that is near to no built-in class."""
-
-
-_RemoteException.__name__ = _RemoteException.__qualname__ = "RemoteException"
+_remote_classes: dict[type[Exception], Any] = {}
 
 
 def _builtin_exceptions() -> dict[str, type[Exception]]:
-    """Built-in classes that a caller may get: those whose arrival out of the blue changes no program's flow."""
-    unsafe = (StopIteration, StopAsyncIteration)
+    """Built-in classes that a caller may get: those whose arrival out of the blue steers no program."""
     found = {f"builtins.{name}": kind for name, kind in vars(builtins).items() if isinstance(kind, type)}
-    table = {name: kind for name, kind in found.items() if issubclass(kind, Exception) and not issubclass(kind, unsafe)}
+    steering = (StopIteration, StopAsyncIteration)
+    table = {name: kind for name, kind in found.items() if issubclass(kind, Exception) and not issubclass(kind, steering)}
     table["builtins.BaseExceptionGroup"] = ExceptionGroup
     return table
 

@@ -38,6 +38,8 @@ def safe_url(url: str) -> str:
     """The URL without its password, for logs and errors."""
     try:
         parts = urlsplit(url)
+        if parts.scheme != "unix" and "@" in parts.path + parts.query + parts.fragment:
+            return f"{parts.scheme}://... (a user or password with a special character, which a URL wants as %XX)"
         if parts.password is None and not parts.query:
             return url
         user = f"{parts.username}:***@" if parts.username else "***@"

@@ -267,6 +267,13 @@ class Space:
             self._queue(queue).dead.append(DeadLetter(reason, entry.body, entry.facts, entry.raw))
             return True
 
+    def size(self, queue: str) -> int:
+        """Calls that wait or run, and replies that are kept for any queue."""
+        with self._lock:
+            state = self._queue(queue)
+            held = sum(len(lease.entries) for lease in state.leases.values())
+            return len(state.calls) + len(state.raw_calls) + held + len(self._kept)
+
     def dead_letters(self, queue: str) -> Sequence[DeadLetter]:
         with self._lock:
             return list(self._queue(queue).dead)

@@ -15,7 +15,7 @@ from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
-from prpc.brokers.redis_address import RedisConnection
+from prpc.brokers.redis_address import RedisConnection, hang_up
 from prpc.brokers.redis_batch import Ending, Lease, RedisDelivery, milliseconds, read_entry
 from prpc.brokers.redis_link import Backoff, Link, pack
 from prpc.brokers.redis_scripts import LEAVE, LOST, RENEW, TAKE_OVER
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 BLOCK = 5.0
 SLACK = 5.0
 #: Seconds between two tries to end a blocked read, and tries before its connection is thrown away.
-UNBLOCK_EVERY, UNBLOCK_TRIES = 0.05, 20
+UNBLOCK_EVERY, UNBLOCK_TRIES = 0.05, 10
 #: Seconds for which the loss of a lease is remembered, so that its owner cannot come back.
 LOSS_REMEMBERED = 24 * 3600
 #: Pending entries that are looked through in one command.
@@ -139,14 +139,14 @@ class RedisConsumer:
             await connection.send_command("CLIENT", "ID", check_health=False)
             self._connection_id = int(await connection.read_response())
         except BaseException:
-            await connection.disconnect(nowait=True)
+            await hang_up(connection)
             raise
         self._connection = connection
 
     async def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            await connection.disconnect(nowait=True)
+            await hang_up(connection)
         now = time.monotonic()
         self._checks = [now, now + BLOCK + SLACK]
 
@@ -178,7 +178,7 @@ class RedisConsumer:
         self._reading = True
         try:
             async with asyncio.timeout(BLOCK + SLACK):
-                await connection.send_packed_command(pack(tuple(words)), check_health=False)
+                await connection.send_packed_command([pack(tuple(words))], check_health=False)
                 answer = await connection.read_response(disconnect_on_error=False)
         except ResponseError:
             raise
@@ -319,7 +319,7 @@ class RedisConsumer:
     async def _unblock(self) -> None:
         """End the blocked read; what Redis gave it in the same moment still comes."""
         try:
-            async with asyncio.timeout(UNBLOCK_EVERY * 4):
+            async with asyncio.timeout(UNBLOCK_EVERY * 2):
                 await self._link.call("CLIENT", "UNBLOCK", self._connection_id, patience=UNBLOCK_EVERY)
         except (TimeoutError, BrokerUnavailableError) as exc:
             log.debug("a blocked read could not be ended: %s", exc)
@@ -335,7 +335,7 @@ class RedisConsumer:
             await asyncio.gather(self._beat, return_exceptions=True)
         connection, self._connection = self._connection, None
         if connection is not None:
-            await connection.disconnect(nowait=True)
+            await hang_up(connection)
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
                 await self._leave()

@@ -26,7 +26,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from prpc.brokers.redis_address import RedisAddress, RedisConnection, explain
+from prpc.brokers.redis_address import RedisAddress, RedisConnection, explain, hang_up
 from prpc.brokers.redis_scripts import Script
 from prpc.exceptions import BrokerUnavailableError
 
@@ -100,7 +100,7 @@ class Link:
         self._stall_timer: asyncio.TimerHandle | None = None
         self._answered = 0
         self._main: asyncio.Task[None] | None = None
-        self._later: set[asyncio.TimerHandle] = set()
+        self._later: dict[_Command, asyncio.TimerHandle] = {}
         self._idle: asyncio.Event = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.closed = False
@@ -112,7 +112,7 @@ class Link:
         if self._main is not None:
             return
         self._loop = asyncio.get_running_loop()
-        connection = await self.address.open()
+        connection = await self._open()
         self._main = self._loop.create_task(self._run(connection), name="prpc-redis-link")
 
     def call(self, *words: Any, repeat: bool = True, patience: float | None = None) -> asyncio.Future[Any]:
@@ -171,18 +171,17 @@ class Link:
         error: BaseException = BrokerUnavailableError("closed")
         try:
             while True:
+                answered = self._answered
                 try:
-                    await self._greet(connection)
-                    backoff.reset()
-                    self.epoch += 1
                     await self._serve(connection)
                 except (RedisError, OSError) as exc:
                     error = exc
                 finally:
-                    await connection.disconnect(nowait=True)
+                    await hang_up(connection)
+                if self._answered != answered:
+                    backoff.reset()
                 log.warning("connection to Redis at %s was lost (%s); trying again", self.address.shown, error)
                 self._recover(error)
-                await asyncio.sleep(backoff.next())
                 connection = await self._reconnect(backoff)
                 log.info("connection to Redis at %s is back", self.address.shown)
         finally:
@@ -191,12 +190,12 @@ class Link:
 
     async def _reconnect(self, backoff: Backoff) -> RedisConnection:
         while True:
+            await asyncio.sleep(backoff.next())
             try:
-                return await self.address.open()
+                return await self._open()
             except BrokerUnavailableError as exc:
                 self._expire(exc)
                 log.debug("%s", exc)
-                await asyncio.sleep(backoff.next())
 
     async def _serve(self, connection: RedisConnection) -> None:
         loop = asyncio.get_running_loop()
@@ -217,16 +216,25 @@ class Link:
                 self._stall_timer.cancel()
                 self._stall_timer = None
 
-    async def _greet(self, connection: RedisConnection) -> None:
-        """Load the scripts and learn the time."""
-        asked = time.monotonic()
+    async def _open(self) -> RedisConnection:
+        """A new connection with our scripts loaded; the time is learnt on the way. Raises BrokerUnavailableError."""
+        connection = await self.address.open()
         commands = [pack(("SCRIPT", "LOAD", script.source)) for script in self._scripts]
-        async with asyncio.timeout(self.address.connect_timeout):
-            await connection.send_packed_command([pack(("TIME",)), *commands], check_health=False)
-            seconds, microseconds = await connection.read_response()
-            self.clock.set(int(seconds), int(microseconds), asked)
-            for _ in commands:
-                await connection.read_response()
+        try:
+            async with asyncio.timeout(self.address.connect_timeout):
+                asked = time.monotonic()
+                await connection.send_packed_command([pack(("TIME",)), *commands], check_health=False)
+                seconds, microseconds = await connection.read_response()
+                self.clock.set(int(seconds), int(microseconds), asked)
+                for _ in commands:
+                    await connection.read_response()
+        except BaseException as exc:
+            await hang_up(connection)
+            if isinstance(exc, (RedisError, OSError)):
+                raise explain(exc, self.address) from exc
+            raise
+        self.epoch += 1
+        return connection
 
     async def _write(self, connection: RedisConnection) -> None:
         loop = asyncio.get_running_loop()
@@ -290,12 +298,11 @@ class Link:
 
     def _again_later(self, command: _Command) -> None:
         def again() -> None:
-            self._later.discard(handle)
+            del self._later[command]
             self._queue.append(command)
             self._ring()
 
-        handle = asyncio.get_running_loop().call_later(RETRY_AFTER, again)
-        self._later.add(handle)
+        self._later[command] = asyncio.get_running_loop().call_later(RETRY_AFTER, again)
 
     # losses
 
@@ -307,7 +314,7 @@ class Link:
             if command.repeat or refused:
                 again.append(command)
             else:
-                _fail(command, error, self.address)
+                _fail(command, _lost(error, self.address), self.address)
         self._sent.clear()
         self._queue.extendleft(reversed(again))
         self._idle.set()
@@ -324,10 +331,10 @@ class Link:
         self._idle.set()
 
     def _fail_all(self, error: BaseException) -> None:
-        for handle in self._later:
+        for handle in self._later.values():
             handle.cancel()
         self._fill()
-        for command in (*self._sent, *self._queue):
+        for command in (*self._sent, *self._queue, *self._later):
             _fail(command, error, self.address)
         self._sent.clear()
         self._queue.clear()
@@ -337,6 +344,13 @@ class Link:
 def _passes(exc: ResponseError) -> bool:
     code = getattr(exc, "status_code", None) or str(exc).partition(" ")[0]
     return isinstance(exc, TryAgainError) or code in PASSING or "-OOM " in str(exc) or "-MISCONF " in str(exc)
+
+
+def _lost(error: BaseException, address: RedisAddress) -> BrokerUnavailableError:
+    text = f"the connection to Redis at {address.shown} broke before it answered; whether it accepted the call is not known"
+    lost = BrokerUnavailableError(text, url=address.shown)
+    lost.__cause__ = error
+    return lost
 
 
 def _fail(command: _Command, error: BaseException, address: RedisAddress) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 from redis.exceptions import RedisError
 
 from prpc.brokers.base import Mail
-from prpc.brokers.redis_address import RedisAddress, RedisConnection, explain
+from prpc.brokers.redis_address import RedisAddress, RedisConnection, explain, hang_up
 from prpc.brokers.redis_batch import unframe
 from prpc.brokers.redis_link import Backoff, Link
 from prpc.exceptions import BrokerUnavailableError
@@ -51,10 +51,10 @@ class Subscription:
                 await connection.send_command("SUBSCRIBE", self._channel, check_health=False)
                 await connection.read_response()
         except (RedisError, OSError) as exc:
-            await connection.disconnect(nowait=True)
+            await hang_up(connection)
             raise explain(exc, self._address) from exc
         except BaseException:
-            await connection.disconnect(nowait=True)
+            await hang_up(connection)
             raise
         return connection
 
@@ -94,7 +94,7 @@ class Subscription:
         finally:
             pings.cancel()
             await asyncio.gather(pings, return_exceptions=True)
-            await connection.disconnect(nowait=True)
+            await hang_up(connection)
 
     async def _read(self, connection: RedisConnection) -> None:
         while True:
@@ -113,7 +113,7 @@ class Subscription:
             await connection.send_command("PING", check_health=False)
             await asyncio.sleep(PING_EVERY)
             if not self._heard:
-                await connection.disconnect(nowait=True)
+                await hang_up(connection)
                 return
 
     async def _again(self) -> RedisConnection:

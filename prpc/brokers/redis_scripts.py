@@ -1,7 +1,7 @@
 """The Lua scripts: what must happen as one step. Each touches the keys of one queue only and runs on Redis 6.2.
 
-Every script that ends a delivery begins with the fence: the lease key holds the consumer's name while the lease lasts,
-another text once the consumer's entries were taken over, and nothing when it ran out or Redis lost it; in the last case
+Every script that ends a delivery begins with the fence: the lease key holds the consumer's name while the lease lasts, an
+empty text once the consumer's entries were taken over, and is missing when it ran out or Redis lost it; in the last case
 nobody took anything, so the owner simply has it again.
 """
 
@@ -166,7 +166,7 @@ for s = 2, 3 do
   end
   redis.call('XGROUP', 'DELCONSUMER', KEYS[s], group, lost)
 end
-if #taken > 0 then redis.call('SET', KEYS[4], 'lost', 'EX', ARGV[5]) end
+if #taken > 0 then redis.call('SET', KEYS[4], '', 'EX', ARGV[5]) end
 return taken
 """
 )

@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from contextvars import Context
-from functools import partial
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
-from prpc.brokers import create_broker
-from prpc.brokers.base import Broker, Mail, Mailbox, Outgoing, ServerRecord
+from prpc.brokers.base import ServerRecord
 from prpc.client.call import Call, wake_future
+from prpc.client.connection import Connection, place
 from prpc.client.portal import Crossing, Forkable, running_loop, survive_fork
 from prpc.client.timers import TimerWheel
 from prpc.codec import Codec
 from prpc.exceptions import BrokerUnavailableError, CallCancelledError, CallError, ClientTimeOutError, DecodeError, NoServerError
-from prpc.protocol.facts import CallFacts, write_cancel
 from prpc.protocol.pending import PendingCalls
-from prpc.settings import Settings, safe_url
+from prpc.settings import Settings
 
 __all__ = ["CallPump"]
-
-T = TypeVar("T")
 
 logger = logging.getLogger("prpc.client")
 
@@ -37,7 +34,7 @@ COLLECT_DELAYS = (0.1, 2.0)
 
 
 class CallPump(Forkable):
-    """Sends calls and delivers their outcomes. Everything happens in its loop's thread; `post` and `cancel` are for any."""
+    """Sends calls and delivers their outcomes. Everything happens in its loop's thread, except what says otherwise."""
 
     def __init__(self, settings: Settings, codec: Codec, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -45,25 +42,23 @@ class CallPump(Forkable):
         #: True once it takes no more calls.
         self.closed = False
         self._settings = settings
-        self._queue = settings.queue_name
         self._codec = codec
         self._crossing = Crossing(loop)
         self._timers: TimerWheel[UUID] = TimerWheel(loop, self._expire)
-        self._broker: Broker | None = None
-        self._mailbox: Mailbox | None = None
+        self._connection: Connection | None = None
         #: Calls that wait for the connection.
         self._outbox: list[Call] = []
         #: Who waits for the connection without a call.
         self._arrivals: list[asyncio.Future[None]] = []
         self._runner: asyncio.Task[None] | None = None
-        #: What was handed to the broker and is not confirmed; a flush waits for it.
-        self._unconfirmed: set[asyncio.Future[Any]] = set()
-        self._last_sent: tuple[Awaitable[None] | None, list[Call]] = (None, [])
-        self._cancelled: list[UUID] = []
+        #: Closes the pump when its loop ends.
+        self._guardian: AsyncGenerator[None, None] | None = None
         #: Tasks of calls that are on their way to the broker; a flush waits for them.
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._repairs: set[asyncio.Task[Any]] = set()
-        self._flushing = self._leaving = False
+        self._sending: set[asyncio.Task[Any]] = set()
+        self._collecting: set[asyncio.Task[Any]] = set()
+        self._closing = asyncio.Lock()
+        #: Saying goodbye: first what was sent still goes out, then nothing does.
+        self._finishing = self._leaving = False
         survive_fork(self)
 
     @property
@@ -71,25 +66,24 @@ class CallPump(Forkable):
         """Whether new calls may go through this pump."""
         return not (self.closed or self.inherited or self.loop.is_closed())
 
-    @property
-    def where(self) -> str:
-        """Queue and broker, for errors; without the password."""
-        return f"queue {self._queue!r} at {safe_url(self._settings.url_broker)}"
+    def closed_error(self) -> CallError:
+        """What ends a call whose client was closed first."""
+        return CallError(f"the client of {place(self._settings)} was closed before the call ended")
 
     # -- for any thread ------------------------------------------------------------------------------------------------
 
     def post(self, function: Callable[[Any], object], argument: Any) -> None:
-        """Call `function(argument)` in the loop: now where it is the running one, else soon."""
+        """Call `function(argument)` in the loop: now where it is the running one, else soon. RuntimeError: it is closed."""
         if running_loop() is self.loop:
             function(argument)
         else:
             self._crossing.post(function, argument)
 
     def submit(self, call: Call) -> None:
-        """Send a call, from any thread, without waiting."""
+        """Send a call without waiting."""
         self.pending.add(call)
         try:
-            self.post(self.send, call)
+            self.post(self._send, call)
         except RuntimeError:  # the loop was closed in this moment
             self._fail(call, self.closed_error())
 
@@ -126,18 +120,14 @@ class CallPump(Forkable):
             self.post(self._ask, call.message_id)
             return
         self.check_sync_wait()
-        asyncio.run_coroutine_threadsafe(self.collect([call.message_id]), self.loop).result()
-
-    def _ask(self, message_id: UUID) -> None:
-        self._spawn(self.collect([message_id]), self._repairs)
+        asyncio.run_coroutine_threadsafe(self._collect([call.message_id]), self.loop).result()
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
-    def send(self, call: Call) -> None:
-        """Publish the call, or keep it until the connection is up. The call stands in `pending` already."""
+    def _send(self, call: Call) -> None:
         if call.done:  # cancelled on its way here
             return
-        if self.closed and (self._leaving or self._runner is None):
+        if self.closed and (self._leaving or (self._runner is None and not self._finishing)):
             self._fail(call, self.closed_error())
             return
         if call.expires is not None:
@@ -146,81 +136,39 @@ class CallPump(Forkable):
                 self._expire(call.message_id)
                 return
             call.tick = self._timers.add(call.message_id, self.loop.time() + left)
-        if self._mailbox is None:
+        if self._connection is None:
             self._outbox.append(call)
             self._start()
-        elif call.options.require_server:
-            self._spawn(self._publish_if_served(call), self._tasks)
         else:
-            self._publish(call)
+            self._publish(self._connection, call)
 
-    def _publish(self, call: Call) -> None:
-        body = call.body
-        if body is None or call.done or self._broker is None or self._mailbox is None:
-            return
-        call.body, call.sent = None, True
-        options = call.options
-        left = None if call.expires is None else max(0.0, call.expires - monotonic())
-        facts = CallFacts(self._mailbox.address, left, call.schema, options.headers)
+    def _publish(self, connection: Connection, call: Call) -> None:
+        if call.options.require_server:
+            self._spawn(self._publish_if_served(connection, call), self._sending)
+        else:
+            connection.publish(call)
+
+    async def _publish_if_served(self, connection: Connection, call: Call) -> None:
         try:
-            sent = self._broker.publish(self._queue, Outgoing(call.message_id, body, facts.to_fields()))
-        except Exception as exc:
-            self._fail(call, exc)
-            return
-        last, batch = self._last_sent
-        if sent is last:  # a broker that writes once a tick answers once a tick
-            batch.append(call)
-            return
-        batch = [call]
-        self._last_sent = (sent, batch)
-        self._confirm(sent, partial(self._published, batch))
-
-    def _confirm(self, sent: Awaitable[None], then: Callable[[asyncio.Future[Any]], None]) -> None:
-        future = asyncio.ensure_future(sent)
-        self._unconfirmed.add(future)
-        future.add_done_callback(then)
-
-    def _published(self, batch: list[Call], future: asyncio.Future[None]) -> None:
-        self._unconfirmed.discard(future)
-        if self._last_sent[1] is batch:
-            self._last_sent = (None, [])
-        error = self._error_of(future)
-        if error is None:
-            return
-        unseen = [call for call in batch if not call.watched]
-        if unseen:
-            logger.warning("%d calls could not be sent to %s: %s", len(unseen), self.where, error)
-        for call in batch:
-            self._fail(call, error)
-
-    def _error_of(self, future: asyncio.Future[Any]) -> Exception | None:
-        if future.cancelled():
-            return self.closed_error()
-        error = future.exception()
-        return error if error is None or isinstance(error, Exception) else self.closed_error()
-
-    async def _publish_if_served(self, call: Call) -> None:
-        try:
-            if not await self.servers():
+            if not await connection.broker.servers(self._settings.queue_name):
                 raise NoServerError(
-                    f"no server on {self.where}: start one (python -m prpc run module:app), "
+                    f"no server on {place(self._settings)}: start one (python -m prpc run module:app), "
                     "or correct PRPC_QUEUE_NAME and PRPC_URL_BROKER",
-                    queue=self._queue,
+                    queue=self._settings.queue_name,
                 )
         except Exception as exc:
             self._fail(call, exc)
         else:
-            self._publish(call)
+            connection.publish(call)
 
     async def servers(self) -> Sequence[ServerRecord]:
         """The servers that announce themselves on the queue; connects first where that is needed."""
-        if self._broker is None:
+        while self._connection is None:
             connected: asyncio.Future[None] = self.loop.create_future()
             self._arrivals.append(connected)
             self._start()
             await connected
-        assert self._broker is not None
-        return await self._broker.servers(self._queue)
+        return await self._connection.broker.servers(self._settings.queue_name)
 
     def _spawn(self, work: Coroutine[Any, Any, Any], held: set[asyncio.Task[Any]]) -> None:
         # An empty context: it outlives the call that started it.
@@ -252,22 +200,10 @@ class CallPump(Forkable):
         if call.expires is not None:
             self._timers.remove(call.message_id, call.tick)
         call.notify()
-        if call.sent and self._broker is not None:
-            if not self._cancelled:
-                self.loop.call_soon(self._broadcast_cancels)
-            self._cancelled.append(call.message_id)
+        if call.sent and self._connection is not None:
+            self._connection.cancel(call.message_id)
 
-    def _broadcast_cancels(self) -> None:
-        ids, self._cancelled = self._cancelled, []
-        if self._broker is not None:
-            self._confirm(self._broker.broadcast(self._queue, write_cancel(ids)), self._cancels_sent)
-
-    def _cancels_sent(self, future: asyncio.Future[None]) -> None:
-        self._unconfirmed.discard(future)
-        if not future.cancelled() and (error := future.exception()) is not None:
-            logger.warning("a cancellation could not be sent to %s: %s", self.where, error)
-
-    def _deliver(self, mailbox: Mailbox, bodies: Iterable[bytes]) -> None:
+    def _deliver(self, connection: Connection, bodies: Iterable[bytes]) -> None:
         delivered = []
         for body in bodies:
             try:
@@ -284,153 +220,139 @@ class CallPump(Forkable):
                 call.end(reply)
                 call.notify()
         if delivered:
-            mailbox.forget(delivered)
+            connection.mailbox.forget(delivered)
 
     def _refuse(self, error: DecodeError) -> None:
-        logger.warning("a reply on %s was refused: %s", self.where, error)
-        call = None
-        if error.message_id is not None:
+        logger.warning("a reply on %s was refused: %s", place(self._settings), error)
+        if error.message_id is None:
+            return
+        with suppress(ValueError):  # whatever stands there, it is no id of ours
             call = self.pending.take(UUID(error.message_id))
-        if call is not None:
-            self._end(call, error)
+            if call is not None:
+                self._end(call, error)
 
-    # -- connection ----------------------------------------------------------------------------------------------------
+    # -- repair --------------------------------------------------------------------------------------------------------
+
+    def _ask(self, message_id: UUID) -> None:
+        self._spawn(self._collect([message_id]), self._collecting)
+
+    async def _collect(self, message_ids: Iterable[UUID]) -> bool:
+        """Look for kept replies of these calls; False where the broker could not be asked."""
+        connection = self._connection
+        kept = None if connection is None else await connection.collect(message_ids)
+        if connection is None or kept is None:
+            return False
+        self._deliver(connection, kept.values())
+        return True
+
+    async def _repair(self, connection: Connection) -> None:
+        """Wake-ups may have been missed: look for the kept replies of everything that is waited for."""
+        delay, longest = COLLECT_DELAYS
+        while connection is self._connection and not await self._collect(self.pending.waiting()):
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, longest)
+
+    # -- coming and going ----------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
         if self._runner is None:
-            self._runner = self.loop.create_task(self._run(), context=Context(), name=f"prpc-client-{self._queue}")
+            self._runner = self.loop.create_task(self._run(), context=Context(), name="prpc-client")
+        if self._guardian is None:
+            self._guardian = self._guard()
+            with suppress(StopIteration):  # run to its yield, so that the loop knows of it
+                self._guardian.__anext__().__await__().__next__()
+
+    async def _guard(self) -> AsyncGenerator[None, None]:
+        # The end of asyncio.run cancels a task that has not begun without running any of it, but it closes open async
+        # generators, too: what was sent shall still go out.
+        try:
+            yield
+        finally:
+            self._guardian = None
+            await self.close()
 
     async def _run(self) -> None:
         reason: Exception = self.closed_error()
         try:
-            await self._connect()
-            await self._receive()
+            connection = await self._connect()
+            while True:
+                mail = await connection.mailbox.receive()
+                if mail.gap and len(self.pending):
+                    self._spawn(self._repair(connection), self._collecting)
+                self._deliver(connection, mail.bodies)
         except asyncio.CancelledError:
-            # close(), or the end of asyncio.run: what was sent shall still go out. The task ends as an ordinary one.
+            # close(), or the end of asyncio.run. The task ends as an ordinary one.
             self.closed = True
         except Exception as exc:
             reason = exc
+        await self._finish(reason)
+        self._runner = None
+        if (self._outbox or self._arrivals) and not self.closed:  # came while we were leaving
+            self._start()
+
+    async def _connect(self) -> Connection:
+        connection = self._connection = await Connection.open(self._settings, self._fail)
+        arrivals, self._arrivals = self._arrivals, []
+        for connected in arrivals:
+            wake_future(connected)
+        outbox, self._outbox = self._outbox, []
+        for call in outbox:
+            self._publish(connection, call)
+        return connection
+
+    async def close(self) -> None:
+        """Send what is queued, leave, and end every call that has no outcome. Idempotent."""
+        self.closed = True
+        guardian, self._guardian = self._guardian, None
+        async with self._closing:
+            runner = self._runner
+            if runner is not None:
+                if not self._finishing:
+                    runner.cancel()
+                await asyncio.wait([runner])
+                self._runner = None
+            if self._outbox or len(self.pending):  # the runner was cancelled before it began
+                await self._finish(self.closed_error())
+        if guardian is not None:
+            await guardian.aclose()
+
+    async def _finish(self, reason: Exception) -> None:
+        self._finishing = True
         try:
             if self.closed:
                 reason = await self._flush(reason)
             self._leaving = True
             await self._leave(reason)
         finally:
-            self._flushing, self._leaving, self._runner = False, False, None
-        if (self._outbox or self._arrivals) and not self.closed:  # came while we were leaving
-            self._start()
-
-    async def _connect(self) -> None:
-        broker = create_broker(self._settings)
-        try:
-            # The adapter bounds itself; this is for what it forgot.
-            async with asyncio.timeout(self._settings.connect_timeout * 1.2):
-                await broker.connect()
-                self._mailbox = await broker.open_mailbox(self._queue)
-        except BaseException as exc:
-            await self._close(broker)
-            if isinstance(exc, TimeoutError):
-                raise self._unreachable() from exc
-            raise
-        self._broker = broker
-        arrivals, self._arrivals = self._arrivals, []
-        for connected in arrivals:
-            wake_future(connected)
-        outbox, self._outbox = self._outbox, []
-        for call in outbox:
-            if call.options.require_server:
-                self._spawn(self._publish_if_served(call), self._tasks)
-            else:
-                self._publish(call)
-
-    async def _receive(self) -> None:
-        mailbox = self._mailbox
-        assert mailbox is not None
-        while True:
-            mail: Mail = await mailbox.receive()
-            if mail.gap and len(self.pending):
-                self._spawn(self._repair(mailbox), self._repairs)
-            self._deliver(mailbox, mail.bodies)
-
-    async def collect(self, message_ids: Iterable[UUID]) -> bool:
-        """Look for kept replies of these calls; False where the broker could not be asked."""
-        mailbox = self._mailbox
-        if mailbox is None:
-            return False
-        try:
-            async with asyncio.timeout(self._settings.connect_timeout):
-                kept = await mailbox.collect(message_ids)
-        except (BrokerUnavailableError, TimeoutError) as exc:
-            logger.warning("results could not be collected from %s: %s", self.where, exc or "no answer")
-            return False
-        self._deliver(mailbox, kept.values())
-        return True
-
-    async def _repair(self, mailbox: Mailbox) -> None:
-        """Wake-ups may have been missed: look for the kept replies of everything that is waited for."""
-        delay, longest = COLLECT_DELAYS
-        while mailbox is self._mailbox and not await self.collect(self.pending.waiting()):
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, longest)
-
-    async def close(self) -> None:
-        """Send what is queued, leave, and end every call that has no outcome. Idempotent; in the pump's loop."""
-        self.closed = True
-        runner = self._runner
-        if runner is not None:
-            if not (self._leaving or self._flushing):
-                runner.cancel()
-            await asyncio.wait([runner])
+            self._finishing = self._leaving = False
 
     async def _flush(self, reason: Exception) -> Exception:
         """Until the broker has everything that was sent, within bounds. Returns why calls without outcome end now."""
-        self._flushing = True
         await asyncio.sleep(0)  # at the end of asyncio.run every await is cancelled in this tick: their cancels go along
         try:
             async with asyncio.timeout(2 * self._settings.connect_timeout):
                 if self._outbox:
                     await self._connect()
-                await asyncio.gather(*self._tasks, return_exceptions=True)
-                if self._cancelled:
-                    self._broadcast_cancels()
-                while self._unconfirmed:
-                    await asyncio.wait(self._unconfirmed)
+                await asyncio.gather(*self._sending, return_exceptions=True)
+                if self._connection is not None:
+                    await self._connection.flush()
         except Exception as exc:
-            logger.warning("calls to %s may be unsent: %s", self.where, exc or type(exc).__name__)
+            logger.warning("calls to %s may be unsent: %s", place(self._settings), exc or type(exc).__name__)
             return exc if isinstance(exc, BrokerUnavailableError) else reason
         return reason
 
     async def _leave(self, reason: Exception) -> None:
-        """Close the connection and end the calls that nobody can answer any more with `reason`."""
-        broker, mailbox = self._broker, self._mailbox
-        self._broker = self._mailbox = None
+        """End the calls that nobody can answer any more with `reason`, and close the connection."""
+        connection, self._connection = self._connection, None
         self._outbox.clear()
         arrivals, self._arrivals = self._arrivals, []
         for connected in arrivals:
             if not connected.done():
                 connected.set_exception(reason)
-        for task in (*self._tasks, *self._repairs):
+        for task in (*self._sending, *self._collecting):
             task.cancel()
         for call in self.pending.take_all():
             self._end(call, reason)
         self._timers.clear()
-        for thing in (mailbox, broker):
-            await self._close(thing)
-
-    async def _close(self, thing: Broker | Mailbox | None) -> None:
-        if thing is None:
-            return
-        try:
-            async with asyncio.timeout(self._settings.connect_timeout):
-                await thing.close()
-        except Exception as exc:
-            logger.warning("%s did not close cleanly: %s", self.where, exc)
-
-    def _unreachable(self) -> BrokerUnavailableError:
-        url = safe_url(self._settings.url_broker)
-        seconds = self._settings.connect_timeout
-        return BrokerUnavailableError(f"the broker at {url} did not answer within {seconds:g} s", url=url)
-
-    def closed_error(self) -> CallError:
-        """What ends a call whose client was closed first."""
-        return CallError(f"the client of {self.where} was closed before the call ended")
+        if connection is not None:
+            await connection.close()

@@ -18,7 +18,7 @@ from prpc.codec.plain import PlainWalk
 from prpc.codec.rawcall import read_raw
 from prpc.codec.reader import Restorer, refuse
 from prpc.codec.stamps import read_stamp, stamp
-from prpc.codec.text import check_bounds, check_depth, find_message_id, parse, parse_unique
+from prpc.codec.text import check_bounds, find_message_id, parse
 from prpc.codec.values import DialectWalk
 from prpc.exceptions import DecodeError, EncodeError
 from prpc.failure import Failure
@@ -26,7 +26,6 @@ from prpc.prpcmessage import PRPCMessage
 
 __all__ = ["Codec", "ReadReply", "WrittenReply"]
 
-_read_json = msgspec.json.Decoder().decode
 _read_uuid = msgspec.json.Decoder(UUID).decode
 #: Names of functions whose heads are kept ready.
 _MAX_HEADS = 512
@@ -67,8 +66,7 @@ class Codec:
 
     def write_call(self, message: PRPCMessage) -> bytes:
         """The text of a call that is not done. Raises EncodeError naming the argument that cannot be sent."""
-        walk = DialectWalk(self._limits)
-        text = b"".join((*self._call_parts(message, walk), frame.call_tail(message)))
+        text = b"".join((*self._call_parts(message), frame.call_tail(message)))
         return check_size(text, self._limits, "the call")
 
     def read_call(self, body: bytes) -> PRPCMessage:
@@ -95,15 +93,14 @@ class Codec:
         result of a failed call stands the failure's description. Any other caller gets its arguments back and the
         exception's text. Raises EncodeError naming the part of the result that cannot be sent.
         """
-        walk = DialectWalk(self._limits)
         stamped = stamp(_date_done(done))
         text = done.exception_info if failure is None else failure.message
-        exception = b"null" if text is None else write_value(text, walk, "exception_info")
-        described = _describe(failure or failure_from_text(text), walk) if text is not None and for_us else b"null"
-        result = described if text is not None else write_value(done.result, walk, "result")
+        exception = b"null" if text is None else self._write(text, "exception_info")
+        described = self._describe(failure or failure_from_text(text)) if text is not None and for_us else b"null"
+        result = described if text is not None else self._write(done.result, "result")
         tail = frame.done_tail(done, result, exception, stamped)
         if not for_us:
-            return WrittenReply(self._checked(b"".join((*self._call_parts(done, walk), tail))), b"")
+            return WrittenReply(self._checked(b"".join((*self._call_parts(done), tail))), b"")
         body = self._checked(self._head(done.func_name)[1] + tail)
         pair = (b",null,", described) if text is not None else (b",", result, b",null")
         wake = b"".join((b'["', done.message_id.hex.encode(), b'"', *pair, b',"', stamped, b'"]'))
@@ -121,15 +118,18 @@ class Codec:
             "exception_info": done.exception_info,
             "date_done_message": _date_done(done).isoformat(),
         }
-        walk = PlainWalk(self._limits)
-        parts = [b'"%s":%s' % (name.encode(), write_value(value, walk, name)) for name, value in fields.items()]
+        texts = {name: write_value(value, self._limits, PlainWalk, name) for name, value in fields.items()}
+        parts = [b'"%s":%s' % (name.encode(), text) for name, text in texts.items()]
         return self._checked(b"{" + b",".join(parts) + b"}")
 
     def read_reply(self, body: bytes) -> ReadReply:
         """The outcome in a text, in the short form or as a whole message of ours or of another writer. Raises DecodeError."""
         try:
             check_bounds(body, self._limits)
-            return self._wake(body) if body.startswith(b"[") else _reply_of(self._fields(body))
+            if body.startswith(b"["):
+                return _short_reply(body, self._limits)
+            done = frame.quick_done(body, self._limits)
+            return _reply_of(self._fields(body)) if done is None else _reply(*done)
         except (DecodeError, RecursionError) as exc:
             _raise_with_id(exc, body)
 
@@ -138,8 +138,11 @@ class Codec:
     def _checked(self, text: bytes) -> bytes:
         return check_size(text, self._limits, "result")
 
+    def _write(self, value: Any, root: str) -> bytes:
+        return write_value(value, self._limits, DialectWalk, root)
+
     def _head(self, func_name: str) -> tuple[bytes, bytes]:
-        """The text up to the arguments, and the same with none."""
+        """The text up to the name, and the same up to the arguments of a call that has none."""
         found = self._heads.get(func_name)
         if found is None:
             try:
@@ -148,20 +151,27 @@ class Codec:
                 raise EncodeError("the name of the function holds lone surrogates", path="func_name", type_name="str") from None
             if len(self._heads) >= _MAX_HEADS:
                 self._heads.clear()
-            found = self._heads[func_name] = start, start + b'{"py/tuple": []}, "func_kwargs": {}'
+            found = self._heads[func_name] = start, start + frame.NO_ARGUMENTS
         return found
 
-    def _call_parts(self, message: PRPCMessage, walk: DialectWalk) -> tuple[bytes, ...]:
+    def _call_parts(self, message: PRPCMessage) -> tuple[bytes, ...]:
         """The text up to and including the arguments."""
         args, kwargs = message.func_args, message.func_kwargs
-        members = write_members(args, walk, "func_args") if type(args) is tuple else None
-        written = (b'{"py/tuple": ', members, b"}") if members is not None else (write_value(args, walk, "func_args"),)
-        keywords = write_value(kwargs, walk, "func_kwargs") if kwargs else b"{}"
-        return (self._head(message.func_name)[0], *written, b', "func_kwargs": ', keywords)
+        members = write_members(args, self._limits) if type(args) is tuple else None
+        written = (b'{"py/tuple": ', members, b"}") if members is not None else (self._write(args, "func_args"),)
+        keywords = self._write(kwargs, "func_kwargs") if kwargs else b"{}"
+        return (self._head(message.func_name)[0], b', "func_args": ', *written, b', "func_kwargs": ', keywords)
+
+    def _describe(self, failure: Failure) -> bytes:
+        try:
+            return self._write(write_failure(failure), "failure")
+        except EncodeError:
+            # Rather the name and the text alone than no answer.
+            return self._write(write_failure(Failure(failure.type_name, failure.message, failure.bases)), "failure")
 
     def _fields(self, body: bytes) -> dict[str, Any]:
         """The fields of a whole message, restored in their order, which is that of the references."""
-        tree = parse_unique(body)
+        tree, _ = parse(body)
         if type(tree) is not dict or tree.get("py/object") != frame.TYPE_NAME:
             raise refuse("the text is no PRPCMessage", "form")
         restorer = Restorer(self._limits)
@@ -174,31 +184,17 @@ class Codec:
                 fields[name] = restorer.restore(node)
         return fields
 
-    def _wake(self, body: bytes) -> ReadReply:
-        # Without a colon there is no object: no tag, and no key that stands twice.
-        quick = b":" not in body
-        tree = parse(body) if quick else parse_unique(body)
-        if type(tree) is not list or len(tree) != 4:
-            raise refuse("the reply has not four parts", "form")
-        hexed, result, described, stamped = tree
-        try:
-            message_id, done = _read_uuid(b'"%s"' % hexed.encode()), read_stamp(stamped.encode())
-        except (ValueError, AttributeError):
-            raise refuse("the id or the date of a reply cannot be read", "form") from None
-        if not quick:
-            restorer = Restorer(self._limits)
-            result, described = restorer.restore(result), restorer.restore(described)
-        elif body.count(b"[") > self._limits.max_depth:
-            check_depth(result, self._limits.max_depth)
-        return ReadReply(message_id, result, None if described is None else read_failure(described), done)
 
-
-def _describe(failure: Failure, walk: DialectWalk) -> bytes:
+def _short_reply(body: bytes, limits: Limits) -> ReadReply:
+    parts = frame.read_values(body, limits)
+    if type(parts) is not list or len(parts) != 4:
+        raise refuse("the reply has not four parts", "form")
+    hexed, result, described, stamped = parts
     try:
-        return write_value(write_failure(failure), walk, "failure")
-    except EncodeError:
-        # Rather the name and the text alone than no answer.
-        return write_value(write_failure(Failure(failure.type_name, failure.message, failure.bases)), walk, "failure")
+        message_id, done = _read_uuid(b'"%s"' % hexed.encode()), read_stamp(stamped.encode())
+    except (ValueError, AttributeError):
+        raise refuse("the id or the date of a reply cannot be read", "form") from None
+    return ReadReply(message_id, result, None if described is None else read_failure(described), done)
 
 
 def _date_done(done: PRPCMessage) -> datetime:
@@ -220,7 +216,10 @@ def _call_of(fields: dict[str, Any]) -> PRPCMessage:
 
 def _reply_of(fields: dict[str, Any]) -> ReadReply:
     message_id, done = _id_of(fields), _date_of(fields, "date_done_message")
-    text, result = fields.get("exception_info"), fields.get("result")
+    return _reply(message_id, fields.get("result"), fields.get("exception_info"), done)
+
+
+def _reply(message_id: UUID, result: Any, text: Any, done: datetime) -> ReadReply:
     if text is None:
         return ReadReply(message_id, result, None, done)
     if type(text) is not str:
@@ -256,8 +255,8 @@ def _raise_with_id(exc: DecodeError | RecursionError, body: bytes) -> NoReturn:
 def _readable_id(body: bytes) -> str | None:
     if len(body) <= _MAX_REPARSE:
         try:
-            tree = parse(body)
-        except (DecodeError, RecursionError):
+            tree, _ = parse(body)
+        except DecodeError:
             tree = None
         node = tree.get("message_id") if type(tree) is dict else None
         text = node.get("hex") if type(node) is dict else node

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from prpc.codec.limits import Limits
-from prpc.codec.text import separators
+from prpc.codec.text import has_too_many_items
 from prpc.codec.walk import Walk
 from prpc.exceptions import EncodeError
 
@@ -26,28 +26,28 @@ _SHALLOW = 16
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
-def write_value(value: Any, walk: Walk, root: str) -> bytes:
-    """The JSON of one value; `root` names it in errors. Raises EncodeError."""
-    if _plain(value, min(_SHALLOW, walk.limits.max_depth)):
-        text = _quick(value, walk.limits)
-        if text is not None:
-            return text
+def write_value(value: Any, limits: Limits, kind: type[Walk], root: str) -> bytes:
+    """The JSON of one value, in the form that `kind` gives what is no plain JSON; `root` names it in errors.
+
+    Raises EncodeError.
+    """
+    if _plain(value, min(_SHALLOW, limits.max_depth)):
+        try:
+            return _encode(value)
+        except (ValueError, RecursionError):
+            pass  # a lone surrogate or a very long int: the walk writes the one and names the place of the other
+    walk = kind(limits)
     return _dump(walk.write(value, root), walk, root)
 
 
-def write_members(members: tuple[Any, ...], walk: Walk, root: str) -> bytes | None:
-    """The JSON list of a tuple's members where they are plain, else None. Raises nothing."""
-    if _all_plain(members, min(_SHALLOW, walk.limits.max_depth)):
-        return _quick(members, walk.limits)
+def write_members(members: tuple[Any, ...], limits: Limits) -> bytes | None:
+    """The JSON list of a tuple's members where all are plain JSON, else None."""
+    if _all_plain(members, min(_SHALLOW, limits.max_depth) - 1):
+        try:
+            return _encode(members)
+        except (ValueError, RecursionError):
+            return None
     return None
-
-
-def _quick(value: Any, limits: Limits) -> bytes | None:
-    try:
-        text = _encode(value)
-    except (ValueError, RecursionError):
-        return None  # a lone surrogate or a very long int: the walk writes the one and names the place of the other
-    return text if len(text) <= limits.max_items or separators(text) <= limits.max_items else None
 
 
 def _plain(value: Any, deeper: int) -> bool:
@@ -62,7 +62,10 @@ def _plain(value: Any, deeper: int) -> bool:
     if kind is list:
         return _all_plain(value, deeper - 1)
     if kind is dict:
-        return all(type(key) is str and key[:1] not in _SUSPECT for key in value) and _all_plain(value.values(), deeper - 1)
+        for key in value:
+            if type(key) is not str or key[:1] in _SUSPECT:
+                return False
+        return _all_plain(value.values(), deeper - 1)
     return False
 
 
@@ -103,8 +106,11 @@ def _check_surrogates(tree: Any, root: str) -> None:
 
 
 def check_size(text: bytes, limits: Limits, root: str) -> bytes:
-    """The text itself, if it is not too large. Raises EncodeError."""
+    """The text itself, if its reader will not find it too large. Raises EncodeError."""
     if len(text) > limits.max_bytes:
         reason = f"its text has {len(text)} bytes; at most {limits.max_bytes} are sent"
-        raise EncodeError(f"{root} cannot be sent: {reason}", path=root, type_name=None)
-    return text
+    elif has_too_many_items(text, limits):
+        reason = f"it has more than {limits.max_items} items"
+    else:
+        return text
+    raise EncodeError(f"{root} cannot be sent: {reason}", path=root)

@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from prpc.codec.frame import check_depth
 from prpc.codec.limits import Limits
 from prpc.codec.passive import b64
 from prpc.codec.reader import refuse
-from prpc.codec.text import check_bounds, check_depth, parse_unique
+from prpc.codec.text import check_bounds, parse
 from prpc.prpcmessage import PRPCMessage
 
 __all__ = ["read_raw"]
@@ -18,7 +19,7 @@ __all__ = ["read_raw"]
 def read_raw(body: bytes, limits: Limits, now: datetime) -> PRPCMessage:
     """The message of the text; a call that names no date was made now. Raises DecodeError."""
     check_bounds(body, limits)
-    tree = parse_unique(body)
+    tree, depth = parse(body)
     if type(tree) is not dict:
         raise refuse("the text is no JSON object", "form")
     args, kwargs, name = tree.get("func_args"), tree.get("func_kwargs"), tree.get("func_name")
@@ -29,8 +30,7 @@ def read_raw(body: bytes, limits: Limits, now: datetime) -> PRPCMessage:
         raise refuse("func_args is no list", "form")
     if type(kwargs) is not dict:
         raise refuse("func_kwargs is no object", "form")
-    for part in (args, kwargs):
-        check_depth(part, limits.max_depth)
+    check_depth(depth - 1, limits)
     values = [_value(arg) for arg in args]
     return PRPCMessage(name, values, _fields(kwargs), _message_id(tree.get("message_id")), _date(tree, now))
 

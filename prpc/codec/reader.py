@@ -8,11 +8,13 @@ References (`py/id`) are numbered just as jsonpickle numbers what it reads.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, timedelta
 from typing import Any, ClassVar
 
 from prpc.codec.limits import Limits
 from prpc.codec.passive import CALLABLES, OBJECTS, b64
-from prpc.codec.text import parse_unique
+from prpc.codec.stamps import UTC_TREE
+from prpc.codec.text import parse
 from prpc.exceptions import DecodeError
 
 __all__ = ["Restorer", "refuse"]
@@ -21,6 +23,7 @@ _SCALARS = frozenset({str, int, float, bool, type(None)})
 #: Keys of an object that say how to build it; its fields are the others.
 _OBJECT_TAGS = frozenset({"py/object", "py/newargs", "py/newargsex", "py/seq", "py/state"})
 _KEY = "json://"
+_SUSPECT = frozenset({"p", "j"})
 
 
 def refuse(text: str, reason: str = "tag") -> DecodeError:
@@ -122,28 +125,32 @@ class Restorer:
         result: dict[Any, Any] = {}
         escaped = False
         for key, member in node.items():
-            if key.startswith(_KEY):
+            if key[:1] in _SUSPECT and key.startswith((_KEY, "py/")):
+                if not key.startswith(_KEY):
+                    raise refuse(f"the tag {key[:40]!r} is not accepted here")
                 escaped = True
-            elif key.startswith("py/"):
-                raise refuse(f"the tag {key[:40]!r} is not accepted here")
             else:
-                result[key] = self.restore(member, depth)
-        if escaped:
-            # jsonpickle numbers the members of keys that are no strings after all others.
-            for key, member in node.items():
-                if key.startswith(_KEY):
-                    self._keyed(result, key, member, depth)
+                result[key] = member if type(member) in _SCALARS else self.restore(member, depth)
+        return self._with_escaped(node, result, depth) if escaped else result
+
+    def _with_escaped(self, node: dict[str, Any], plain: dict[str, Any], depth: int) -> dict[Any, Any]:
+        """All members in their order; jsonpickle numbers those of escaped keys after all others."""
+        named = {key: self._keyed(key, member, depth) for key, member in node.items() if key not in plain}
+        result: dict[Any, Any] = {}
+        for key in node:
+            name, value = named[key] if key in named else (key, plain[key])
+            try:
+                twice = name in result
+                result[name] = value
+            except TypeError:
+                raise refuse("a key that cannot be one", "form") from None
+            if twice:
+                raise refuse("a key stands twice in one object", "json")
         return result
 
-    def _keyed(self, result: dict[Any, Any], key: str, member: Any, depth: int) -> None:
-        tree = parse_unique(key[len(_KEY) :].encode("utf-8", "surrogatepass"))
-        try:
-            name = self.restore(tree, depth)
-            if name in result:
-                raise refuse("a key stands twice in one object", "json")
-            result[name] = self.restore(member, depth)
-        except TypeError:
-            raise refuse("a key that cannot be one", "form") from None
+    def _keyed(self, key: str, member: Any, depth: int) -> tuple[Any, Any]:
+        tree, _ = parse(key[len(_KEY) :].encode("utf-8", "surrogatepass"))
+        return self.restore(tree, depth), self.restore(member, depth)
 
     # Tags that stand alone
 
@@ -227,6 +234,11 @@ class Restorer:
 
     def object_argument(self, node: Any, depth: int) -> Any:
         """One part of an object of the closed table."""
+        if node == UTC_TREE:
+            # The zone of nearly every date, whole: zone and offset have a number each.
+            for value in (UTC, timedelta(0)):
+                self.end(self._fresh(depth), value, depth)
+            return UTC
         return self.restore(node, depth)
 
     def object_arguments(self, node: Any, depth: int) -> list[Any]:

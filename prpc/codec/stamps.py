@@ -5,10 +5,11 @@ from __future__ import annotations
 from binascii import a2b_base64, b2a_base64
 from datetime import UTC, date, datetime, time, tzinfo
 from struct import Struct
+from typing import Any
 
 from prpc.exceptions import EncodeError
 
-__all__ = ["DATE_END", "DATE_START", "STAMP_LENGTH", "read_date", "read_datetime", "read_stamp", "read_time", "stamp"]
+__all__ = ["DATE_END", "DATE_START", "STAMP_LENGTH", "UTC_TREE", "read_date", "read_datetime", "read_stamp", "read_time", "stamp"]
 
 #: What jsonpickle writes around the ten bytes of an aware datetime in UTC.
 DATE_START = b'{"py/object": "datetime.datetime", "__reduce__": [{"py/type": "datetime.datetime"}, ["'
@@ -16,6 +17,13 @@ DATE_END = (
     b'", {"py/reduce": [{"py/type": "datetime.timezone"}, '
     b'{"py/tuple": [{"py/reduce": [{"py/type": "datetime.timedelta"}, {"py/tuple": [0, 0, 0]}]}]}]}]]}'
 )
+#: The zone in it, as a tree.
+UTC_TREE: dict[str, Any] = {
+    "py/reduce": [
+        {"py/type": "datetime.timezone"},
+        {"py/tuple": [{"py/reduce": [{"py/type": "datetime.timedelta"}, {"py/tuple": [0, 0, 0]}]}]},
+    ]
+}
 #: Characters of ten bytes in base64.
 STAMP_LENGTH = 16
 

@@ -13,9 +13,17 @@ import msgspec
 from prpc.codec.limits import MAX_DIGITS, Limits
 from prpc.exceptions import DecodeError
 
-__all__ = ["check_bounds", "check_depth", "find_message_id", "parse", "parse_unique", "separators"]
+__all__ = [
+    "check_bounds",
+    "find_message_id",
+    "has_no_tags",
+    "has_too_many_items",
+    "measure",
+    "parse",
+]
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_CONTAINERS = frozenset({list, dict})
 _DIGITS = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
 _MESSAGE_ID = re.compile(rb'"message_id"\s*:\s*(?:\{[^{}]{0,80}?"hex"\s*:\s*)?"([0-9a-fA-F-]{32,36})"')
 #: How far from either end of a refused text its id is looked for.
@@ -26,32 +34,48 @@ def check_bounds(body: bytes, limits: Limits) -> None:
     """Refuse what is too large before anything is built from it. Raises DecodeError."""
     if len(body) > limits.max_bytes:
         raise DecodeError(f"the text has {len(body)} bytes; at most {limits.max_bytes} are read", reason="size")
-    if len(body) > limits.max_items and separators(body) > limits.max_items:
-        # A text of one long string holds many commas; only now the strings are worth cutting out.
-        if body.count(b'"') > 4 * limits.max_items or separators(_STRING.sub(b"", body)) > limits.max_items:
-            raise DecodeError(f"the text has more than {limits.max_items} items", reason="items")
+    if has_too_many_items(body, limits):
+        raise DecodeError(f"the text has more than {limits.max_items} items", reason="items")
 
 
-def separators(body: bytes) -> int:
-    """At least the number of items in a text."""
+def has_too_many_items(body: bytes, limits: Limits) -> bool:
+    """Whether a text has more items than are allowed, seen from its punctuation."""
+    most = limits.max_items
+    if len(body) <= most or _separators(body) <= most:
+        return False
+    # A text of one long string holds many commas; only now the strings are worth cutting out.
+    quotes = body.count(b'"') - body.count(b'\\"')
+    return quotes > 4 * most or _separators(_STRING.sub(b"", body)) > most
+
+
+def _separators(body: bytes) -> int:
     return body.count(b",") + body.count(b"[") + body.count(b"{")
 
 
-def check_depth(tree: Any, max_depth: int) -> None:
-    """Refuse a tree of plain JSON that is too deep, level by level. Raises DecodeError."""
-    level = [tree]
-    for _ in range(max_depth + 1):
-        children: list[Any] = []
+def has_no_tags(body: bytes, known: int = 0) -> bool:
+    """Whether a text surely holds no tags but so many known ones, so that its tree needs no restoring.
+
+    An escape can hide a tag's letters only as `\\u00..` or `\\/`.
+    """
+    return body.count(b'"py/') == known and b"json://" not in body and b"\\u00" not in body and b"\\/" not in body
+
+
+def measure(tree: Any) -> tuple[int, int]:
+    """How many keys a tree of JSON has in all its objects, and how many containers stand inside one another."""
+    keys = depth = 0
+    level: list[Any] = [tree] if type(tree) in _CONTAINERS else []
+    while level:
+        depth += 1
+        inner: list[Any] = []
         for node in level:
-            kind = type(node)
-            if kind is list:
-                children += [x for x in node if type(x) is list or type(x) is dict]
-            elif kind is dict:
-                children += [x for x in node.values() if type(x) is list or type(x) is dict]
-        if not children:
-            return
-        level = children
-    raise DecodeError(f"the text is nested deeper than {max_depth} levels", reason="depth")
+            if type(node) is dict:
+                keys += len(node)
+                node = node.values()
+            for member in node:
+                if type(member) in _CONTAINERS:
+                    inner.append(member)  # noqa: PERF401  most containers are small: a comprehension each costs more
+        level = inner
+    return keys, depth
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -68,8 +92,26 @@ class _DuplicateKeyError(ValueError):
 _decoder = json.JSONDecoder(object_pairs_hook=_unique)
 
 
-def parse_unique(body: bytes) -> Any:
-    """The tree of one text; keys that stand twice are refused, NaN and Infinity are read. Raises DecodeError."""
+def parse(body: bytes) -> tuple[Any, int]:
+    """The tree of one text and its depth; keys that stand twice are refused, NaN and Infinity are read.
+
+    Raises DecodeError.
+    """
+    try:
+        tree = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        # msgspec knows no NaN, no Infinity and no lone surrogates.
+        tree = _parse_slowly(body)
+        return tree, measure(tree)[1]
+    colons = body.count(b":")
+    if colons == 0 and (lists := body.count(b"[")) <= 2:
+        return tree, lists
+    keys, depth = measure(tree)
+    # msgspec keeps the last of two keys. Every key has its colon: where there are no more colons than keys, none stood twice.
+    return (tree if colons == keys else _parse_slowly(body)), depth
+
+
+def _parse_slowly(body: bytes) -> Any:
     if sys.get_int_max_str_digits() != MAX_DIGITS and _DIGITS.search(body):
         raise DecodeError(f"a number of more than {MAX_DIGITS} digits", reason="json")
     try:
@@ -81,18 +123,6 @@ def parse_unique(body: bytes) -> Any:
         raise DecodeError("the text is nested too deep", reason="depth") from None
     except ValueError as exc:
         raise DecodeError(f"the text is no JSON: {exc}", reason="json") from None
-
-
-def parse(body: bytes) -> Any:
-    """The same tree where no object has a key twice, several times faster. Raises DecodeError.
-
-    A caller has to see for himself that no key stands twice.
-    """
-    try:
-        return msgspec.json.decode(body)
-    except (ValueError, RecursionError):
-        # msgspec knows no NaN, no Infinity and no lone surrogates.
-        return parse_unique(body)
 
 
 def find_message_id(body: bytes) -> str | None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
 from math import isfinite
 from pathlib import PurePath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
 from prpc.codec.limits import MAX_DIGITS, Limits
@@ -89,9 +89,8 @@ class _Zone:
 
 
 @lru_cache(maxsize=1024)
-def field_names(kind: type) -> tuple[str, ...]:
-    """Names of a dataclass's fields."""
-    return tuple(f.name for f in dataclasses.fields(kind))
+def _field_names(kind: Hashable) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(cast("Any", kind)))
 
 
 def as_datetime(value: datetime) -> datetime:
@@ -225,7 +224,8 @@ class Walk:
     def fields(self, value: Any, result: dict[str, Any]) -> dict[str, Any]:
         """The fields of a dataclass, into `result`."""
         self.need_no_hash(value)
-        names = field_names(type(value))
+        kind: Any = type(value)
+        names = _field_names(kind)
         self.enter(value, len(names))
         for name in names:
             try:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 
 from prpc.call_context import current_call
-from prpc.exceptions import CallError, ServerShutdownError, WorkerTimeoutError
+from prpc.exceptions import CallError, PRPCError, ServerShutdownError, WorkerTimeoutError
 from prpc.failure import describe, failure_of
 from prpc.workers.base import Job, Outcome, PoolState, WorkerKind
 
@@ -58,7 +58,7 @@ class SlotExecution:
         self.outcome.set_result(outcome)
         return True
 
-    def fail(self, error: CallError | TypeError) -> bool:
+    def fail(self, error: PRPCError) -> bool:
         """Give a failure that the server itself names; False where there was an outcome already."""
         return not self.outcome.done() and self.decide(
             Outcome(failure=failure_of(error), running=self.running, worker=self.worker)

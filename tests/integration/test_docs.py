@@ -1,8 +1,8 @@
 """Every snippet of the README and of docs/ runs, in the order a reader meets them.
 
-A Python block that begins with `# file: NAME` is written to that file. `server*.py` is started (an earlier server of the page stops)
-and its stubs are generated; `client*.py` is run; `test_*.py` is run by pytest; any other file just stands there. A block without a
-name is run as a script of its own. An `output` block after a run holds exactly what it prints.
+A Python block that begins with `# file: NAME` is written to that file. `server*.py` is started (an earlier server of the page
+stops) and its stubs are generated; `client*.py` is run; `test_*.py` is run by pytest; any other file just stands there. A block
+without a name is run as a script of its own. An `output` block after a run holds exactly what it prints.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ class Reader:
 
     def follow(self) -> None:
         blocks = blocks_of(self.page)
-        for block, after in zip(blocks, [*blocks[1:], None], strict=True):
+        for block, after in zip_longest(blocks, blocks[1:]):
             if block.language != "python":
                 continue
             printed = self.act(block)

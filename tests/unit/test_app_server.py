@@ -52,7 +52,9 @@ class TestSettings:
         assert "max_number_worker: int = 4" in str(inspect.signature(AppServer)).replace("'", "")
 
     def test_given_values(self) -> None:
-        app = AppServer("memory", "memory://x", "process", 7, timedelta(seconds=100), "orders", group_name="g", shutdown_grace=2.5)
+        app = AppServer(
+            "memory", "memory://x", "process", 7, timedelta(seconds=100), "orders", group_name="g", shutdown_grace=2.5
+        )
         settings = app.settings
         assert (settings.type_broker, settings.url_broker, settings.queue_name) == ("memory", "memory://x", "orders")
         assert (settings.default_type_worker, settings.max_number_worker, settings.timeout_worker) == ("process", 7, 100.0)
@@ -111,7 +113,7 @@ class TestRegistration:
 
     def test_the_decorator_works_without_parentheses(self) -> None:
         app = AppServer("memory")
-        assert app.function(plain) is plain  # type: ignore[arg-type, comparison-overlap]
+        assert app.function(plain) is plain
         assert [f.name for f in app.functions] == ["plain"]
 
     def test_register_funcs(self) -> None:
@@ -155,7 +157,7 @@ class TestReadiness:
             await asyncio.sleep(0)
             waiters[1].cancel()
             assert not ready.is_set()
-            ready._change(True)
+            ready.change(True)
             await waiters[0]
             await ready
             assert ready.is_set()
@@ -167,9 +169,11 @@ class TestReadiness:
             ready = Readiness()
             waiter = asyncio.ensure_future(ready.wait())
             await asyncio.sleep(0)
-            ready._change(False, OSError("no"))
+            ready.change(False, OSError("no"))
             with pytest.raises(OSError, match="no"):
                 await waiter
+            with pytest.raises(OSError, match="no"):
+                await ready
 
         asyncio.run(scenario())
 

@@ -38,7 +38,9 @@ def test_an_expired_call_is_refused_with_its_times() -> None:
     assert "not started" in str(error)
 
 
-@pytest.mark.parametrize(("attempt", "idempotent", "lost"), [(1, False, False), (2, False, True), (5, True, False), (6, True, True)])
+@pytest.mark.parametrize(
+    ("attempt", "idempotent", "lost"), [(1, False, False), (2, False, True), (5, True, False), (6, True, True)]
+)
 def test_a_lost_call_runs_again_only_when_it_is_idempotent_and_not_for_ever(attempt: int, idempotent: bool, lost: bool) -> None:
     error = refusal(CallTable(), uuid4(), attempt=attempt, idempotent=idempotent)
     assert isinstance(error, WorkerLostError) == lost

@@ -14,7 +14,20 @@ from dataclasses import InitVar, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, NewType, NotRequired, Optional, ParamSpec, Required, TypedDict, TypeVar, Unpack
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    NewType,
+    NotRequired,
+    Optional,
+    ParamSpec,
+    Required,
+    TypedDict,
+    TypeVar,
+    Unpack,
+)
 from uuid import UUID
 
 import annotated_types
@@ -237,7 +250,8 @@ def test_an_unresolvable_field_means_no_conversion() -> None:
 @pytest.mark.parametrize(
     ("annotation", "value", "text"),
     [
-        (int | float, "x", "must be int or float, not 'x' ("),
+        (int | float, "x", "must be int or float, not 'x'"),
+        (date, "2024-13-01", "must be date, not '2024-13-01' (Input should be a valid date"),
         (list[int], ["x"], "[0]: Input should be a valid integer"),
         (Box, {"corner": {"x": "no"}}, "corner.x: Input should be a valid integer"),
         (Color, "blue", "must be Color, not 'blue'"),
@@ -336,6 +350,7 @@ def test_hints_of_oddities_never_raise() -> None:
 
     circle.__wrapped__ = circle  # type: ignore[attr-defined]
     circle.__annotations__["x"] = "1/0"
+
     def half_bad(x: int) -> None: ...
 
     half_bad.__annotations__["y"] = "1/0"

@@ -5,23 +5,25 @@ from __future__ import annotations
 import io
 import json
 import logging
+import sys
 from collections.abc import Iterator
-
-import pytest
+from contextlib import contextmanager
 
 from prpc.server.logs import JsonFormatter, TextFormatter, configure, log_call, logger
 
 
-@pytest.fixture(autouse=True)
-def clean_loggers() -> Iterator[None]:
-    """As in a fresh process: nothing configured (pytest puts handlers of its own on the root logger)."""
+@contextmanager
+def bare_logging() -> Iterator[io.StringIO]:
+    """Logging as in a fresh process (pytest puts handlers of its own on the root logger), and a stream for `configure`."""
     prpc, root = logging.getLogger("prpc"), logging.getLogger()
-    before = prpc.handlers[:], prpc.level, root.handlers[:]
+    before = prpc.handlers, prpc.level, root.handlers
     prpc.handlers, root.handlers = [], []
     prpc.setLevel(logging.NOTSET)
-    yield
-    prpc.handlers, root.handlers = before[0], before[2]
-    prpc.setLevel(before[1])
+    try:
+        yield io.StringIO()
+    finally:
+        prpc.handlers, root.handlers = before[0], before[2]
+        prpc.setLevel(before[1])
 
 
 def write_line() -> None:
@@ -29,18 +31,16 @@ def write_line() -> None:
 
 
 def test_a_readable_line() -> None:
-    stream = io.StringIO()
-    configure("text", "info", stream)
-    write_line()
-    assert stream.getvalue().endswith(
-        " INFO prpc.server: 8dcd summ() ok: queued 1.5 ms, ran 250.0 ms, worker prpc-thread-1\n"
-    )
+    with bare_logging() as stream:
+        configure("text", "info", stream)
+        write_line()
+    assert stream.getvalue().endswith(" INFO prpc.server: 8dcd summ() ok: queued 1.5 ms, ran 250.0 ms, worker prpc-thread-1\n")
 
 
 def test_a_json_line() -> None:
-    stream = io.StringIO()
-    configure("json", "info", stream)
-    write_line()
+    with bare_logging() as stream:
+        configure("json", "info", stream)
+        write_line()
     line = json.loads(stream.getvalue())
     assert {key: line[key] for key in ("level", "logger", "message_id", "function", "worker", "outcome")} == {
         "level": "info",
@@ -58,7 +58,7 @@ def test_json_holds_exceptions_and_foreign_fields() -> None:
     try:
         raise ValueError("boom")
     except ValueError:
-        record = logging.LogRecord("x", logging.ERROR, "", 1, "text %s", ("here",), __import__("sys").exc_info())
+        record = logging.LogRecord("x", logging.ERROR, "", 1, "text %s", ("here",), sys.exc_info())
     record.thing = {1}
     line = json.loads(JsonFormatter().format(record))
     assert line["message"] == "text here"
@@ -67,23 +67,24 @@ def test_json_holds_exceptions_and_foreign_fields() -> None:
 
 
 def test_the_level_is_the_settings() -> None:
-    stream = io.StringIO()
-    configure("text", "warning", stream)
-    write_line()
+    with bare_logging() as stream:
+        configure("text", "warning", stream)
+        write_line()
+        assert not logger.isEnabledFor(logging.INFO)
     assert stream.getvalue() == ""
-    assert not logger.isEnabledFor(logging.INFO)
 
 
 def test_an_application_that_configured_logging_stays_in_charge() -> None:
-    own = logging.StreamHandler(io.StringIO())
-    logging.getLogger().addHandler(own)
-    configure("text", "info", io.StringIO())
-    assert logging.getLogger("prpc").handlers == []
+    with bare_logging() as stream:
+        logging.getLogger().addHandler(logging.StreamHandler(io.StringIO()))
+        configure("text", "info", stream)
+        assert logging.getLogger("prpc").handlers == []
 
 
 def test_configured_once() -> None:
-    configure("text", "info", io.StringIO())
-    configure("json", "debug", io.StringIO())
-    (handler,) = logging.getLogger("prpc").handlers
-    assert isinstance(handler.formatter, TextFormatter)
-    assert logging.getLogger("prpc").level == logging.INFO
+    with bare_logging() as stream:
+        configure("text", "info", stream)
+        configure("json", "debug", stream)
+        (handler,) = logging.getLogger("prpc").handlers
+        assert isinstance(handler.formatter, TextFormatter)
+        assert logging.getLogger("prpc").level == logging.INFO

@@ -33,7 +33,16 @@ def test_settings_page_names_every_variable() -> None:
 
 
 def test_compose_file_fits_the_compose_schema() -> None:
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", "-o", "json", "docker-compose.yml"]
+    command = [
+        sys.executable,
+        "-m",
+        "check_jsonschema",
+        "--builtin-schema",
+        "vendor.compose-spec",
+        "-o",
+        "json",
+        "docker-compose.yml",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert json.loads(done.stdout)["status"] == "ok", done.stdout + done.stderr
 

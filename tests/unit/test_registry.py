@@ -202,6 +202,7 @@ class TestServices:
 def everything(a: int, /, b: Point, *args: int, c: float, d: str = "d", **kwargs: Point) -> None: ...
 def by_place(a: int, b: Point | None = None, /) -> None: ...
 def by_name(*, a: int = 1) -> None: ...
+def lonely(a: int) -> None: ...
 def nothing() -> None: ...
 def unpacked(a: int, **kwargs: Unpack[Extras]) -> None: ...
 def implicit_none(a: int = None, b: Arbitrary = None) -> None: ...  # type: ignore[assignment, name-defined]  # noqa: F821, RUF013
@@ -244,14 +245,15 @@ class TestBinding:
             (plain, (), {}, "plain() misses the argument 'a'", "a"),
             (everything, (), {}, "everything() misses the arguments 'a', 'b', 'c'", "a"),
             (everything, (), {"a": 1, "b": {"x": 1}, "c": 1}, "argument 'a' must be Point", "a"),
-            (plain, ("x",), {}, "plain(): argument 'a' must be int, not 'x' (", "a"),
-            (plain, (1, 2, 3), {}, "plain() takes at most 2 positional arguments, 3 were given", None),
-            (nothing, (1,), {}, "nothing() takes at most 0", None),
+            (plain, ("x",), {}, "plain(): argument 'a' must be int, not 'x'", "a"),
+            (plain, (1, 2, 3), {}, "plain() takes at most 2 arguments by place, got 3", None),
+            (nothing, (1,), {}, "nothing() takes no arguments by place, got 1", None),
             (plain, (1,), {"a": 1}, "plain() got the argument 'a' twice", "a"),
             (plain, (1,), {"bb": 1}, "plain() has no argument 'bb'; did you mean 'b'?", "bb"),
             (plain, (1,), {"zzz": 1}, "plain() has no argument 'zzz'; it has 'a', 'b'", "zzz"),
             (nothing, (), {"zzz": 1}, "nothing() has no argument 'zzz'; it takes none by name", "zzz"),
             (by_place, (), {"a": 1}, "by_place() takes the argument 'a' by place only", "a"),
+            (lonely, (1, 2), {}, "lonely() takes at most one argument by place, got 2", None),
             (by_name, (), {"a": "x"}, "by_name(): argument 'a' must be int", "a"),
             (everything, (1, {"x": 1}, "x"), {"c": 1}, "argument '*args[0]' must be int", "*args[0]"),
             (unpacked, (1,), {}, "unpacked() misses the argument 'color'", "color"),

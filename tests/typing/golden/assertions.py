@@ -6,7 +6,19 @@ from typing_extensions import assert_type
 
 from prpc.app_client import AwaitableTask
 from stub_functions import Level, enum_result, every_kind, keyword_only, positional_only
-from stub_types import Box, Circle, Color, Point, UserId, box, move, newtypes, paint, shape, span
+from stub_types import (
+    Box,
+    Circle,
+    Color,
+    Point,
+    UserId,
+    box,
+    move,
+    newtypes,
+    paint,
+    shape,
+    span,
+)
 
 
 async def results() -> None:

@@ -1,6 +1,6 @@
 """Python 3.12 syntax: `type` statements and type parameters. Read as a text, so that 3.11 can leave it alone."""
 
-SOURCE = '''
+SOURCE = """
 import dataclasses
 from typing import NamedTuple, TypedDict
 
@@ -58,11 +58,16 @@ def cell(cell: Cell[int], row: Row[str]) -> Cell[str]:
 
 def spread[*Ts, **P](*args: *Ts) -> tuple[*Ts]:
     return args
-'''
+"""
 
 NAMES = ["json", "pairs", "push", "unbound", "bound", "cell", "spread"]
 
 CALLS = [
-    "json({'a': [1]})", "pairs([('a', 1)])", "push(Stack([1]), 2, 'x')", "unbound([3], 4)", "bound(Item(3))",
-    "cell(Cell(2), {'value': 'ab'})", "spread(1, 'a')",
+    "json({'a': [1]})",
+    "pairs([('a', 1)])",
+    "push(Stack([1]), 2, 'x')",
+    "unbound([3], 4)",
+    "bound(Item(3))",
+    "cell(Cell(2), {'value': 'ab'})",
+    "spread(1, 'a')",
 ]

@@ -1,0 +1,145 @@
+"""One open connection of a pump: a broker, this process's mailbox, and what was handed over and is not confirmed yet."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+from prpc.brokers import create_broker
+from prpc.brokers.base import Broker, Mailbox, Outgoing
+from prpc.client.call import Call
+from prpc.exceptions import BrokerUnavailableError
+from prpc.protocol.facts import CallFacts, write_cancel
+from prpc.settings import Settings, safe_url
+
+__all__ = ["Connection", "place"]
+
+logger = logging.getLogger("prpc.client")
+
+
+def place(settings: Settings) -> str:
+    """Queue and broker, for errors and logs; without the password."""
+    return f"queue {settings.queue_name!r} at {safe_url(settings.url_broker)}"
+
+
+class Connection:
+    """Made by `open`. Its methods belong to the loop's thread."""
+
+    def __init__(self, settings: Settings, broker: Broker, mailbox: Mailbox, failed: Callable[[Call, Exception], None]) -> None:
+        """`failed` is told the calls that could not be sent, and why."""
+        self.broker = broker
+        self.mailbox = mailbox
+        self._settings = settings
+        self._queue = settings.queue_name
+        self._failed = failed
+        self._unconfirmed: set[asyncio.Future[Any]] = set()
+        #: What the broker answered last, and the calls that this answer is about.
+        self._last: tuple[Awaitable[None] | None, list[Call]] = (None, [])
+        self._cancelled: list[UUID] = []
+
+    @classmethod
+    async def open(cls, settings: Settings, failed: Callable[[Call, Exception], None]) -> Connection:
+        """Connect and open the mailbox. Raises BrokerUnavailableError within the connect timeout."""
+        broker = create_broker(settings)
+        try:
+            # The adapter bounds itself; this is for what it forgot.
+            async with asyncio.timeout(settings.connect_timeout * 1.2):
+                await broker.connect()
+                mailbox = await broker.open_mailbox(settings.queue_name)
+        except BaseException as exc:
+            await _close(broker, settings)
+            if isinstance(exc, TimeoutError):
+                url, seconds = safe_url(settings.url_broker), settings.connect_timeout
+                raise BrokerUnavailableError(f"the broker at {url} did not answer within {seconds:g} s", url=url) from exc
+            raise
+        return cls(settings, broker, mailbox, failed)
+
+    def publish(self, call: Call) -> None:
+        """Hand a call over, unless it has its outcome already; where that fails, the error is its outcome."""
+        body = call.body
+        if body is None or call.done:
+            return
+        call.body, call.sent = None, True
+        left = None if call.expires is None else max(0.0, call.expires - monotonic())
+        facts = CallFacts(self.mailbox.address, left, call.schema, call.options.headers)
+        try:
+            sent = self.broker.publish(self._queue, Outgoing(call.message_id, body, facts.to_fields()))
+        except Exception as exc:
+            self._failed(call, exc)
+            return
+        last, batch = self._last
+        if sent is last:  # a broker that writes once a tick may answer once a tick
+            batch.append(call)
+            return
+        batch = [call]
+        self._last = (sent, batch)
+        self._confirm(sent, partial(self._published, batch))
+
+    def cancel(self, message_id: UUID) -> None:
+        """Tell the servers that nobody wants this call any more; all of one tick in one message."""
+        if not self._cancelled:
+            asyncio.get_running_loop().call_soon(self._broadcast)
+        self._cancelled.append(message_id)
+
+    async def collect(self, message_ids: Iterable[UUID]) -> Mapping[UUID, bytes] | None:
+        """The kept replies of those of the calls that have one; None where the broker could not be asked."""
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout):
+                return await self.mailbox.collect(message_ids)
+        except (BrokerUnavailableError, TimeoutError) as exc:
+            logger.warning("results could not be collected from %s: %s", place(self._settings), exc or "no answer")
+            return None
+
+    async def flush(self) -> None:
+        """Wait until the broker has everything that was handed to it."""
+        self._broadcast()
+        while self._unconfirmed:
+            await asyncio.wait(self._unconfirmed)
+
+    async def close(self) -> None:
+        """Leave, within bounds and without raising."""
+        await _close(self.mailbox, self._settings)
+        await _close(self.broker, self._settings)
+
+    def _confirm(self, sent: Awaitable[None], then: Callable[[asyncio.Future[Any]], None]) -> None:
+        future = asyncio.ensure_future(sent)
+        self._unconfirmed.add(future)
+        future.add_done_callback(then)
+
+    def _published(self, batch: list[Call], future: asyncio.Future[None]) -> None:
+        self._unconfirmed.discard(future)
+        if self._last[1] is batch:
+            self._last = (None, [])
+        if future.cancelled():  # as everything is at the end of asyncio.run
+            return
+        error = future.exception()
+        if not isinstance(error, Exception):
+            return
+        unseen = [call for call in batch if not call.watched]
+        if unseen:
+            logger.warning("%d calls could not be sent to %s: %s", len(unseen), place(self._settings), error)
+        for call in batch:
+            self._failed(call, error)
+
+    def _broadcast(self) -> None:
+        ids, self._cancelled = self._cancelled, []
+        if ids:
+            self._confirm(self.broker.broadcast(self._queue, write_cancel(ids)), self._broadcast_ended)
+
+    def _broadcast_ended(self, future: asyncio.Future[None]) -> None:
+        self._unconfirmed.discard(future)
+        if not future.cancelled() and (error := future.exception()) is not None:
+            logger.warning("a cancellation could not be sent to %s: %s", place(self._settings), error)
+
+
+async def _close(thing: Broker | Mailbox, settings: Settings) -> None:
+    try:
+        async with asyncio.timeout(settings.connect_timeout):
+            await thing.close()
+    except Exception as exc:
+        logger.warning("%s did not close cleanly: %s", place(settings), exc or type(exc).__name__)

