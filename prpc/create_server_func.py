@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from prpc.app_client import get_function_server
 from prpc.exceptions import (
@@ -129,9 +128,10 @@ def _explained(exc: PRPCError, timeout: float) -> str:
         case BrokerUnavailableError():
             return f"the broker cannot be reached: {exc}"
         case NoServerError() | ClientTimeOutError():
-            settings: Any = Settings.from_env()
+            settings = Settings.from_env()
             where = f"{settings.queue_name!r} at {safe_url(settings.url_broker)}"
-            return f"no server answered on the queue {where} within {timeout:g} s: start it, or correct PRPC_QUEUE_NAME and PRPC_URL_BROKER"
+            advice = "start it, or correct PRPC_QUEUE_NAME and PRPC_URL_BROKER"
+            return f"no server answered on the queue {where} within {timeout:g} s: {advice}"
         case DecodeError():
             return f"the server's answer was refused: {exc}"
     return f"{type(exc).__name__}: {exc}"

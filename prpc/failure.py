@@ -76,9 +76,9 @@ def describe(exc: BaseException) -> Failure:
     return _describe(exc, budget, MAX_CHAIN)
 
 
-def failure_of(error: PRPCError) -> Failure:
-    """A failure that PRPC itself names: no traceback, no cause."""
-    return Failure(_name(error), _Budget().text_of(error), bases=_bases(type(error)), facts=_facts(error))
+def failure_of(error: Exception) -> Failure:
+    """A failure that PRPC itself names: no traceback, no cause. Never raises."""
+    return Failure(_name(error), _Budget().text_of(error), bases=_safely((), _bases, type(error)), facts=_facts(error))
 
 
 class _Budget:
@@ -91,7 +91,7 @@ class _Budget:
 
     def take(self, exc: object) -> bool:
         """Whether this exception is described: it is one, it is new, and there is room."""
-        if not isinstance(exc, BaseException) or id(exc) in self._met or self._exceptions <= 0:
+        if not _is_a(exc, BaseException) or id(exc) in self._met or self._exceptions <= 0:
             return False
         self._met.add(id(exc))
         self._exceptions -= 1
@@ -108,8 +108,8 @@ class _Budget:
 
     def text_of(self, exc: BaseException) -> str:
         """`str()` of an exception, which may do anything."""
-        text = _safely(None, str, exc)
-        return self.cut(str.__str__(text)) if isinstance(text, str) else f"<{type(exc).__name__} that cannot be printed>"
+        text: Any = _safely(None, str, exc)
+        return self.cut(str.__str__(text)) if _is_a(text, str) else f"<{type(exc).__name__} that cannot be printed>"
 
 
 T = TypeVar("T")
@@ -123,6 +123,11 @@ def _safely(default: T, call: Callable[..., T], *args: Any) -> T:
         return default
 
 
+def _is_a(value: Any, kind: type) -> bool:
+    """isinstance() without asking the value itself for its class, for it may raise."""
+    return issubclass(type(value), kind)
+
+
 def _attribute(exc: BaseException, name: str) -> Any:
     return _safely(None, getattr, exc, name)
 
@@ -133,7 +138,7 @@ def _name(exc: BaseException) -> str:
 
 def _describe(exc: BaseException, budget: _Budget, deeper: int) -> Failure:
     outermost = deeper == MAX_CHAIN
-    origin = exc._failure if isinstance(exc, _Restored) else None
+    origin: Failure | None = _attribute(exc, "_failure") if _is_a(exc, _Restored) else None
     message = budget.text_of(exc)
     printed = budget.cut(_traceback(exc, message, outermost))
     cause, explicit = _cause(exc)
@@ -165,14 +170,14 @@ def _bases(kind: type) -> tuple[str, ...]:
 
 def _cause(exc: BaseException) -> tuple[BaseException | None, bool]:
     cause = _attribute(exc, "__cause__")
-    if isinstance(cause, BaseException):
+    if _is_a(cause, BaseException):
         return cause, True
     context = None if _attribute(exc, "__suppress_context__") else _attribute(exc, "__context__")
-    return (context, False) if isinstance(context, BaseException) else (None, False)
+    return (context, False) if _is_a(context, BaseException) else (None, False)
 
 
 def _members(exc: BaseException) -> list[Any]:
-    members = _attribute(exc, "exceptions") if isinstance(exc, BaseExceptionGroup) else ()
+    members = _attribute(exc, "exceptions") if _is_a(exc, BaseExceptionGroup) else ()
     return list(members[:MAX_MEMBERS]) if type(members) is tuple else []
 
 
@@ -207,7 +212,7 @@ def _related(exc: BaseException) -> Iterator[BaseException]:
     todo: list[Any] = [exc]
     while todo:
         one = todo.pop()
-        if isinstance(one, BaseException) and id(one) not in met:
+        if _is_a(one, BaseException) and id(one) not in met:
             met.add(id(one))
             yield one
             todo += [_attribute(one, "__cause__"), _attribute(one, "__context__"), *_members(one)]
@@ -226,8 +231,9 @@ def _is_plain(value: Any, deeper: int = 3) -> bool:
 
 
 def _facts(exc: BaseException) -> dict[str, Any]:
-    if isinstance(exc, PRPCError):
-        return _plain_attributes(exc, tuple(type(exc).facts))
+    kind = type(exc)
+    if issubclass(kind, PRPCError):
+        return _plain_attributes(exc, tuple(kind.facts))
     facts = _plain_attributes(exc, _attributes_of(type(exc)))
     arguments = _attribute(exc, "args")
     if type(arguments) is tuple and 0 < len(arguments) <= MAX_ARGUMENTS and _is_plain(arguments):
@@ -306,7 +312,9 @@ def _restore_remote(failure: Failure, deeper: int) -> RemoteError:
     text = failure.facts.get("message")
     # Not by calling the class: most built-in ones have a constructor of their own mind.
     arguments = (text if isinstance(text, str) else failure.message, members) if members else ()
-    exc: RemoteError = kind.__new__(kind, *arguments)
+    # MemoryError's own way to make one is not for classes that stand on two.
+    make = Exception.__new__ if nearest is MemoryError else kind.__new__
+    exc: RemoteError = make(kind, *arguments)
     _fill(exc, nearest, failure)
     return exc
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
-import prpc
 from server_func import Order, Size, count_primes, greet, place_order, stock, summ
+
+import prpc
 
 T = TypeVar("T")
 
@@ -45,8 +46,9 @@ async def native() -> None:
     """The async face, and a thousand calls at once."""
     print("\nasyncio:")
     start = time.perf_counter()
+    greeting = await greet("Grace")
     print(
-        f"  await greet('Grace')  -> {await greet('Grace')!r}  {1000 * (time.perf_counter() - start):.2f} ms (opens this loop's connection)"
+        f"  await greet('Grace')  -> {greeting!r}  {1000 * (time.perf_counter() - start):.2f} ms (opens this loop's connection)"
     )
     start = time.perf_counter()
     names = await prpc.gather(*(greet(f"guest {i}", pause=0.2) for i in range(10)))

@@ -9,9 +9,9 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
@@ -33,7 +33,23 @@ from prpc.settings import safe_url
 
 __all__ = ["RedisAddress", "RedisConnection", "explain", "hang_up"]
 
-RedisConnection = AbstractConnection
+
+class RedisConnection(Protocol):
+    """What we use of redis-py's connection: the narrow place where a protocol of our own could be put in."""
+
+    @property
+    def is_connected(self) -> bool: ...
+
+    async def connect(self) -> None: ...
+
+    async def send_packed_command(self, command: Iterable[bytes], check_health: bool = ...) -> None: ...
+
+    async def send_command(self, *args: Any, check_health: bool = ...) -> None: ...
+
+    async def read_response(self, *, disconnect_on_error: bool = ...) -> Any: ...
+
+    async def disconnect(self) -> None: ...
+
 
 #: What a URL may say after the question mark, beside the ssl_... options of redis-py.
 OPTIONS = {"db", "client_name", "sentinel_username", "sentinel_password"}
@@ -98,8 +114,8 @@ class RedisAddress:
         address._build(options)  # an option that the driver refuses is refused now
         return address
 
-    def _build(self, options: dict[str, Any]) -> AbstractConnection:
-        return self.connection_class(retry=Retry(NoBackoff(), 0), **options)
+    def _build(self, options: dict[str, Any]) -> RedisConnection:
+        return cast("RedisConnection", self.connection_class(retry=Retry(NoBackoff(), 0), **options))
 
     async def open(self) -> RedisConnection:
         """A new connection that has proved itself. Raises BrokerUnavailableError within the connect timeout."""
@@ -110,25 +126,22 @@ class RedisAddress:
             raise explain(exc, self) from exc
 
     async def _open(self) -> RedisConnection:
-        options = self.options
-        if self.sentinels:
-            host, port = await self._find_master()
-            options = {**options, "host": host, "port": port}
+        options = {**self.options, **(await self._find_master() if self.sentinels else {})}
         connection = self._build(options)
         try:
-            await cast("Any", connection).connect()
+            await connection.connect()
             await connection.send_command("PING", check_health=False)
             await connection.read_response()
             if self.sentinels:
                 await connection.send_command("ROLE", check_health=False)
                 if (await connection.read_response())[0] != b"master":
-                    raise ReadOnlyError(f"{host}:{port} is no master any more")
+                    raise ReadOnlyError(f"{options['host']}:{options['port']} is no master any more")
         except BaseException:
             await hang_up(connection)
             raise
         return connection
 
-    async def _find_master(self) -> tuple[str, int]:
+    async def _find_master(self) -> dict[str, Any]:
         options = {
             "socket_timeout": SENTINEL_PATIENCE,
             "socket_connect_timeout": SENTINEL_PATIENCE,
@@ -138,7 +151,7 @@ class RedisAddress:
         }
         async with cast("Any", Sentinel)(self.sentinels, sentinel_kwargs=options) as sentinel:
             host, port = await sentinel.discover_master(self.master)
-            return str(host), int(port)
+            return {"host": host, "port": port}
 
 
 async def hang_up(connection: RedisConnection) -> None:

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 BLOCK = 5.0
 SLACK = 5.0
 #: Seconds between two tries to end a blocked read, and tries before its connection is thrown away.
-UNBLOCK_EVERY, UNBLOCK_TRIES = 0.05, 20
+UNBLOCK_EVERY, UNBLOCK_TRIES = 0.05, 10
 #: Seconds for which the loss of a lease is remembered, so that its owner cannot come back.
 LOSS_REMEMBERED = 24 * 3600
 #: Pending entries that are looked through in one command.
@@ -179,7 +179,7 @@ class RedisConsumer:
         self._reading = True
         try:
             async with asyncio.timeout(BLOCK + SLACK):
-                await connection.send_packed_command(pack(tuple(words)), check_health=False)
+                await connection.send_packed_command([pack(tuple(words))], check_health=False)
                 answer = await connection.read_response(disconnect_on_error=False)
         except ResponseError:
             raise
@@ -320,7 +320,7 @@ class RedisConsumer:
     async def _unblock(self) -> None:
         """End the blocked read; what Redis gave it in the same moment still comes."""
         try:
-            async with asyncio.timeout(UNBLOCK_EVERY * 4):
+            async with asyncio.timeout(UNBLOCK_EVERY * 2):
                 await self._link.call("CLIENT", "UNBLOCK", self._connection_id, patience=UNBLOCK_EVERY)
         except (TimeoutError, BrokerUnavailableError) as exc:
             log.debug("a blocked read could not be ended: %s", exc)

@@ -101,7 +101,7 @@ class Link:
         self._stall_timer: asyncio.TimerHandle | None = None
         self._answered = 0
         self._main: asyncio.Task[None] | None = None
-        self._later: set[asyncio.TimerHandle] = set()
+        self._later: dict[_Command, asyncio.TimerHandle] = {}
         self._idle: asyncio.Event = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.closed = False
@@ -172,12 +172,15 @@ class Link:
         error: BaseException = BrokerUnavailableError("closed")
         try:
             while True:
+                answered = self._answered
                 try:
                     await self._serve(connection)
                 except (RedisError, OSError) as exc:
                     error = exc
                 finally:
                     await hang_up(connection)
+                if self._answered != answered:
+                    backoff.reset()
                 log.warning("connection to Redis at %s was lost (%s); trying again", self.address.shown, error)
                 self._recover(error)
                 connection = await self._reconnect(backoff)
@@ -190,9 +193,7 @@ class Link:
         while True:
             await asyncio.sleep(backoff.next())
             try:
-                connection = await self._open()
-                backoff.reset()
-                return connection
+                return await self._open()
             except BrokerUnavailableError as exc:
                 self._expire(exc)
                 log.debug("%s", exc)
@@ -298,12 +299,11 @@ class Link:
 
     def _again_later(self, command: _Command) -> None:
         def again() -> None:
-            self._later.discard(handle)
+            del self._later[command]
             self._queue.append(command)
             self._ring()
 
-        handle = asyncio.get_running_loop().call_later(RETRY_AFTER, again)
-        self._later.add(handle)
+        self._later[command] = asyncio.get_running_loop().call_later(RETRY_AFTER, again)
 
     # losses
 
@@ -332,10 +332,10 @@ class Link:
         self._idle.set()
 
     def _fail_all(self, error: BaseException) -> None:
-        for handle in self._later:
+        for handle in self._later.values():
             handle.cancel()
         self._fill()
-        for command in (*self._sent, *self._queue):
+        for command in (*self._sent, *self._queue, *self._later):
             _fail(command, error, self.address)
         self._sent.clear()
         self._queue.clear()

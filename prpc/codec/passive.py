@@ -5,23 +5,20 @@ from __future__ import annotations
 import os
 import re
 from binascii import a2b_base64
-from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from datetime import UTC, timedelta, timezone, tzinfo
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from prpc.codec.limits import MAX_DIGITS
 from prpc.codec.stamps import read_date, read_datetime, read_time
 from prpc.exceptions import DecodeError
 
-if TYPE_CHECKING:
-    from prpc.codec.reader import Restorer
-
-__all__ = ["CALLABLES", "OBJECTS", "b64"]
+__all__ = ["CALLABLES", "OBJECTS", "b64", "check_hashes"]
 
 _HEX = re.compile(r"[0-9a-fA-F]{32}")
 
@@ -40,6 +37,16 @@ def b64(text: Any) -> bytes:
         raise _form("py/b64") from None
 
 
+#: Members of a set or keys of a dict from which on their hashes are looked at.
+_MANY = 1000
+
+
+def check_hashes(members: Collection[Any]) -> None:
+    """Refuse members that were made to fall on one hash: a set of them takes hours. Raises DecodeError, or TypeError."""
+    if len(members) > _MANY and 2 * len(set(map(hash, members))) < len(members):
+        raise _form("a set or a dict")
+
+
 # By call: {"py/reduce": [{"py/type": name}, {"py/tuple": [arguments]}, ...]}
 
 
@@ -55,6 +62,7 @@ def _checked(what: str, arguments: list[Any], rest: list[Any], *kinds: type | tu
 def _frozenset(arguments: list[Any], rest: list[Any]) -> Any:
     _checked("frozenset", arguments, rest, list, least=0)
     try:
+        check_hashes(arguments[0] if arguments else ())
         return frozenset(*arguments)
     except TypeError:
         raise _form("frozenset") from None
@@ -122,8 +130,10 @@ def _path(kind: Callable[..., PurePath]) -> Callable[[list[Any], list[Any]], Any
 def _ordered(arguments: list[Any], rest: list[Any]) -> Any:
     if arguments not in ([], [{}]) or any(part is not None for part in rest[:2]) or len(rest) > 3:
         raise _form("OrderedDict")
+    pairs = rest[2] if len(rest) == 3 and rest[2] else ()
     try:
-        return dict(OrderedDict(rest[2] if len(rest) == 3 and rest[2] else ()))
+        check_hashes([key for key, _ in pairs])
+        return dict(pairs)
     except (TypeError, ValueError):
         raise _form("OrderedDict") from None
 
@@ -167,18 +177,28 @@ for _module in ("pathlib", "pathlib._local"):
 # By name: {"py/object": name, ...}
 
 
-def _uuid(restorer: Restorer, node: dict[str, Any], depth: int) -> Any:
+class MemberReader(Protocol):
+    """What a builder needs of the reader: the values of its node's own members."""
+
+    def object_argument(self, node: Any, depth: int) -> Any: ...
+
+    def object_arguments(self, node: Any, depth: int) -> list[Any]: ...
+
+    def object_fields(self, node: dict[str, Any], depth: int) -> dict[Any, Any]: ...
+
+
+def _uuid(restorer: MemberReader, node: dict[str, Any], depth: int) -> Any:
     text = node.get("hex")
     if len(node) != 2 or type(text) is not str or not _HEX.fullmatch(text):
         raise _form("UUID")
     return UUID(text)
 
 
-def _by_state(name: str, read: Callable[..., Any], *, zoned: bool) -> Callable[[Restorer, dict[str, Any], int], Any]:
+def _by_state(name: str, read: Callable[..., Any], *, zoned: bool) -> Callable[[MemberReader, dict[str, Any], int], Any]:
     """Builder of a date or time, which jsonpickle writes as class and state in base64."""
     first = {"py/type": name}
 
-    def build(restorer: Restorer, node: dict[str, Any], depth: int) -> Any:
+    def build(restorer: MemberReader, node: dict[str, Any], depth: int) -> Any:
         reduced = node.get("__reduce__")
         if len(node) != 2 or type(reduced) is not list or len(reduced) != 2 or reduced[0] != first:
             raise _form(name)
@@ -196,7 +216,7 @@ def _by_state(name: str, read: Callable[..., Any], *, zoned: bool) -> Callable[[
     return build
 
 
-def _complex(restorer: Restorer, node: dict[str, Any], depth: int) -> Any:
+def _complex(restorer: MemberReader, node: dict[str, Any], depth: int) -> Any:
     if node.keys() != {"py/object", "py/newargs"}:
         raise _form("complex")
     arguments = restorer.object_arguments(node["py/newargs"], depth)
@@ -204,13 +224,13 @@ def _complex(restorer: Restorer, node: dict[str, Any], depth: int) -> Any:
     return complex(*arguments)
 
 
-def _defaultdict(restorer: Restorer, node: dict[str, Any], depth: int) -> Any:
+def _defaultdict(restorer: MemberReader, node: dict[str, Any], depth: int) -> Any:
     fields = {key: value for key, value in node.items() if key not in ("py/object", "default_factory", "__dict__")}
     return restorer.object_fields(fields, depth)
 
 
 #: Name -> builder from the object's node.
-OBJECTS: dict[str, Callable[[Restorer, dict[str, Any], int], Any]] = {
+OBJECTS: dict[str, Callable[[MemberReader, dict[str, Any], int], Any]] = {
     "uuid.UUID": _uuid,
     "datetime.datetime": _by_state("datetime.datetime", read_datetime, zoned=True),
     "datetime.date": _by_state("datetime.date", read_date, zoned=False),

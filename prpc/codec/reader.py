@@ -12,7 +12,7 @@ from datetime import UTC, timedelta
 from typing import Any, ClassVar
 
 from prpc.codec.limits import Limits
-from prpc.codec.passive import CALLABLES, OBJECTS, b64
+from prpc.codec.passive import CALLABLES, OBJECTS, b64, check_hashes
 from prpc.codec.stamps import UTC_TREE
 from prpc.codec.text import parse
 from prpc.exceptions import DecodeError
@@ -131,22 +131,24 @@ class Restorer:
                 escaped = True
             else:
                 result[key] = member if type(member) in _SCALARS else self.restore(member, depth)
-        if escaped:
-            # jsonpickle numbers the members of keys that are no strings after all others.
-            for key, member in node.items():
-                if key.startswith(_KEY):
-                    self._keyed(result, key, member, depth)
-        return result
+        return self._with_escaped(node, result, depth) if escaped else result
 
-    def _keyed(self, result: dict[Any, Any], key: str, member: Any, depth: int) -> None:
-        tree, _ = parse(key[len(_KEY) :].encode("utf-8", "surrogatepass"))
+    def _with_escaped(self, node: dict[str, Any], plain: dict[str, Any], depth: int) -> dict[Any, Any]:
+        """All members in their order; jsonpickle numbers those of escaped keys after all others."""
+        named = {key: self._keyed(key, member, depth) for key, member in node.items() if key not in plain}
+        pairs = [named[key] if key in named else (key, plain[key]) for key in node]
         try:
-            name = self.restore(tree, depth)
-            if name in result:
-                raise refuse("a key stands twice in one object", "json")
-            result[name] = self.restore(member, depth)
+            check_hashes([name for name, _ in pairs])
+            result = dict(pairs)
         except TypeError:
             raise refuse("a key that cannot be one", "form") from None
+        if len(result) != len(pairs):
+            raise refuse("a key stands twice in one object", "json")
+        return result
+
+    def _keyed(self, key: str, member: Any, depth: int) -> tuple[Any, Any]:
+        tree, _ = parse(key[len(_KEY) :].encode("utf-8", "surrogatepass"))
+        return self.restore(tree, depth), self.restore(member, depth)
 
     # Tags that stand alone
 
@@ -155,7 +157,9 @@ class Restorer:
 
     def _set(self, node: Any, depth: int) -> set[Any]:
         try:
-            return set(self._members(_as_list(node, "py/set"), depth))
+            members = self._members(_as_list(node, "py/set"), depth)
+            check_hashes(members)
+            return set(members)
         except TypeError:
             raise refuse("a member of a set that cannot be one", "form") from None
 

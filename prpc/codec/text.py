@@ -44,7 +44,8 @@ def has_too_many_items(body: bytes, limits: Limits) -> bool:
     if len(body) <= most or _separators(body) <= most:
         return False
     # A text of one long string holds many commas; only now the strings are worth cutting out.
-    return body.count(b'"') > 4 * most or _separators(_STRING.sub(b"", body)) > most
+    quotes = body.count(b'"') - body.count(b'\\"')
+    return quotes > 4 * most or _separators(_STRING.sub(b"", body)) > most
 
 
 def _separators(body: bytes) -> int:

@@ -7,7 +7,7 @@ from binascii import b2a_base64
 from collections.abc import Set as AbstractSet
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
-from pathlib import PosixPath, PurePath, PurePosixPath, WindowsPath
+from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +16,9 @@ from prpc.codec.stamps import UTC_TREE
 from prpc.codec.walk import Refusal, Walk, as_datetime
 
 __all__ = ["DialectWalk"]
+
+#: Kinds of paths under their public names, the narrower ones first.
+_PATHS = (PosixPath, WindowsPath, PurePosixPath, PureWindowsPath)
 
 
 def _b64(value: bytes | bytearray) -> str:
@@ -57,13 +60,15 @@ class DialectWalk(Walk):
         return self.fields(value, {"py/object": f"{kind.__module__}.{kind.__qualname__}"})
 
     def write_datetime(self, value: datetime) -> Any:
-        moment = as_datetime(value)
-        # Protocol 4 keeps the fold, which the older form loses.
-        reduced: Any = moment.__reduce_ex__(4)
+        return self._by_state("datetime.datetime", as_datetime(value))
+
+    def _by_state(self, name: str, value: datetime | time) -> Any:
+        # Not by jsonpickle: protocol 4 keeps the fold, which the older form loses.
+        reduced: Any = value.__reduce_ex__(4)
         arguments: list[Any] = [_b64(reduced[1][0])]
-        if moment.tzinfo is not None:
-            arguments.append(self.lower(moment.tzinfo))
-        return {"py/object": "datetime.datetime", "__reduce__": [{"py/type": "datetime.datetime"}, arguments]}
+        if value.tzinfo is not None:
+            arguments.append(self.lower(value.tzinfo))
+        return {"py/object": name, "__reduce__": [{"py/type": name}, arguments]}
 
     def write_uuid(self, value: UUID) -> Any:
         return {"py/object": "uuid.UUID", "hex": value.hex}
@@ -76,7 +81,8 @@ class DialectWalk(Walk):
         if zone is not None and not isinstance(zone, timezone):
             # The offset of a named zone depends on the day, which a time lacks.
             raise Refusal("a time of day needs a zone of fixed offset", value)
-        return self._by_jsonpickle(time(value.hour, value.minute, value.second, value.microsecond, zone, fold=value.fold))
+        plain = time(value.hour, value.minute, value.second, value.microsecond, zone, fold=value.fold)
+        return self._by_state("datetime.time", plain)
 
     def write_timedelta(self, value: timedelta) -> Any:
         return self._by_jsonpickle(timedelta(value.days, value.seconds, value.microseconds))
@@ -97,14 +103,9 @@ class DialectWalk(Walk):
         return self._by_jsonpickle(complex(value.real, value.imag))
 
     def write_path(self, value: PurePath) -> Any:
-        # Not by jsonpickle: since Python 3.13 it names a private module that older readers lack.
-        if isinstance(value, PosixPath):
-            name = "PosixPath"
-        elif isinstance(value, WindowsPath):
-            name = "WindowsPath"
-        else:
-            name = "PurePosixPath" if isinstance(value, PurePosixPath) else "PureWindowsPath"
-        return _call(f"pathlib.{name}", *value.parts)
+        # Not by jsonpickle: since Python 3.13 it names a private module that older readers lack, and parts lose odd roots.
+        name = next(kind.__name__ for kind in _PATHS if isinstance(value, kind))
+        return _call(f"pathlib.{name}", str(value))
 
     def _by_jsonpickle(self, value: Any) -> Any:
         if self._pickler is None:

@@ -46,18 +46,23 @@ class Binder:
         self._more_kwargs = _more(parameters, _Parameter.VAR_KEYWORD, hints)
         self._unpacked = unpacked_fields(hints.get(self._more_kwargs[0])) if self._more_kwargs else None
 
-    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        """The arguments to call the function with. Raises BadArgumentsError naming the function and the parameter."""
+    def bind(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], *, strict: bool = True
+    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """The arguments to call the function with. Raises BadArgumentsError naming the function and the parameter.
+
+        Without `strict`, a value that does not fit its annotation is handed on as it is; names and number count all the same.
+        """
         count = len(args)
         if args:
-            args = self._positional(args)
+            args = self._positional(args, strict)
         if kwargs:
-            kwargs = self._by_name(count, kwargs)
+            kwargs = self._by_name(count, kwargs, strict)
         if count < self._required_places or self._required_names or self._unpacked is not None:
             self._check_missing(count, kwargs)
         return args, kwargs
 
-    def _positional(self, args: Sequence[Any]) -> Sequence[Any]:
+    def _positional(self, args: Sequence[Any], strict: bool) -> Sequence[Any]:
         places = self._places
         if len(args) > len(places) and self._more_args is None:
             most = "at most one argument" if len(places) == 1 else f"at most {len(places) or 'no'} arguments"
@@ -65,14 +70,14 @@ class Binder:
         bound = list(args)
         for index, (name, convert) in enumerate(places[: len(bound)]):
             if convert is not None:
-                bound[index] = self._convert(name, convert, bound[index])
+                bound[index] = self._convert(name, convert, bound[index], strict)
         name, convert = self._more_args or ("", None)
         if convert is not None:
             for index in range(len(places), len(bound)):
-                bound[index] = self._convert(f"*{name}[{index - len(places)}]", convert, bound[index])
+                bound[index] = self._convert(f"*{name}[{index - len(places)}]", convert, bound[index], strict)
         return bound
 
-    def _by_name(self, count: int, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def _by_name(self, count: int, kwargs: Mapping[str, Any], strict: bool) -> dict[str, Any]:
         bound: dict[str, Any] = {}
         for name, value in kwargs.items():
             if name in self._names:
@@ -81,7 +86,7 @@ class Binder:
                 convert = self._names[name]
             else:
                 convert = self._further(name)
-            bound[name] = value if convert is None else self._convert(name, convert, value)
+            bound[name] = value if convert is None else self._convert(name, convert, value, strict)
         return bound
 
     def _further(self, name: Any) -> _Convert | None:
@@ -108,10 +113,12 @@ class Binder:
             word = "argument" if len(missing) == 1 else "arguments"
             raise self._error(f"misses the {word} " + ", ".join(repr(name) for name in missing), missing[0])
 
-    def _convert(self, name: str, convert: _Convert, value: Any) -> Any:
+    def _convert(self, name: str, convert: _Convert, value: Any, strict: bool) -> Any:
         try:
             return convert(value)
         except ConversionError as exc:
+            if not strict:
+                return value
             text = f"{self._name}(): argument {name!r} {exc}"
             raise BadArgumentsError(text, function=self._name, parameter=name) from exc
 

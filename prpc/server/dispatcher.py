@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from prpc.brokers.base import Consumer, Delivery
+from prpc.brokers.base import Consumer, Delivery, Reply
 from prpc.call_context import CurrentCall, bind_current_call
 from prpc.codec import Codec
 from prpc.deadline import Clock, Deadline
@@ -169,15 +169,14 @@ class Dispatcher:
                 logger.error("%d outcomes could not be handed over before the end: the broker does not answer", len(unsettled))
 
     async def _until_quiet(self, seconds: float | None) -> None:
-        if not len(self._table):
+        if not self._table:
             return
         self._quiet = asyncio.get_running_loop().create_future()
         await asyncio.wait([self._quiet], timeout=seconds)
 
     def _stop_run(self, run: _Run, reason: CallError) -> None:
-        if run.current is not None:
+        if run.current is not None and run.execution is not None:
             run.current.mark_cancelled()
-        if run.execution is not None:
             run.execution.cancel(reason)
 
     # A delivery comes in.
@@ -186,13 +185,13 @@ class Dispatcher:
         if self._stopping:
             self._watch(delivery.release())
             return
+        run: _Run | None = None
         try:
             run = self._read(delivery)
             if run is not None:
                 self._start(run)
-        except Exception:
-            logger.exception("an entry could not be handled; it is kept as a dead letter")
-            self._watch(delivery.bury("internal error"))
+        except Exception as exc:
+            self._give_up(delivery, run, exc)
 
     def _read(self, delivery: Delivery) -> _Run | None:
         """The call of a delivery; None where it could not be read and was buried."""
@@ -221,6 +220,18 @@ class Dispatcher:
             reply, _ = self._replies.write(call, None, failure_of(error), when=now, address=address, raw=delivery.raw)
         self._watch(delivery.bury(error.reason or "refused", reply))
 
+    def _give_up(self, delivery: Delivery, run: _Run | None, error: Exception) -> None:
+        """A fault of the server's own: the caller is told, the entry is kept."""
+        logger.error("an entry could not be handled and is kept as a dead letter", exc_info=error)
+        reply = None
+        if run is not None:
+            call = nameless_call(run.message.message_id, self._clock.now())
+            address = run.facts.reply_to
+            reply, _ = self._replies.write(
+                call, None, describe(error), when=call.date_create_message, address=address, raw=delivery.raw
+            )
+        self._watch(delivery.bury("internal error", reply))
+
     def _start(self, run: _Run) -> None:
         message, facts = run.message, run.facts
         name = message.func_name
@@ -244,11 +255,10 @@ class Dispatcher:
         if function is None or built_in is not None:
             return self._end(run, outcome_of_built_in(name, built_in, message))
         try:
-            args, kwargs = function.binder.bind(message.func_args, message.func_kwargs)
+            args, kwargs = function.binder.bind(message.func_args, message.func_kwargs, strict=_is_strict(run))
         except BadArgumentsError as exc:
             return self._end(run, Outcome(failure=failure_of(self._perhaps_stale(exc, facts, name))))
-        self._submit(run, function, args, kwargs)
-        return None
+        return self._submit(run, function, args, kwargs)
 
     def _joined(self, run: _Run) -> bool:
         """Whether a call of this id runs: the further entry waits for its outcome or, from the same caller, is dropped."""
@@ -291,31 +301,25 @@ class Dispatcher:
             }
         job = Job(message_id, function.name, function.function, args, kwargs, timeout, context, call_facts)
         pool = self._pools[function.kind]
-        try:
-            execution = WrappedCall(job, pool, self._middleware, run.current) if self._middleware else pool.submit(job)
-        except Exception as exc:
-            logger.exception("%s() could not be started", function.name)
-            return self._end(run, Outcome(failure=describe(exc)))
-        run.execution = execution
+        run.execution = execution = (
+            WrappedCall(job, pool, self._middleware, run.current) if self._middleware else pool.submit(job)
+        )
         self._table.begin(run.message.message_id, run)
         self._free -= 1
-        execution.outcome.add_done_callback(functools.partial(self._ended, run))
-        return None
+        execution.outcome.add_done_callback(functools.partial(self._ended, run, execution))
 
-    def _ended(self, run: _Run, outcome: asyncio.Future[Outcome]) -> None:
+    def _ended(self, run: _Run, execution: Execution, outcome: asyncio.Future[Outcome]) -> None:
         if self._table.running(run.message.message_id) is run:
             self._table.end(run.message.message_id)
             try:
                 self._end(run, outcome.result())
-            except Exception:
-                logger.exception("the outcome of %s() could not be settled", run.message.func_name)
-                self._watch(run.delivery.bury("internal error"))
-        released = run.execution.released if run.execution is not None else outcome
-        if released.done():
+            except Exception as exc:
+                self._give_up(run.delivery, run, exc)
+        if execution.released.done():
             self._release_slot()
         else:
-            released.add_done_callback(self._release_slot)
-        if self._quiet is not None and not self._quiet.done() and not len(self._table):
+            execution.released.add_done_callback(self._release_slot)
+        if self._quiet is not None and not self._quiet.done() and not self._table:
             self._quiet.set_result(None)
 
     def _release_slot(self, _: object = None) -> None:
@@ -330,24 +334,29 @@ class Dispatcher:
         if failure is not None:
             failure = with_queue_time(failure, run.queued)
         give_back = run.give_back and failure is not None and is_shutdown(failure)
-        for entry in (run, *(run.followers or ())):
-            if give_back:
-                self._watch(entry.delivery.release())
-                continue
-            address, raw = entry.facts.reply_to, entry.delivery.raw
-            reply, failure = self._replies.write(
-                entry.message, outcome.value, failure, when=self._clock.now(), address=address, raw=raw
-            )
-            self._watch(entry.delivery.settle(reply))
+        entries = (run, *run.followers) if run.followers else (run,)
+        replies: list[Reply] = []
+        if not give_back:
+            for entry in entries:
+                address, raw = entry.facts.reply_to, entry.delivery.raw
+                reply, failure = self._replies.write(
+                    entry.message, outcome.value, failure, when=self._clock.now(), address=address, raw=raw
+                )
+                replies.append(reply)
         if logger.isEnabledFor(logging.INFO):
             self._log(run, outcome, failure)
+        if give_back:
+            for entry in entries:
+                self._watch(entry.delivery.release())
+        for entry, reply in zip(entries, replies, strict=False):
+            self._watch(entry.delivery.settle(reply))
 
     def _log(self, run: _Run, outcome: Outcome, failure: Failure | None) -> None:
-        worker = outcome.worker or (run.function.kind.value if run.function is not None else "server")
+        name = run.message.func_name[:200]
         log_call(
             message_id=str(run.message.message_id),
-            function=run.message.func_name[:200],
-            worker=worker,
+            function=name if name.isprintable() else ascii(name),  # a line break would forge a line
+            worker=outcome.worker or "server",
             queued=run.queued,
             running=outcome.running,
             outcome="ok" if failure is None else failure.type_name,
@@ -370,6 +379,15 @@ class Dispatcher:
             logger.error("an outcome could not be handed over: %s", error)
         elif not future.result():
             logger.warning("an outcome was dropped: another server had taken the call over")
+
+
+def _is_strict(run: _Run) -> bool:
+    """Whether annotations bind the caller.
+
+    Clients of before name no reply address. Their servers never looked at annotations, so their calls go on as they did:
+    what fits is converted, what does not is the function's own affair.
+    """
+    return run.facts.reply_to is not None or run.delivery.raw
 
 
 def _uuid(text: str | None) -> UUID | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from prpc.exceptions import BadArgumentsError, ServerShutdownError, WorkerTimeoutError
-from prpc.failure import Failure, describe, failure_of
+from prpc.failure import Failure, failure_of
 from prpc.prpcmessage import PRPCMessage
 from prpc.workers.base import Outcome
 
@@ -26,10 +26,7 @@ def outcome_of_built_in(name: str, built_in: Callable[[], Any] | None, message: 
     """What a function of the server itself answers."""
     if built_in is None or message.func_args or message.func_kwargs:
         return Outcome(failure=failure_of(BadArgumentsError(f"{name}() takes no arguments", function=name)))
-    try:
-        return Outcome(value=built_in())
-    except Exception as exc:
-        return Outcome(failure=describe(exc))
+    return Outcome(value=built_in())
 
 
 def with_queue_time(failure: Failure, queued: float) -> Failure:

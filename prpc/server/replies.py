@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -35,24 +36,23 @@ class ReplyWriter:
         except SerializationError as exc:
             refused = _explained(message, exc)
         except (Exception, SystemExit) as exc:  # code of the value's own class may run while it is written
-            text = f"the result of {message.func_name}() cannot be written: {type(exc).__name__}"
+            text = f"the result of {message.func_name}() cannot be sent: {type(exc).__name__}"
             refused = failure_of(EncodeError(text, type_name=type(value).__name__))
-        failure = failure or refused
         # The arguments are left out: the function may have put something into them that cannot be written either.
-        bare = PRPCMessage(message.func_name, (), {}, message.message_id, message.date_create_message)
-        return self._write(bare, None, failure, when, address, raw), failure
+        bare = replace(message, func_args=(), func_kwargs={})
+        return self._write(bare, None, failure or refused, when, address, raw), failure or refused
 
     def _write(
         self, message: PRPCMessage, value: Any, failure: Failure | None, when: datetime, address: str | None, raw: bool
     ) -> Reply:
-        done = message
-        done.date_done_message = when
-        done.result = value if failure is None else None
-        done.exception_info = None if failure is None else failure.message
+        # In place: the message is this reply's alone, and a copy would cost as much as writing it.
+        message.date_done_message = when
+        message.result = value if failure is None else None
+        message.exception_info = None if failure is None else failure.message
         if raw:
-            return Reply(done.message_id, self._codec.write_raw_reply(done), address=address, raw=True)
-        written = self._codec.write_reply(done, failure, for_us=address is not None)
-        return Reply(done.message_id, written.body, address=address, wake=written.wake)
+            return Reply(message.message_id, self._codec.write_raw_reply(message), address=address, raw=True)
+        written = self._codec.write_reply(message, failure, for_us=address is not None)
+        return Reply(message.message_id, written.body, address=address, wake=written.wake)
 
 
 def _explained(message: PRPCMessage, error: PRPCError) -> Failure:

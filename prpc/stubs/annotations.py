@@ -10,7 +10,7 @@ import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prpc.stubs.grammar import Known, deeper, dotted, parse, refused, shown
+from prpc.stubs.grammar import Known, deeper, dotted, own, parse, refused, shown
 from prpc.stubs.known import CONSTRAINTS, KNOWN_TYPES, VARIADIC
 from prpc.stubs.tree import Atom, Bracket, Either, Node, Ref
 from prpc.stubs.values import Values
@@ -52,7 +52,7 @@ class _Annotation:
     def _type(self, node: ast.expr) -> tuple[Ref, int | None]:
         name = dotted(node)
         if name is not None and name in self.known.arity:
-            return Ref(name), self.known.arity[name]
+            return own(name), self.known.arity[name]
         if name is not None and "." not in name:
             name = f"builtins.{name}"
         if name not in KNOWN_TYPES:

@@ -36,8 +36,7 @@ class Writer:
             words.append(Keyword("bound", self._text(parameter.bound)))
         if parameter.variance:
             words.append(Keyword(parameter.variance, Atom("True")))
-        source = "typing_extensions.TypeVar" if parameter.variance == "infer_variance" else "typing.TypeVar"
-        return guarded(lay_out(f"{name} = ", Bracket(Ref(source), "()", tuple(words)), "", 0, self.names.spell))
+        return guarded(lay_out(f"{name} = ", Bracket(Ref("typing.TypeVar"), "()", tuple(words)), "", 0, self.names.spell))
 
     def definition(self, definition: Definition) -> list[str]:
         """The lines of one type, with its notes above."""

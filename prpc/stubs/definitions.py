@@ -10,7 +10,7 @@ from typing import Any
 from prpc.stubs.annotations import read_annotation
 from prpc.stubs.fields import in_order, read_fields
 from prpc.stubs.forms import items, mapping, notes, text
-from prpc.stubs.grammar import Known, dotted, parse, read_identifier, refused
+from prpc.stubs.grammar import Known, dotted, own, parse, read_identifier, refused
 from prpc.stubs.known import DATACLASS_OPTIONS, ENUM_BASES, KNOWN_TYPES, MODEL_OPTIONS
 from prpc.stubs.model import Definition, TypeParameter
 from prpc.stubs.tree import Atom, Bracket, Keyword, Node, Ref, string
@@ -20,7 +20,8 @@ __all__ = ["read_definitions"]
 
 MAX_TYPES = 5_000
 MAX_MEMBERS = 20_000
-VARIANCES = ("", "covariant", "contravariant", "infer_variance")
+MAX_BASES = 100
+VARIANCES = ("", "covariant", "contravariant")
 #: Known types that a NewType cannot be made of.
 NOT_SUBCLASSABLE = frozenset({"typing.Any", "typing.Never", "typing.NoReturn", "builtins.bool", "builtins.range"})
 
@@ -34,7 +35,7 @@ def read_definitions(described: object) -> tuple[tuple[Definition, ...], Known]:
     definitions: dict[str, Definition] = {}
     for name, item in raw.items():
         try:
-            definitions[name] = _KINDS[item["kind"]](_Raw(name, item, known))
+            definitions[own(name).target] = _KINDS[item["kind"]](_Raw(name, item, known, raw))
         except ValueError as exc:
             raise refused(f"type {name[:80]!r}: {exc}") from exc
     return in_order(definitions), known
@@ -62,7 +63,8 @@ def _known(raw: Mapping[str, Raw]) -> Known:
         arity={name: len(items(item.get("type_params", []), "type_params", 50)) for name, item in raw.items()},
         members={name: _member_names(item) for name, item in raw.items() if item["kind"] == "enum"},
         flags={name: _mask(item) for name, item in raw.items() if item.get("base") in ("Flag", "IntFlag")},
-        fields={name: _buildable(name, raw) for name, item in raw.items() if item["kind"] in ("dataclass", "namedtuple")},
+        buildable=frozenset(name for name, item in raw.items() if item["kind"] in ("dataclass", "namedtuple")),
+        fields_of=lambda name: _buildable(name, raw),
     )
 
 
@@ -86,6 +88,8 @@ def _buildable(name: str, raw: Mapping[str, Raw]) -> tuple[frozenset[str], froze
     chain: list[str] = []
     current: str | None = name
     while current is not None and current in raw and current not in chain:
+        if len(chain) > MAX_BASES:
+            raise refused(f"more than {MAX_BASES} classes stand above {name[:80]!r}")
         chain.append(current)
         current = _base_name(raw[current])
     for item in (raw[part] for part in reversed(chain)):
@@ -110,6 +114,8 @@ class _Raw:
     name: str
     item: Raw
     types: Known
+    #: All types of the description, by name.
+    others: Mapping[str, Raw]
 
     @property
     def known(self) -> Known:
@@ -137,7 +143,7 @@ class _Raw:
 
     def definition(self, **more: Any) -> Definition:
         return Definition(
-            name=self.name,
+            name=own(self.name).target,
             kind=self.item["kind"],
             doc=text(self.item.get("doc"), "doc"),
             parameters=self.parameters(),
@@ -151,9 +157,18 @@ class _Raw:
             return ()
         node = read_annotation(self.item["base"], self.known)
         head = node.head if isinstance(node, Bracket) else node
-        if not isinstance(head, Ref) or head.target not in self.types.arity or head.target == self.name:
+        above = self.others.get(head.target.removeprefix("type:")) if isinstance(head, Ref) else None
+        if above is None or above is self.item or not isinstance(head, Ref) or not head.target.startswith("type:"):
             raise refused("its base is no class of this description")
+        # A dataclass makes code of its fields' names: those of a TypedDict could be any text.
+        if above["kind"] != self.item["kind"] or above.get("root") is not None or _is_frozen(above) != _is_frozen(self.item):
+            raise refused("its base is a class of another kind")
         return (node,)
+
+
+def _is_frozen(item: Raw) -> bool:
+    options = item.get("options")
+    return isinstance(options, dict) and options.get("frozen") is True
 
 
 def _dataclass(raw: _Raw) -> Definition:

@@ -36,6 +36,8 @@ class Spelling(Protocol):
 
     def reference(self, cls: Any) -> str | None: ...
 
+    def note(self, text: str) -> None: ...
+
 
 def describe_type(cls: Any, name: str, spelling: Spelling) -> dict[str, Any]:
     """The description of one type. Raises Undescribable for what no stub can express."""
@@ -81,18 +83,18 @@ def _type_parameters(cls: Any, spelling: Spelling) -> dict[str, Any]:
     found = generic.get("parameters") if generic else getattr(cls, "__parameters__", ()) or getattr(cls, "__type_params__", ())
     if not found:
         return {}
-    return {"type_params": [_type_parameter(item, spelling) for item in found]}
+    return {"type_params": [_type_parameter(item, cls, spelling) for item in found]}
 
 
-def _type_parameter(variable: Any, spelling: Spelling) -> dict[str, Any]:
+def _type_parameter(variable: Any, cls: Any, spelling: Spelling) -> dict[str, Any]:
     if not isinstance(variable, typing.TypeVar | typing_extensions.TypeVar):
         raise Undescribable
     described: dict[str, Any] = {"name": variable.__name__}
     if variable.__constraints__:
-        described["constraints"] = [spelling.spell(outer_hint(item, variable)) for item in variable.__constraints__]
+        described["constraints"] = [spelling.spell(outer_hint(item, variable, cls)) for item in variable.__constraints__]
     elif variable.__bound__ is not None:
-        described["bound"] = spelling.spell(outer_hint(variable.__bound__, variable))
-    for variance in ("covariant", "contravariant", "infer_variance"):
+        described["bound"] = spelling.spell(outer_hint(variable.__bound__, variable, cls))
+    for variance in ("covariant", "contravariant"):
         if getattr(variable, f"__{variance}__", False):
             described["variance"] = variance
     return described
@@ -206,9 +208,17 @@ def _dataclass_field(field: Any, name: str, hints: Mapping[str, Any], spelling: 
     if field.kw_only:
         described["kw_only"] = True
     if field.default_factory is not dataclasses.MISSING:
-        return {**described, **_factory(field.default_factory)}
-    text = None if field.default is dataclasses.MISSING else _fixed(field.default, spelling)
-    return described if text is None else {**described, "default": text}
+        return {**described, **_factory(field.default_factory, f"{name}.{field.name}", spelling)}
+    if field.default is dataclasses.MISSING:
+        return described
+    return {**described, **_shown(_fixed(field.default, spelling), f"{name}.{field.name}", spelling)}
+
+
+def _shown(default: str | None, what: str, spelling: Spelling) -> dict[str, str]:
+    if default is not None:
+        return {"default": default}
+    spelling.note(f"{what}: its default is known to the server only, here it has to be given")
+    return {}
 
 
 def _fixed(value: Any, spelling: Spelling) -> str | None:
@@ -221,10 +231,10 @@ def _fixed(value: Any, spelling: Spelling) -> str | None:
     return source_of(value, spelling)
 
 
-def _factory(factory: Any) -> dict[str, str]:
+def _factory(factory: Any, what: str, spelling: Spelling) -> dict[str, str]:
     module, name = getattr(factory, "__module__", ""), getattr(factory, "__qualname__", "")
     full = name if module == "builtins" else f"{module}.{name}"
-    return {"factory": full} if full in FACTORIES else {}
+    return {"factory": full} if full in FACTORIES else _shown(None, what, spelling)
 
 
 def _model(cls: Any, name: str, spelling: Spelling) -> dict[str, Any]:
@@ -259,6 +269,7 @@ def _model_field(key: str, field: Any, name: str, spelling: Spelling) -> dict[st
     if arguments:
         described["arguments"] = arguments
     if field.default_factory is not None:
-        return {**described, **_factory(field.default_factory)}
-    text = None if field.is_required() else source_of(field.default, spelling)
-    return described if text is None else {**described, "default": text}
+        return {**described, **_factory(field.default_factory, f"{name}.{key}", spelling)}
+    if field.is_required():
+        return described
+    return {**described, **_shown(source_of(field.default, spelling), f"{name}.{key}", spelling)}

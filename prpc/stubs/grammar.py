@@ -10,12 +10,13 @@ import ast
 import keyword
 import unicodedata
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from prpc.exceptions import DecodeError
+from prpc.stubs.tree import Ref
 
-__all__ = ["Known", "deeper", "dotted", "parse", "read_identifier", "refused", "shown"]
+__all__ = ["Known", "deeper", "dotted", "own", "parse", "read_identifier", "refused", "shown"]
 
 MAX_TEXT = 20_000
 MAX_DEPTH = 60
@@ -31,10 +32,17 @@ class Known:
     members: Mapping[str, Collection[str]] = field(default_factory=dict)
     #: Full name of a flag enum: its value may be a number, as `Permission(3)`.
     flags: Mapping[str, int] = field(default_factory=dict)
-    #: Full name of a class that a default may build -> its fields, and those of them that must be given.
-    fields: Mapping[str, tuple[Collection[str], Collection[str]]] = field(default_factory=dict)
+    #: Full names of the classes that a default may build.
+    buildable: Collection[str] = ()
+    #: Full name of such a class -> its fields, and those of them that must be given.
+    fields_of: Callable[[str], tuple[Collection[str], Collection[str]]] = lambda name: ((), ())
     #: Names of the type parameters in scope.
     parameters: Collection[str] = ()
+
+
+def own(name: str) -> Ref:
+    """Reference to a type of the description itself: never to be taken for one that the file imports."""
+    return Ref(f"type:{name}")
 
 
 def read_identifier(name: object, what: str) -> str:

@@ -45,11 +45,16 @@ def class_hints(cls: type) -> dict[str, Any]:
     return hints
 
 
-def outer_hint(hint: Any, owner: Any) -> Any:
-    """A hint that may be a text, resolved in the module of its owner: of an alias, a NewType or a type variable."""
-    module = sys.modules.get(getattr(owner, "__module__", None) or "")
-    local = {parameter.__name__: parameter for parameter in getattr(owner, "__type_params__", ())}
-    return _resolved(hint, vars(module) if module else {}, local)
+def outer_hint(hint: Any, *owners: Any) -> Any:
+    """A hint that may be a text, resolved in the module of one of its owners: alias, NewType, type variable, class."""
+    found = hint
+    for owner in owners:
+        module = sys.modules.get(getattr(owner, "__module__", None) or "")
+        local = {parameter.__name__: parameter for parameter in getattr(owner, "__type_params__", ())}
+        found = _resolved(hint, vars(module) if module else {}, local)
+        if not isinstance(found, Unresolved):
+            break
+    return found
 
 
 def text_of(annotation: object) -> str:

@@ -21,7 +21,7 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What one file holds. Full names of its own types start with `type:`, of type variables with `var:`."""
+    """What one file holds. Full names of type variables start with `var:`."""
 
     functions: tuple[Function, ...]
     definitions: tuple[Definition, ...]
@@ -30,43 +30,65 @@ class Merged:
 
 def merge(functions: Iterable[Function]) -> Merged:
     """One list of types, each before its first use at import; the functions refer to it."""
-    kept: dict[str, tuple[Definition, frozenset[Definition]]] = {}
-    definitions: list[Definition] = []
+    functions = tuple(functions)
+    targets = _Targets(functions)
+    definitions: dict[str, Definition] = {}
     variables: dict[TypeParameter, Variable] = {}
     merged: list[Function] = []
     for function in functions:
-        own = {definition.name: definition for definition in function.definitions}
-        names = {name: _target(definition, _reachable(name, own), kept) for name, definition in own.items()}
+        names = targets.of(function)
         merged.append(_renamed_function(function, names))
-        for name, definition in own.items():
-            if names[name] not in {item.name for item in definitions}:
-                definitions.append(_renamed_definition(definition, names, variables))
-    return Merged(tuple(merged), tuple(definitions), tuple(variables.values()))
+        for definition in function.definitions:
+            if names[definition.name] not in definitions:
+                definitions[names[definition.name]] = _renamed_definition(definition, names, variables)
+    return Merged(tuple(merged), tuple(definitions.values()), tuple(variables.values()))
 
 
-def _reachable(name: str, definitions: Mapping[str, Definition]) -> frozenset[Definition]:
-    found: dict[str, Definition] = {}
+class _Targets:
+    """Which type of a function is which type of the file.
+
+    Two types are the same when they and all that they mention are equal. That is looked at only where two functions
+    have different types of one name, as when a name means one class here and another there.
+    """
+
+    def __init__(self, functions: Iterable[Function]) -> None:
+        self._numbers: dict[Definition, int] = {}
+        found: dict[str, set[int]] = {}
+        for function in functions:
+            for definition in function.definitions:
+                found.setdefault(definition.name, set()).add(self._number(definition))
+        self._simple = all(len(numbers) == 1 for numbers in found.values())
+        self._kept: dict[str, frozenset[int]] = {}
+
+    def _number(self, definition: Definition) -> int:
+        return self._numbers.setdefault(definition, len(self._numbers))
+
+    def of(self, function: Function) -> dict[str, str]:
+        """Full name in the function -> full name in the file."""
+        if self._simple:
+            return {definition.name: definition.name for definition in function.definitions}
+        own = {definition.name: definition for definition in function.definitions}
+        numbers = {name: self._number(definition) for name, definition in own.items()}
+        mentions = {name: set(_mentions(definition)) & own.keys() for name, definition in own.items()}
+        return {name: self._target(name, _reachable(name, mentions, numbers)) for name in own}
+
+    def _target(self, name: str, closure: frozenset[int]) -> str:
+        number, target = 1, name
+        while self._kept.setdefault(target, closure) != closure:
+            number += 1
+            target = f"{name}#{number}"
+        return target
+
+
+def _reachable(name: str, mentions: Mapping[str, set[str]], numbers: Mapping[str, int]) -> frozenset[int]:
+    found: set[str] = set()
     waiting = [name]
     while waiting:
         current = waiting.pop()
-        if current in definitions and current not in found:
-            found[current] = definitions[current]
-            waiting.extend(_mentions(definitions[current]))
-    return frozenset(found.values())
-
-
-def _target(
-    definition: Definition, closure: frozenset[Definition], kept: dict[str, tuple[Definition, frozenset[Definition]]]
-) -> str:
-    number = 1
-    while True:
-        target = f"type:{definition.name}" + (f"#{number}" if number > 1 else "")
-        if target not in kept:
-            kept[target] = (definition, closure)
-            return target
-        if kept[target] == (definition, closure):
-            return target
-        number += 1
+        if current not in found:
+            found.add(current)
+            waiting.extend(mentions[current])
+    return frozenset(numbers[item] for item in found)
 
 
 def _mentions(definition: Definition) -> Iterator[str]:

@@ -59,7 +59,7 @@ def _whole(function: Callable[..., Any], bound: bool) -> dict[str, Any]:
     parameters = _parameters(signature, function, bound)
     annotations = {parameter.name: parameter.annotation for parameter in parameters}
     hints = function_hints(function, {**annotations, "return": signature.return_annotation})
-    speller = Speller()
+    speller = Speller(function)
     described = [_parameter(parameter, hints[parameter.name], speller) for parameter in parameters]
     returns = speller.annotation("result", hints["return"])
     return {

@@ -42,7 +42,9 @@ _NEVER = (typing.Never, typing.NoReturn, typing_extensions.Never)
 class Speller:
     """Spells the types of one description; `types` are those that come along, `notes` what was lost."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: object = None) -> None:
+        #: The function whose types are spelt: texts are resolved in its module.
+        self._owner = owner
         self.types: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self._names: dict[int, str | None] = {}
@@ -64,6 +66,10 @@ class Speller:
             self.notes.append(f"{what}: {text_of(hint)} is not known to callers in full")
         self._lost = outer
         return text
+
+    def note(self, text: str) -> None:
+        """A text for a reader of the stub."""
+        self.notes.append(text)
 
     def spell(self, hint: Any, depth: int = 0) -> str:
         """The text of a type. What cannot be expressed becomes `typing.Any`."""
@@ -94,8 +100,8 @@ class Speller:
         if any(variable is item for item in self._scope):
             return str(variable.__name__)
         if variable.__constraints__:
-            return self._union([outer_hint(item, variable) for item in variable.__constraints__], depth)
-        return ANY if variable.__bound__ is None else self.spell(outer_hint(variable.__bound__, variable), depth + 1)
+            return self._union([outer_hint(item, variable, self._owner) for item in variable.__constraints__], depth)
+        return ANY if variable.__bound__ is None else self.spell(outer_hint(variable.__bound__, variable, self._owner), depth + 1)
 
     def _union(self, items: Sequence[object], depth: int) -> str:
         return " | ".join(dict.fromkeys(self.spell(item, depth + 1) for item in items))
@@ -111,10 +117,11 @@ class Speller:
         if any(origin is wrapper for wrapper in _TRANSPARENT):
             return self.spell(args[0], depth + 1)
         if origin is typing.Unpack or origin is typing_extensions.Unpack:
-            return f"typing.Unpack[{self.spell(args[0], depth + 1)}]"
+            inner = self.spell(args[0], depth + 1)
+            return ANY if inner == ANY else f"typing.Unpack[{inner}]"
         if any(origin is guard for guard in _GUARDS):
             return "bool"
-        if origin is tuple and not args and hint is not typing.Tuple:
+        if origin is tuple and getattr(hint, "__args__", None) == ():  # the bare typing.Tuple has no such attribute
             return "tuple[()]"
         return self._generic(origin, args, depth)
 
@@ -160,7 +167,9 @@ class Speller:
     def _tuple(self, args: Sequence[Any], depth: int) -> str:
         if not args:
             return f"tuple[{ANY}, ...]"
-        texts = ("..." if item is Ellipsis else self.spell(item, depth + 1) for item in args)
+        texts = ["..." if item is Ellipsis else self.spell(item, depth + 1) for item in args]
+        if any(text == ANY and _is_unpacked(item) for text, item in zip(texts, args, strict=True)):
+            return f"tuple[{ANY}, ...]"
         return f"tuple[{', '.join(texts)}]"
 
     def _callable(self, args: Sequence[Any], depth: int) -> str:
@@ -213,6 +222,10 @@ def _known_objects() -> dict[int, str]:
             found[id(getattr(sys.modules[module], short, None))] = name
     found.pop(id(None), None)
     return found
+
+
+def _is_unpacked(hint: Any) -> bool:
+    return typing_extensions.get_origin(hint) in (typing.Unpack, typing_extensions.Unpack)
 
 
 def _parameters(cls: Any) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from prpc.stubs.grammar import Known, deeper, dotted, parse, refused, shown
+from prpc.stubs.grammar import Known, deeper, dotted, own, parse, refused, shown
 from prpc.stubs.known import CONSTRUCTORS
 from prpc.stubs.tree import Atom, Bracket, Entry, Keyword, Member, Node, Ref, string
 
@@ -147,13 +147,13 @@ class Values:
             return Member(Ref(owner), "utc"), datetime.UTC
         if owner is None or node.attr not in self.known.members.get(owner, ()):
             raise refused(f"value {shown(node)} is not allowed")
-        return Member(Ref(owner), node.attr), _EnumMember(f"{owner}.{node.attr}")
+        return Member(own(owner), node.attr), _EnumMember(f"{owner}.{node.attr}")
 
     def _call(self, node: ast.Call, depth: int) -> tuple[Node, Any]:
         name = dotted(node.func) or ""
         if name in self.known.flags:
             return self._flag(node, name)
-        if name in self.known.fields:
+        if name in self.known.buildable:
             return self._instance(node, name, depth)
         full = name if "." in name else f"builtins.{name}"
         if full not in CONSTRUCTORS:
@@ -166,15 +166,15 @@ class Values:
     def _flag(self, node: ast.Call, name: str) -> tuple[Node, Any]:
         match node:
             case ast.Call(args=[ast.Constant(value=int(number))], keywords=[]) if not number & ~self.known.flags[name]:
-                return Bracket(Ref(name), "()", (Atom(repr(int(number))),)), _EnumMember(f"{name}({number})")
+                return Bracket(own(name), "()", (Atom(repr(int(number))),)), _EnumMember(f"{name}({number})")
         raise refused(f"value {shown(node)} is no value of its flag")
 
     def _instance(self, node: ast.Call, name: str, depth: int) -> tuple[Node, Any]:
-        fields, required = self.known.fields[name]
+        fields, required = self.known.fields_of(name)
         words, given = self.keywords(node, fields, depth)
         if node.args or any(field not in given for field in required):
             raise refused(f"value {shown(node)} does not fit its class")
-        return Bracket(Ref(name), "()", words), _Instance()
+        return Bracket(own(name), "()", words), _Instance()
 
 
 def _built(build: Callable[..., Any], node: ast.expr, *args: Any, **kwargs: Any) -> Any:

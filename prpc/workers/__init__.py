@@ -1,12 +1,18 @@
-"""Workers: what runs the functions. `create_pool` makes a pool by its kind; base.py is the contract."""
+"""Workers: what runs the functions. `create_pool` makes a pool by its kind; base.py is the contract.
+
+Nothing is imported before it is needed: process workers come through here too, and each starts the sooner for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-from prpc.settings import Settings
-from prpc.workers.base import WorkerKind, WorkerPool
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from prpc.settings import Settings
+    from prpc.workers.base import WorkerKind, WorkerPool
 
 __all__ = ["create_pool"]
 
@@ -17,16 +23,14 @@ def create_pool(kind: WorkerKind, slots: int, settings: Settings, *, functions: 
     `functions` are those it will be given; process workers import them before they are ready. Raises RegistrationError
     where one of them cannot be found by a process worker.
     """
-    match kind:
-        case WorkerKind.THREAD:
-            from prpc.workers.thread import ThreadPool
+    if kind == "thread":
+        from prpc.workers.thread import ThreadPool
 
-            return ThreadPool(slots)
-        case WorkerKind.ASYNC:
-            from prpc.workers.coroutine import CoroutinePool
+        return ThreadPool(slots)
+    if kind == "async":
+        from prpc.workers.coroutine import CoroutinePool
 
-            return CoroutinePool(slots)
-        case WorkerKind.PROCESS:
-            from prpc.workers.process import ProcessPool
+        return CoroutinePool(slots)
+    from prpc.workers.process import ProcessPool
 
-            return ProcessPool(slots, settings, functions)
+    return ProcessPool(slots, settings, functions)

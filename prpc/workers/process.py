@@ -13,13 +13,14 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import MethodType
 from typing import Any
 
 from prpc.exceptions import EncodeError, RegistrationError, ServerShutdownError, WorkerLostError
 from prpc.settings import Settings
 from prpc.workers.base import Outcome, PoolState, WorkerKind
-from prpc.workers.process_boot import importing_main, make_boot, reference
+from prpc.workers.process_boot import importing_main, logger_levels, make_boot, reference
 from prpc.workers.process_control import Control, WorkerPipe, socket_pair
 from prpc.workers.process_wire import Frame, Kind
 from prpc.workers.slots import SlotExecution, SlotPool
@@ -196,7 +197,7 @@ class ProcessPool(SlotPool):
         worker.pipe = WorkerPipe(self.loop, ours, lambda frame: self._on_frame(worker, frame), lambda: self._on_pipe_end(worker))
         self._workers[worker.token] = worker
         self._control.start_worker(worker.token, theirs)
-        worker.pipe.send(Kind.BOOT, pickle.dumps(self._boot))
+        worker.pipe.send(Kind.BOOT, pickle.dumps(replace(self._boot, levels=logger_levels())))
 
     def _on_started(self, token: int, pid: int) -> None:
         worker = self._workers.get(token)

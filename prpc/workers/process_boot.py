@@ -19,7 +19,7 @@ from typing import Any
 
 from prpc.exceptions import RegistrationError
 
-__all__ = ["Boot", "importing_main", "interpreter_flags", "make_boot", "reference"]
+__all__ = ["Boot", "importing_main", "interpreter_flags", "logger_levels", "make_boot", "reference"]
 
 #: The name under which a child imports the server's main module.
 MAIN = "__mp_main__"
@@ -47,7 +47,7 @@ class Boot:
     #: Dotted name of the main module (`python -m name`) or path of the script; both None where no function needs it.
     main_name: str | None = None
     main_path: str | None = None
-    #: Levels of the server's loggers by name, "" for the root; a child makes no record that the server would drop.
+    #: Levels of the server's loggers when the child is started; it makes no record that the server would drop.
     levels: Mapping[str, int] = field(default_factory=dict)
     #: Whether resident bytes are measured after each call.
     measure: bool = False
@@ -99,7 +99,7 @@ def make_boot(functions: Sequence[Callable[..., Any]], *, fork: bool, measure: b
             # A child's instances of the script's classes come back under that name, as with multiprocessing.
             sys.modules.setdefault(MAIN, sys.modules["__main__"])
     wanted = tuple(module for module in modules if module and module != "__main__")
-    return Boot(fork, tuple(sys.argv), references, wanted, name, path, _levels(), measure)
+    return Boot(fork, tuple(sys.argv), references, wanted, name, path, measure=measure)
 
 
 def reference(function: Callable[..., Any]) -> bytes:
@@ -139,7 +139,8 @@ def _find_main(function: Callable[..., Any]) -> tuple[str | None, str | None]:
     return None, os.path.abspath(path)
 
 
-def _levels() -> dict[str, int]:
+def logger_levels() -> dict[str, int]:
+    """Levels of this process's loggers by name, "" for the root; those without one of their own are left out."""
     named = {name: logger.level for name, logger in logging.root.manager.loggerDict.items() if isinstance(logger, logging.Logger)}
     return {"": logging.root.level, **{name: level for name, level in named.items() if level}}
 

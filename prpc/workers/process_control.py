@@ -14,7 +14,7 @@ from collections.abc import Callable
 from prpc.exceptions import RegistrationError
 from prpc.workers import process_keeper
 from prpc.workers.process_boot import Boot
-from prpc.workers.process_wire import HEAD, Frame, FrameReader, Kind, Record, RecordReader, pack_record
+from prpc.workers.process_wire import Frame, FrameReader, Kind, Record, RecordReader, pack_frame, pack_record
 
 __all__ = ["Control", "WorkerPipe", "socket_pair"]
 
@@ -96,12 +96,8 @@ class WorkerPipe:
 
     def send(self, kind: Kind, body: bytes) -> None:
         """Send one frame, in the background where it is large."""
-        head = HEAD.pack(len(body), kind)
-        if len(body) < 65536:
-            self._writer.write(head + body)
-        else:
-            self._writer.write(head)
-            self._writer.write(body)
+        for piece in pack_frame(kind, body):
+            self._writer.write(piece)
 
     def drain(self) -> None:
         """Read what a worker that has ended said last."""
@@ -154,8 +150,8 @@ class Control:
                 self._sock.close()
                 raise
         self._loop.add_reader(self._sock.fileno(), self._read)
-        body = pickle.dumps(boot)
-        self._writer.write(HEAD.pack(len(body), Kind.BOOT) + body)
+        for piece in pack_frame(Kind.BOOT, pickle.dumps(boot)):
+            self._writer.write(piece)
 
     async def ready(self) -> bool:
         """Wait until workers can be started; whether each is started afresh because a module started threads.

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-__all__ = ["adopt_orphans", "children_of", "die_with_parent", "kill_tree"]
+__all__ = ["adopt_orphans", "children_of", "die_with_parent", "kill_tree", "scan_children"]
 
 # From linux/prctl.h.
 PR_SET_PDEATHSIG = 1
@@ -36,10 +36,28 @@ def _prctl(option: int, value: int) -> None:
 def children_of(pid: int) -> list[int]:
     """Process ids of the direct children; empty where it is gone or the system does not tell."""
     found: list[int] = []
-    with contextlib.suppress(OSError):
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/task/{thread}/children") as file:
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    try:
+        for thread in threads:
+            with open(f"/proc/{pid}/task/{thread}/children") as file:
                 found += map(int, file.read().split())
+    except OSError:  # a thread that ended meanwhile, or a kernel without these lists
+        return scan_children(pid)
+    return found
+
+
+def scan_children(pid: int) -> list[int]:
+    """The same from the table of all processes: slower, and known to every Linux."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:
+                # The name in parentheses may hold anything; state and parent follow it.
+                if int(file.read().rpartition(")")[2].split()[1]) == pid:
+                    found.append(int(name))
     return found
 
 

@@ -8,12 +8,14 @@ import struct
 import threading
 from collections import deque
 
-__all__ = ["CHUNK", "HEAD", "Channel", "Frame", "FrameReader", "Kind", "Record", "RecordReader", "pack_record"]
+__all__ = ["Channel", "Frame", "FrameReader", "Kind", "Record", "RecordReader", "pack_frame", "pack_record"]
 
 #: Head of a frame: bytes that follow, kind.
 HEAD = struct.Struct("<QB")
 #: Most bytes of one read.
 CHUNK = 256 * 1024
+#: A body below this many bytes is copied behind its head.
+SMALL = 64 * 1024
 #: A record between server and keeper: kind, token of the worker, number.
 RECORD = struct.Struct("<Bqq")
 
@@ -41,6 +43,12 @@ class Record(enum.IntEnum):
     READY = 3  # the keeper takes orders; number: 1 where it starts each worker afresh because of threads
     STARTED = 4  # number: process id, or minus the errno
     EXITED = 5  # number: exit code, negative for a signal
+
+
+def pack_frame(kind: Kind, body: bytes) -> tuple[bytes, ...]:
+    """A frame as it is written: one piece where that is cheap, so that the reader wakes once."""
+    head = HEAD.pack(len(body), kind)
+    return (head + body,) if len(body) < SMALL else (head, body)
 
 
 class FrameReader:
@@ -115,8 +123,7 @@ class Channel:
 
     def send(self, kind: Kind, body: bytes) -> None:
         """Send one frame. Nothing where the other end is gone: the next `receive` says so."""
-        self._outgoing.append(HEAD.pack(len(body), kind))
-        self._outgoing.append(body)
+        self._outgoing += pack_frame(kind, body)
         me = threading.get_ident()
         if self._sender == me:  # a log record of a finalizer that ran inside the loop below, which sends it as well
             return

@@ -77,7 +77,7 @@ async def receive_all(mailbox: Mailbox, count: int) -> list[bytes]:
 
 async def until(check: Callable[[], Awaitable[bool]]) -> None:
     """Wait for a state that only the broker's own clock brings."""
-    while not await check():  # noqa: ASYNC110
+    while not await check():
         await asyncio.sleep(0.02)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from broker_harness import Harness, connected, numbered, outgoing, reply_to, run, take_all, take_one, until
+from broker_harness import PATIENCE, Harness, connected, numbered, outgoing, reply_to, run, take_all, take_one, until
 
 from prpc.brokers import create_broker
-from prpc.brokers.base import Consumer, Delivery
+from prpc.brokers.base import Broker, Consumer, Delivery
 from prpc.exceptions import BrokerUnavailableError, ConfigurationError
 from prpc.settings import Settings
 
@@ -110,6 +111,11 @@ def test_both_queues_are_served_while_both_are_busy(settings: Settings, harness:
                 found += taken
                 assert all(await asyncio.gather(*(d.settle(None) for d in taken)))
             assert sum(d.raw for d in found) == 30
+            waiting = asyncio.create_task(consumer.take(2))
+            await broker.publish(settings.queue_name, outgoing(b"after"))
+            (last,) = await waiting
+            assert last.body == b"after"
+            assert await last.settle(None)
         assert harness.waiting() == 0
 
     run(work())
@@ -347,6 +353,47 @@ def test_a_lost_lease_is_taken_over_and_its_owner_cannot_end_the_calls(settings:
         assert paused.settle(fresh)
     finally:
         paused.close()
+
+
+def test_what_reached_a_paused_server_is_not_started_after_it_was_taken_over(settings: Settings) -> None:
+    """The entry was on its way into the paused server; when it wakes, another one has long answered the call."""
+    with asyncio.Runner() as paused:
+
+        async def begin() -> tuple[Broker, Consumer, asyncio.Task[Sequence[Delivery]]]:
+            broker = create_broker(settings)
+            await broker.connect()
+            await broker.declare(settings.queue_name)
+            consumer = broker.consume(settings.queue_name, consumer="paused")
+            await broker.publish(settings.queue_name, outgoing(b"first"))
+            first = await take_one(consumer)
+            taking = asyncio.create_task(consumer.take(1))
+            await broker.ping()
+            assert await first.settle(None)
+            return broker, consumer, taking
+
+        broker, consumer, taking = paused.run(begin())
+
+        async def elsewhere() -> list[int]:
+            async with connected(settings) as other:
+                await other.publish(settings.queue_name, outgoing(b"second"))
+                delivery = await take_one(other.consume(settings.queue_name, consumer="other"))
+                assert delivery.body == b"second"
+                assert await delivery.settle(None)
+                await other.publish(settings.queue_name, outgoing(b"third"))
+                return [delivery.attempt]
+
+        (attempt,) = run(elsewhere())
+        assert attempt == (1 if settings.type_broker == "memory" else 2)
+
+        async def wake() -> None:
+            async with asyncio.timeout(PATIENCE):
+                (third,) = await taking
+                assert (third.body, third.attempt) == (b"third", 1)
+                assert await third.settle(None)
+                await consumer.close()
+                await broker.close()
+
+        paused.run(wake())
 
 
 def test_an_owner_that_nobody_replaced_goes_on_after_its_lease_ran_out(settings: Settings, harness: Harness) -> None:

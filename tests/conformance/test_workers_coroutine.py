@@ -9,7 +9,9 @@ from worker_kit import Meeting, make_job, run, soon, started
 
 import prpc.workers.coroutine
 from prpc.exceptions import CallCancelledError
-from prpc.workers.base import PoolState
+from prpc.settings import Settings
+from prpc.workers import create_pool
+from prpc.workers.base import PoolState, WorkerKind
 
 
 def test_a_function_that_does_not_heed_its_cancellation_keeps_nobody_waiting():
@@ -89,7 +91,7 @@ def test_a_function_left_over_when_its_loop_closes(caplog):
         await asyncio.get_running_loop().create_future()
 
     async def go(kept):
-        pool = prpc.workers.create_pool(prpc.workers.WorkerKind.ASYNC, 1, prpc.settings.Settings())
+        pool = create_pool(WorkerKind.ASYNC, 1, Settings())
         await pool.start()
         kept.append(pool.submit(make_job(hang)))
         await asyncio.sleep(0)

@@ -6,12 +6,14 @@ import logging
 import os
 import signal
 import threading
+from dataclasses import replace
 
 import psutil
 import pytest
 import worker_jobs
-from worker_kit import Meeting, make_job, run, soon, started
+from worker_kit import Meeting, make_job, run, soon, started, worker_processes
 
+import prpc.workers.process
 from prpc.exceptions import CallCancelledError, RegistrationError
 from prpc.settings import Settings
 from prpc.workers import create_pool
@@ -211,6 +213,16 @@ def test_arguments_that_cannot_cross_together():
         deep = deep[0]
 
 
+def test_call_facts_that_cannot_cross():
+    async def go():
+        async with pool_for(1) as pool:
+            job = replace(make_job(worker_jobs.add, 1, 2), call_facts={"headers": threading.Lock()})
+            error = (await soon(pool.submit(job).outcome)).failure
+            assert error.type_name == REFUSED and "the arguments of add cannot cross" in error.message
+
+    run(go())
+
+
 def test_results_that_cannot_cross_are_named():
     async def go():
         async with pool_for(1) as pool:
@@ -331,14 +343,75 @@ def test_many_replacements_leave_nothing_behind():
         async with pool_for(2) as pool:
             await value(pool, worker_jobs.add, 1, 2)
             me = psutil.Process()
-            descriptors, children = me.num_fds(), len(me.children(recursive=True))
+            descriptors, children = me.num_fds(), len(worker_processes())
             for _ in range(20):
                 execution = pool.submit(make_job(worker_jobs.die, 1))
                 await soon(execution.released)
-            assert me.num_fds() == descriptors and len(me.children(recursive=True)) == children
-        assert not psutil.Process().children()
+            assert me.num_fds() == descriptors and len(worker_processes()) == children
+        assert not worker_processes()
 
     run(go())
+
+
+def test_a_worker_that_does_not_end_by_itself_is_killed(monkeypatch):
+    """A function left a thread behind that the interpreter would wait for at its end."""
+    monkeypatch.setattr(prpc.workers.process, "GRACE_SECONDS", 0.1)
+
+    async def go():
+        async with Meeting() as meeting:
+            async with pool_for(1, process_max_calls=1) as pool:
+                for _ in range(2):
+                    await value(pool, worker_jobs.leave_a_thread, meeting.path)
+                guest, last = await meeting.guest(), await meeting.guest()
+                await guest.end()
+            await last.end()
+
+    run(go())
+
+
+def test_a_worker_that_leaves_its_answer_and_dies_is_replaced():
+    async def go():
+        async with pool_for(1) as pool:
+            assert await value(pool, worker_jobs.answer_and_die) == "answered"
+            while (found := await soon(pool.submit(make_job(worker_jobs.add, 1, 2)).outcome)).failure:
+                assert found.failure.type_name == LOST  # it was given to the worker that was about to die
+            assert found.value == 3
+
+    run(go())
+
+
+def test_log_records_that_cannot_be_read_are_told(caplog):
+    async def go():
+        async with pool_for(1) as pool:
+            assert await value(pool, worker_jobs.log_unreadable) is None
+
+    run(go())
+    assert "a log record of a process worker cannot be read" in caplog.text
+
+
+def test_a_keeper_that_cannot_be_started_again_is_tried_again(monkeypatch, caplog):
+    monkeypatch.setattr(prpc.workers.process, "FIRST_BACKOFF", 0.01)
+    real, attempts = prpc.workers.process.Control, []
+
+    def control(*args):
+        attempts.append(args)
+        if len(attempts) in (2, 3):
+            raise OSError("no more processes")
+        return real(*args)
+
+    monkeypatch.setattr(prpc.workers.process, "Control", control)
+
+    async def go():
+        async with Meeting() as meeting, pool_for(2) as pool:
+            execution = pool.submit(make_job(worker_jobs.meet, meeting.path))
+            psutil.Process((await meeting.guest()).pid).parent().kill()
+            assert (await soon(execution.outcome)).failure.type_name == LOST
+            assert await value(pool, worker_jobs.add, 1, 2) == 3
+            assert len(attempts) == 4
+            assert len(worker_processes()) <= 3
+
+    run(go())
+    assert "no more processes" in caplog.text
 
 
 def test_a_keeper_that_is_killed_takes_its_workers_along_and_all_is_started_again(caplog):

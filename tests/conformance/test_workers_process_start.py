@@ -12,12 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 import worker_jobs
-from worker_kit import Meeting, make_job, run, soon, started
+from worker_kit import Meeting, make_job, run, soon, started, worker_processes
 
 import prpc.workers.process
+import prpc.workers.process_control
 from prpc.exceptions import RegistrationError, ServerShutdownError
 from prpc.settings import Settings
-from prpc.workers import create_pool
+from prpc.workers import create_pool, process_keeper
 from prpc.workers.base import PoolState, WorkerKind
 
 ROOT = Path(__file__).parents[2]
@@ -245,7 +246,7 @@ def test_an_import_that_fails_in_the_child(tmp_path, monkeypatch, method, text, 
         assert words in str(caught.value) and "process workers cannot start" in str(caught.value)
         late = pool.submit(make_job(work))
         assert (await soon(late.outcome)).failure.type_name == "prpc.exceptions.ServerShutdownError"
-        assert not psutil.Process().children()
+        assert not worker_processes()
 
     run(go())
 
@@ -299,6 +300,65 @@ def test_no_process_can_be_started(monkeypatch):
     run(go())
 
 
+NO_FORK = """
+import errno, os, sys
+def refuse():
+    raise OSError(errno.EAGAIN, "no")
+os.fork = refuse
+"""
+
+
+def test_a_machine_that_has_room_for_no_more_processes(monkeypatch):
+    real = process_keeper.command
+
+    def command(*args):
+        line = real(*args)
+        code = line.index("-c") + 1
+        return [*line[:code], NO_FORK + line[code], *line[code + 1 :]]
+
+    monkeypatch.setattr(process_keeper, "command", command)
+
+    async def go():
+        pool = create_pool(WorkerKind.PROCESS, 1, Settings(process_start_method="forkserver"), functions=[worker_jobs.add])
+        with pytest.raises(RegistrationError, match="no process could be started: Resource temporarily unavailable"):
+            await pool.start()
+
+    run(go())
+
+
+def test_a_keeper_that_does_not_answer_is_killed(monkeypatch):
+    monkeypatch.setattr(prpc.workers.process_control, "CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr(prpc.workers.process, "GRACE_SECONDS", 0.1)
+
+    async def go():
+        async with Meeting() as meeting:
+            async with started("process", 1, functions=[worker_jobs.add]) as pool:
+                pool.submit(make_job(worker_jobs.meet, meeting.path))
+                guest = await meeting.guest()
+                psutil.Process(guest.pid).parent().suspend()
+            await guest.end()
+
+    run(go())
+
+
+def test_stopping_a_pool_while_its_workers_import(tmp_path, monkeypatch):
+    """The module says when it is being imported."""
+
+    async def go():
+        async with Meeting() as meeting:
+            text = f"if IN_CHILD:\n    import worker_jobs\n    worker_jobs.meet({meeting.path!r})"
+            work = make_module(tmp_path, monkeypatch, "module_meeting", text)
+            pool = create_pool(WorkerKind.PROCESS, 1, Settings(process_start_method="spawn"), functions=[work])
+            starting = asyncio.ensure_future(pool.start())
+            guest = await meeting.guest()
+            await pool.stop()
+            with pytest.raises(ServerShutdownError):
+                await soon(starting)
+            await guest.end()
+
+    run(go())
+
+
 def test_stopping_a_pool_that_is_starting(tmp_path, monkeypatch):
     work = make_module(tmp_path, monkeypatch, "module_slow", "if IN_CHILD:\n    import time\n    time.sleep(60)")
 
@@ -316,7 +376,7 @@ def test_stopping_a_pool_that_is_starting(tmp_path, monkeypatch):
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting
-        assert not psutil.Process().children()
+        assert not worker_processes()
 
     run(go())
 

@@ -91,7 +91,7 @@ def set_variable(value):
 
 def log_and_print(text):
     logger.debug("not wanted")
-    logger.warning("said %s", text, extra={"shade": "blue", "thing": object()})
+    logger.warning("said %s", text, extra={"shade": "blue", "thing": threading.Lock()})
     try:
         raise ValueError("logged")
     except ValueError:
@@ -242,6 +242,27 @@ def hold_memory(size):
     global calls
     calls = bytearray(os.urandom(1)) * size
     return os.getpid()
+
+
+def leave_a_thread(path):
+    threading.Thread(target=meet, args=(path,)).start()
+
+
+def answer_and_die():
+    """The process ends as soon as the answer is on its way."""
+    main = threading.main_thread()
+
+    def die_later():
+        while sys._current_frames()[main.ident].f_code.co_name != "read":
+            pass
+        os._exit(1)
+
+    threading.Thread(target=die_later, daemon=True).start()
+    return "answered"
+
+
+def log_unreadable():
+    logger.warning("with a strange thing", extra={"thing": Unreadable()})
 
 
 class Service:

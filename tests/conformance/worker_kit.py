@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from prpc.call_context import CurrentCall, bind_current_call
 from prpc.deadline import Deadline, SystemClock
 from prpc.settings import Settings
@@ -24,6 +26,11 @@ def run(coroutine):
             await coroutine
 
     asyncio.run(bounded())
+
+
+def worker_processes():
+    """Processes below this one, without the brokers that the test session started."""
+    return [child for child in psutil.Process().children(recursive=True) if "python" in child.name()]
 
 
 async def soon(future):

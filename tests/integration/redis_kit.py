@@ -41,5 +41,5 @@ async def take_one(consumer: RedisConsumer) -> Delivery:
 
 async def until(check: Callable[[], bool]) -> None:
     """Wait for a state that is not ours to signal."""
-    while not check():  # noqa: ASYNC110
+    while not check():
         await asyncio.sleep(0.01)

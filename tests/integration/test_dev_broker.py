@@ -13,6 +13,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,30 @@ def test_the_command_ends_when_the_server_does(monkeypatch: pytest.MonkeyPatch, 
     assert main(["--port", "0"]) == 1
     assert signal.getsignal(signal.SIGTERM) is before
     assert "ended by itself" in capsys.readouterr().err
+
+
+def test_the_command_in_this_process_ends_with_a_signal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = start_dev_broker
+    started: list[DevBroker] = []
+
+    def start(port: int) -> DevBroker:
+        started.append(real(port))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return started[0]
+
+    monkeypatch.setattr(dev_broker, "start_dev_broker", start)
+    assert main(["--port", "0"]) == 0
+    assert f"PRPC_URL_BROKER={started[0].url}\n" in capsys.readouterr().out
+    assert started[0].process.poll() is not None
+
+
+def test_a_server_started_in_a_thread_outlives_it() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        broker = pool.submit(start_dev_broker).result()
+    with broker:
+        assert ping(broker.url)
 
 
 def test_a_running_server_listens_on_loopback_and_leaves_nothing() -> None:

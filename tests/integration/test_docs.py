@@ -1,8 +1,8 @@
 """Every snippet of the README and of docs/ runs, in the order a reader meets them.
 
-A Python block that begins with `# file: NAME` is written to that file. `server*.py` is started (an earlier server of the page stops)
-and its stubs are generated; `client*.py` is run; `test_*.py` is run by pytest; any other file just stands there. A block without a
-name is run as a script of its own. An `output` block after a run holds exactly what it prints.
+A Python block that begins with `# file: NAME` is written to that file. `server*.py` is started (an earlier server of the page
+stops) and its stubs are generated; `client*.py` is run; `test_*.py` is run by pytest; any other file just stands there. A block
+without a name is run as a script of its own. An `output` block after a run holds exactly what it prints.
 """
 
 from __future__ import annotations

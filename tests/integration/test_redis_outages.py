@@ -173,6 +173,7 @@ def test_a_blocked_read_without_an_answer_is_begun_anew(private_redis: Start, mo
 
 def test_entries_lost_with_a_connection_come_again(private_redis: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Delivered by Redis to a connection that was dropped before the answer was read."""
+    monkeypatch.setattr(redis_consumer, "PAGE", 1)
     broker = private_redis()
 
     async def work() -> None:
@@ -260,5 +261,94 @@ def test_a_silent_push_connection_is_asked_and_replaced(private_redis: Start, mo
                 await mailbox.close()
                 with pytest.raises(BrokerUnavailableError):
                     await mailbox.receive()
+
+    run(work())
+
+
+def test_a_stop_does_not_wait_for_a_redis_that_is_silent(private_redis: Start) -> None:
+    broker = private_redis()
+
+    async def work() -> None:
+        async with connected(settings(broker)) as server:
+            consumer = server.consume("q", consumer="one")
+            taking = asyncio.create_task(consumer.take(1))
+            await until(lambda: consumer._reading)
+            broker.process.send_signal(signal.SIGSTOP)
+            await consumer.stop()
+            assert list(await taking) == []
+            broker.process.send_signal(signal.SIGCONT)
+
+    run(work())
+
+
+def test_a_master_that_became_a_replica_is_waited_for(private_redis: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing was written there: what it refused is sent again when it is a master."""
+    broker = private_redis()
+
+    async def work() -> None:
+        with redis.Redis.from_url(broker.url) as admin:
+            async with connected(settings(broker)) as server:
+                consumer = server.consume("q", consumer="one")
+                admin.replicaof("127.0.0.1", "1")
+                taking = asyncio.create_task(consumer.take(1))
+                sent = asyncio.ensure_future(server.publish("q", call(b"kept")))
+                await until(lambda: "read only replica" in caplog.text)
+                admin.replicaof("NO", "ONE")
+                await sent
+                (delivery,) = await taking
+                assert delivery.body == b"kept"
+                assert await delivery.settle(None)
+
+    run(work())
+
+
+def test_closing_gives_up_what_redis_cannot_take(private_redis: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_link, "RETRY_AFTER", 60)
+    broker = private_redis()
+
+    async def work() -> None:
+        with redis.Redis.from_url(broker.url) as admin:
+            async with connected(settings(broker, connect_timeout=0.5)) as server:
+                await server.publish("q", call())
+                delivery = await take_one(server.consume("q", consumer="one"))
+                admin.config_set("maxmemory", 1)
+                settled = asyncio.ensure_future(delivery.settle(Reply(uuid.uuid4(), b"done")))
+                await until(lambda: bool(server._link._later))
+            with pytest.raises(BrokerUnavailableError):
+                await settled
+            # Nothing was written, and the call is still there for whoever takes it over.
+            assert admin.xpending("prpc_q", "prpc_group_consumers")["pending"] == 1
+
+    run(work())
+
+
+def test_a_consumer_that_may_not_read_goes_on_trying(private_redis: Start, caplog: pytest.LogCaptureFixture) -> None:
+    broker = private_redis()
+
+    async def work() -> None:
+        with redis.Redis.from_url(broker.url) as admin:
+            admin.execute_command("ACL", "SETUSER", "poor", "on", "nopass", "~*", "&*", "+@all", "-client", "+client|setname")
+            poor = settings(broker, url_broker=f"redis://poor:x@127.0.0.1:{broker.port}/0")
+            async with connected(poor) as server:
+                await server.publish("q", call(b"in time"))
+                taking = asyncio.create_task(server.consume("q", consumer="one").take(1))
+                await until(lambda: "reading queue q failed" in caplog.text)
+                admin.execute_command("ACL", "SETUSER", "poor", "+client")
+                (delivery,) = await taking
+                assert delivery.body == b"in time"
+                assert await delivery.settle(None)
+
+    run(work())
+
+
+def test_a_client_that_may_not_subscribe_is_told(private_redis: Start) -> None:
+    broker = private_redis()
+
+    async def work() -> None:
+        with redis.Redis.from_url(broker.url) as admin:
+            admin.acl_setuser("poor", enabled=True, nopass=True, keys=["*"], reset_channels=True, categories=["+@all"])
+            async with connected(settings(broker, url_broker=f"redis://poor:x@127.0.0.1:{broker.port}/0")) as client:
+                with pytest.raises(BrokerUnavailableError, match="does not let this user do"):
+                    await client.open_mailbox("q")
 
     run(work())

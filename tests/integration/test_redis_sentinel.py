@@ -65,7 +65,7 @@ async def wait_for_replica(sentinel: int, replica: int) -> None:
 def test_a_failover_is_followed(private_redis: Callable[..., DevBroker], start_sentinel: Callable[[int], int]) -> None:
     options = ["--requirepass", "s3cret", "--masterauth", "s3cret", "--repl-diskless-sync-delay", "0"]
     master = private_redis(*options)
-    replica = private_redis(*options, "--replicaof", f"127.0.0.1 {master.port}")
+    replica = private_redis(*options, "--replicaof", "127.0.0.1", str(master.port))
     sentinel = start_sentinel(master.port)
     url = f"redis+sentinel://:s3cret@127.0.0.1:1,127.0.0.1:{sentinel}/mymaster/0?sentinel_password=watcher"
     settings = Settings(url_broker=url, queue_name="q", redis_heartbeat=0.5, redis_recover=2.0)

@@ -18,7 +18,13 @@ import pytest
 from prpc.__main__ import load_app, main
 from prpc.app_client import Client
 from prpc.app_server import AppServer
-from prpc.exceptions import ClientTimeOutError, ConfigurationError, ServerShutdownError
+from prpc.exceptions import (
+    BrokerUnavailableError,
+    ClientTimeOutError,
+    ConfigurationError,
+    NoServerError,
+    ServerShutdownError,
+)
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -260,6 +266,23 @@ class TestTargets:
             main(arguments)
         assert caught.value.code == 2
         assert "usage: python -m prpc" in capsys.readouterr().err
+
+    def test_ping_waits_for_a_server_to_appear(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        answers: list[Any] = [BrokerUnavailableError("not yet"), NoServerError("nobody"), "pong"]
+
+        def ping(timeout: float) -> str:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return f"{answer} {timeout:g}"
+
+        monkeypatch.setattr("prpc.app_client.ping", ping)
+        monkeypatch.setattr("prpc.__main__._LOOK_AGAIN_AFTER", 0.001)
+        assert main(["ping", "--timeout", "3", "--wait", "60"]) == 0
+        assert capsys.readouterr().out == "pong 3\n"
+        answers.append(NoServerError("nobody serves the queue"))
+        assert main(["ping"]) == 1
+        assert capsys.readouterr().err == "prpc: nobody serves the queue\n"
 
     def test_help(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as caught:

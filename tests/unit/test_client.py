@@ -37,7 +37,7 @@ def client_of(**more: Any) -> AsyncClient:
 async def eventually(happened: Any) -> None:
     """Turn the loop until something came true."""
     async with asyncio.timeout(20):
-        while not happened():  # noqa: ASYNC110 - turning the loop is the point
+        while not happened():
             await asyncio.sleep(0)
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from prpc.app_server import AppServer
 from prpc.brokers.base import Mailbox, Outgoing
-from prpc.brokers.memory import MemoryBroker
+from prpc.brokers.memory import MemoryBroker, _Delivery
 from prpc.call_context import current_call
 from prpc.codec import Codec, ReadReply
 from prpc.exceptions import EncodeError
@@ -25,7 +25,10 @@ from prpc.failure import restore
 from prpc.names import QueueNames
 from prpc.protocol.facts import CallFacts, write_cancel
 from prpc.prpcmessage import PRPCMessage
+from prpc.server.dispatcher import Dispatcher
 from prpc.server.middleware import IncomingCall, Proceed
+from prpc.workers.coroutine import CoroutinePool
+from prpc.workers.slots import SlotExecution
 
 QUEUE = "task_prpc"
 
@@ -238,6 +241,17 @@ class TestOutcomes:
 
         run(scenario)
 
+    def test_annotations_do_not_bind_a_caller_of_before(self) -> None:
+        async def scenario() -> None:
+            async with serving(make_app(summ)) as wire:
+                assert "must be int or float" in str(await wire.failing_call("summ", [1], [2], [3]))
+                text = json.loads(await wire.kept(wire.send("summ", [1], [2], [3], address=False)))
+                assert text["result"] == [1, 2, 3]
+                text = json.loads(await wire.kept(wire.send("summ", [1], address=False)))
+                assert text["exception_info"] == "summ() misses the argument 'b'"
+
+        run(scenario)
+
     def test_raw_calls_are_answered_in_plain_json(self) -> None:
         async def scenario() -> None:
             async with serving(make_app(summ)) as wire:
@@ -319,6 +333,46 @@ class TestBadInput:
                 assert await wire.result(wire.send("echo", 1, fields={"traceparent": "00-..."})) == 1
 
         run(scenario)
+
+    def test_a_fault_of_the_server_itself_is_told_and_kept(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "prpc.server")
+
+        def broken(*_: Any) -> Any:
+            raise RuntimeError("a bug")
+
+        async def scenario() -> None:
+            async with serving(make_app(echo)) as wire:
+                with monkeypatch.context() as patch:
+                    patch.setattr(CoroutinePool, "submit", broken)
+                    assert isinstance(await wire.failing_call("echo", 1), RuntimeError)
+                with monkeypatch.context() as patch:
+                    patch.setattr(Codec, "read_call", broken)
+                    wire.send("echo", 1)
+                    raw = uuid4()
+                    call = {"func_name": "ping", "func_args": [], "func_kwargs": {}, "message_id": str(raw)}
+                    wire.broker.put_raw(QUEUE, json.dumps(call).encode())
+                    assert b"pong" in await wire.kept(raw, raw=True)
+                with monkeypatch.context() as patch:
+                    patch.setattr(Codec, "write_reply", lambda *args, **kw: patch.undo() or broken())
+                    assert isinstance(await wire.failing_call("echo", 1), EncodeError)
+                with monkeypatch.context() as patch:
+                    patch.setattr(Dispatcher, "_log", broken)
+                    assert isinstance(await wire.failing_call("echo", 1), RuntimeError)
+                assert [letter.reason for letter in wire.broker.dead_letters(QUEUE)] == ["internal error"] * 3
+                assert await wire.call("echo", 1) == 1
+
+        run(scenario)
+
+    def test_a_line_break_in_a_name_forges_no_log_line(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def scenario() -> None:
+            async with serving(make_app(echo)) as wire:
+                await wire.failing_call("x\nINFO forged")
+
+        with caplog.at_level(logging.INFO, "prpc.server"):
+            run(scenario)
+        assert all("\n" not in record.getMessage() for record in caplog.records)
 
 
 class TestRules:
@@ -471,6 +525,117 @@ class TestRules:
             await app.stop()
             await server
             await broker.close()
+
+        run(scenario)
+
+
+class TestEnd:
+    """What a stopping or displaced server does with outcomes."""
+
+    def test_a_full_server_stops(self) -> None:
+        async def scenario() -> None:
+            started = asyncio.Event()
+
+            async def forever() -> None:
+                started.set()
+                await asyncio.Event().wait()
+
+            async with serving(make_app(forever, max_number_worker=1)) as wire:
+                message_id = wire.send("forever")
+                await started.wait()
+                await wire.app.stop(grace=0)
+                assert type(await wire.error(message_id)).__name__ == "ServerShutdownError"
+
+        run(scenario)
+
+    def test_a_worker_that_does_not_let_go_is_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("prpc.server.dispatcher._SECONDS_TO_END", 0.01)
+        monkeypatch.setattr(SlotExecution, "cancel", lambda *_: None)
+
+        async def scenario() -> None:
+            started, go = asyncio.Event(), asyncio.Event()
+
+            async def wait() -> None:
+                started.set()
+                await go.wait()
+
+            async with serving(make_app(wait)) as wire:
+                message_id = wire.send("wait")
+                await started.wait()
+                await wire.app.stop(grace=0)
+                assert type(await wire.error(message_id)).__name__ == "ServerShutdownError"
+                go.set()
+
+        run(scenario)
+
+    def test_outcomes_that_the_broker_does_not_take_are_counted(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr("prpc.server.dispatcher._SECONDS_TO_END", 0.01)
+
+        async def scenario() -> None:
+            async with serving(make_app(echo)) as wire:
+                pending: list[asyncio.Future[bool]] = []
+
+                def settle(*_: Any) -> asyncio.Future[bool]:
+                    pending.append(asyncio.get_running_loop().create_future())
+                    settled.set()
+                    return pending[-1]
+
+                settled = asyncio.Event()
+                monkeypatch.setattr(_Delivery, "settle", settle)
+                wire.send("echo", 1)
+                await settled.wait()
+                await wire.app.stop()
+                pending[0].cancel()
+
+        run(scenario)
+        assert "1 outcomes could not be handed over" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("answer", "text"),
+        [(False, "another server had taken the call over"), (OSError("gone"), "could not be handed over: gone")],
+    )
+    def test_lost_outcomes_are_seen_in_the_log(
+        self, answer: Any, text: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def scenario() -> None:
+            async with serving(make_app(echo)) as wire:
+
+                async def settle(*_: Any) -> bool:
+                    settled.set()
+                    if isinstance(answer, Exception):
+                        raise answer
+                    return bool(answer)
+
+                settled = asyncio.Event()
+                monkeypatch.setattr(_Delivery, "settle", settle)
+                wire.send("echo", 1)
+                await settled.wait()
+
+        run(scenario)
+        assert text in caplog.text
+
+    def test_what_arrives_while_the_server_stops_is_given_back(self) -> None:
+        async def scenario() -> None:
+            app = make_app(echo)
+            async with serving(app) as wire:
+                consumer_type = type(wire.broker.consume("q", consumer="c"))
+                original = consumer_type.stop
+
+                async def stop(self: Any) -> None:
+                    wire.send("echo", 1)
+                    await asyncio.sleep(0.01)
+                    await original(self)
+
+                consumer_type.stop = stop  # type: ignore[method-assign]
+                try:
+                    await app.stop()
+                finally:
+                    consumer_type.stop = original  # type: ignore[method-assign]
+                other = wire.broker.consume(QUEUE, consumer="other")
+                (delivery,) = await other.take(1)
+                assert delivery.attempt == 1
 
         run(scenario)
 
@@ -637,6 +802,29 @@ class TestMiddleware:
             async with serving(app) as wire:
                 error = await wire.failing_call("forever")
                 assert type(error).__name__ == "WorkerTimeoutError"
+
+        run(scenario)
+
+    def test_a_cancel_after_the_end_changes_nothing(self) -> None:
+        """The function keeps its slot for longer than the call lasts: a thread that was abandoned."""
+
+        async def scenario() -> None:
+            go = threading.Event()
+
+            def stuck() -> None:
+                go.wait(20)
+
+            async def through(call: IncomingCall, proceed: Proceed) -> Any:
+                return await proceed(call)
+
+            app = make_app(middleware=[through], max_number_worker=1)
+            app.register_func(stuck, "thread", timeout=0.02)
+            async with serving(app) as wire:
+                first, second = wire.send("stuck"), wire.send("stuck")
+                assert type(await wire.error(first)).__name__ == "WorkerTimeoutError"
+                wire.broker.broadcast(QUEUE, write_cancel([first]))
+                go.set()
+                assert await wire.result(second) is None
 
         run(scenario)
 

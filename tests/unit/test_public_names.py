@@ -27,7 +27,7 @@ def test_every_error_is_public() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        prpc.nonsense  # noqa: B018
+        prpc.nonsense
 
 
 def test_the_old_path_of_the_errors_works() -> None:

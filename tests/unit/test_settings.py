@@ -148,16 +148,9 @@ def test_urls_are_shown_without_their_password(url: str, shown: str) -> None:
     assert safe_url(url) == shown
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "redis://:s3#cret@host/0",
-        "redis://:1/s3cret@host",
-        "redis://:a@s3?cret@host",
-        "redis://[s3cret",
-        "redis://u:s3cret@[x/0",
-        "unix:///a?password=s3cret",
-    ],
-)
+UNREADABLE = ["redis://:s3#cret@host/0", "redis://:1/s3cret@host", "redis://:a@s3?cret@host", "redis://[s3cret"]
+
+
+@pytest.mark.parametrize("url", [*UNREADABLE, "redis://u:s3cret@[x/0", "unix:///a?password=s3cret"])
 def test_urls_that_cannot_be_read_show_nothing(url: str) -> None:
     assert "cret" not in safe_url(url)

@@ -12,7 +12,14 @@ from typing import Any, Generic, Literal, NamedTuple, NewType, TypeVar
 
 import typing_extensions
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, PositiveInt, RootModel
-from typing_extensions import NotRequired, ReadOnly, Required, TypeAliasType, TypedDict, Unpack
+from typing_extensions import (
+    NotRequired,
+    ReadOnly,
+    Required,
+    TypeAliasType,
+    TypedDict,
+    Unpack,
+)
 
 import awkward_other
 
@@ -91,7 +98,9 @@ class Circle(Shape):
 @dataclasses.dataclass(kw_only=True)
 class Order:
     id: uuid.UUID = dataclasses.field(default_factory=uuid.uuid4)
-    made: datetime.datetime = dataclasses.field(default_factory=lambda: datetime.datetime(2024, 1, 1))
+    made: datetime.datetime = dataclasses.field(
+        default_factory=lambda: datetime.datetime(2024, 1, 1)
+    )
     total: int = dataclasses.field(init=False, default=7)
     lines: dict[str, int] = dataclasses.field(default_factory=dict)
 
@@ -171,7 +180,9 @@ class Sequel(Movie, total=False):
     of: Movie
 
 
-Headers = typing.TypedDict("Headers", {"content-type": str, "class": "NotRequired[int]"})
+Headers = typing.TypedDict(
+    "Headers", {"content-type": str, "class": "NotRequired[int]"}
+)
 
 
 class Options(TypedDict, total=False):
@@ -209,7 +220,9 @@ class User(BaseModel):
     age: PositiveInt = 1
     site: HttpUrl | None = None
     home: Address | None = None
-    made: datetime.datetime = Field(default_factory=lambda: datetime.datetime(2024, 1, 1))
+    made: datetime.datetime = Field(
+        default_factory=lambda: datetime.datetime(2024, 1, 1)
+    )
     tags: list[str] = Field(default_factory=list)
     level: Literal["a", "b"] = "a"
     code: str = Field(default="ab", pattern=r"^[a-z\"]+$")
@@ -240,12 +253,16 @@ class Nested(RootModel["dict[str, Nested | int]"]):
 UserId = NewType("UserId", int)
 SuperId = NewType("SuperId", UserId)
 Odd = NewType("Odd", "int | str")
-Json = TypeAliasType("Json", "dict[str, Json] | list[Json] | str | int | float | bool | None")
+Json = TypeAliasType(
+    "Json", "dict[str, Json] | list[Json] | str | int | float | bool | None"
+)
 Two = TypeAliasType("Two", tuple[T, T], type_params=(T,))
 Vector = list[float]
 
 
-def address(a: Address, b: awkward_other.Address, c: awkward_other.Outer.Address) -> str:
+def address(
+    a: Address, b: awkward_other.Address, c: awkward_other.Outer.Address
+) -> str:
     return f"{a.city} {b.country} {c.floor}"
 
 
@@ -253,7 +270,12 @@ def colors(a: Color, b: awkward_other.Color) -> tuple[str, str]:
     return a.name, b.name
 
 
-def paint(color: Color = Color.BLUE, size: Size = Size.M, weight: Weight = Weight.LIGHT, perm: Perm = Perm.R | Perm.W) -> Color:
+def paint(
+    color: Color = Color.BLUE,
+    size: Size = Size.M,
+    weight: Weight = Weight.LIGHT,
+    perm: Perm = Perm.R | Perm.W,
+) -> Color:
     return color
 
 
@@ -297,7 +319,9 @@ def ping_pong(ping: Ping) -> Pong:
     return Pong(ping)
 
 
-def box(box: Box[int], other: Box[list[Point]] | None = None, any_box: Box = Box(1)) -> Box[str]:
+def box(
+    box: Box[int], other: Box[list[Point]] | None = None, any_box: Box = Box(1)
+) -> Box[str]:
     return Box(str(box.content))
 
 
@@ -309,15 +333,22 @@ def held(held: Held[int]) -> int:
     return held.item
 
 
-def shadow(shadow: Shadow) -> str:
-    return f"{shadow.date} {shadow.list} {shadow.Color} {shadow.field}"
+def shadow(count: int, other: Shadow | None = None) -> Shadow:
+    return Shadow(
+        list=[count],
+        Color=Color.RED,
+        date=datetime.date(2024, 1, count),
+        Address=Address("a"),
+    )
 
 
 def mixed(mixed: Mixed) -> int:
-    return mixed.count
+    return mixed["count"] if isinstance(mixed, dict) else mixed.count
 
 
-def movie(movie: Movie, sequel: Sequel | None = None, partial: Partial | None = None) -> Movie:
+def movie(
+    movie: Movie, sequel: Sequel | None = None, partial: Partial | None = None
+) -> Movie:
     return movie
 
 
@@ -365,7 +396,9 @@ def ids(ids: Ids, nested: Nested | None = None) -> Ids:
     return Ids([*ids.root, 1])
 
 
-def newtypes(a: UserId, b: SuperId = SuperId(UserId(5)), c: Odd = 1, d: UserId = UserId(2)) -> UserId:
+def newtypes(
+    a: UserId, b: SuperId = SuperId(UserId(5)), c: Odd = 1, d: UserId = UserId(2)
+) -> UserId:
     return UserId(a + b + d)
 
 
@@ -386,7 +419,8 @@ def bounded(shape: K, other: N) -> K:
 
 
 def deep(
-    a: dict[str, list[tuple[Point, dict[Color, set[int]]]]], b: OrderedDict[str, defaultdict[str, list[Point]]] | None = None
+    a: dict[str, list[tuple[Point, dict[Color, set[int]]]]],
+    b: OrderedDict[str, defaultdict[str, list[Point]]] | None = None,
 ) -> dict[str, list[Point]]:
     return {key: [point for point, _ in items] for key, items in a.items()}
 
@@ -419,20 +453,86 @@ class Service:
 
 
 FUNCTIONS = [
-    address, colors, paint, planet, secret, move, shape, circle, order, late, tree, grow, ping_pong, box, int_box, held,
-    shadow, mixed, movie, headers, unpacked, unpacked_args, pair, span, untyped, user, admin, alias, page, ids, newtypes,
-    json, two, first, bounded, deep, guards, inner,
+    address,
+    colors,
+    paint,
+    planet,
+    secret,
+    move,
+    shape,
+    circle,
+    order,
+    late,
+    tree,
+    grow,
+    ping_pong,
+    box,
+    int_box,
+    held,
+    shadow,
+    mixed,
+    movie,
+    headers,
+    unpacked,
+    unpacked_args,
+    pair,
+    span,
+    untyped,
+    user,
+    admin,
+    alias,
+    page,
+    ids,
+    newtypes,
+    json,
+    two,
+    first,
+    bounded,
+    deep,
+    guards,
+    inner,
 ]
 
 CALLS = [
-    "address(Address('a'), OTHER('de', 49), FLOOR(3))", "colors(Color.RED, OTHER_COLOR.CYAN)", "paint()",
-    "paint(Color.AZURE, Size.S, perm=Perm.ALL)", "planet()", "secret()", "move(Point(1.0))", "move(Point(1.0, 2.0), Point(0.5))",
-    "shape(Shape('s', tags=['a']))", "shape(Circle('s', radius=2.0))", "circle(2.5)", "order(Order(lines={'a': 2}))",
-    "late(Late(second=[5]))", "tree(Tree(1, [Tree(2)]))", "grow(2)", "ping_pong(Ping(Pong()))", "box(Box(5))",
-    "int_box(IntBox(1, [2], 'x'))", "held(Held(4))", "shadow(Shadow(list=[1], Color=Color.RED))", "mixed(Mixed(count=2))",
-    "movie({'title': 'x', 'id': 1})", "movie({'title': 'x', 'id': 1}, partial={'b': 'y'})",
-    "headers({'content-type': 'x'})", "unpacked(1, depth=2)", "unpacked_args(1, 'a')", "pair({'left': 1, 'right': 2})",
-    "span()", "span(Span(4))", "untyped(Untyped(1))", "user(USER)", "admin(ADMIN)", "page(Page[int](items=[1, 2]))",
-    "ids(Ids([4]))", "newtypes(UserId(1))", "json({'a': [1, None]})", "two((1, 2), [0.5])", "first([3, 4])",
-    "bounded(Shape('s'), 1)", "deep({'a': [(Point(1.0), {})]})", "guards(1)",
+    "address(Address('a'), OTHER('de', 49), FLOOR(3))",
+    "colors(Color.RED, OTHER_COLOR.CYAN)",
+    "paint()",
+    "paint(Color.AZURE, Size.S, perm=Perm.ALL)",
+    "planet()",
+    "secret()",
+    "move(Point(1.0))",
+    "move(Point(1.0, 2.0), Point(0.5))",
+    "shape(Shape('s', tags=['a']))",
+    "shape(Shape('s'), Circle('s', radius=2.0))",
+    "circle(2.5)",
+    "order(Order(made=MADE, lines={'a': 2}))",
+    "late(Late(second=[5]))",
+    "tree(Tree(1, [Tree(2)]))",
+    "grow(2)",
+    "ping_pong(Ping(Pong()))",
+    "box(Box(5))",
+    "int_box(IntBox(1, [2], 'x'))",
+    "held(Held(4))",
+    "shadow(3)",
+    "mixed(Mixed(count=2))",
+    "movie({'title': 'x', 'id': 1})",
+    "movie({'title': 'x', 'id': 1}, partial={'b': 'y'})",
+    "headers({'content-type': 'x'})",
+    "unpacked(1, depth=2)",
+    "unpacked_args(1, 'a')",
+    "pair({'left': 1, 'right': 2})",
+    "span()",
+    "span(Span(4))",
+    "untyped(Untyped(1))",
+    "user(USER)",
+    "admin(ADMIN)",
+    "page(Page[int](items=[1, 2]))",
+    "ids(Ids([4]))",
+    "newtypes(UserId(1))",
+    "json({'a': [1, None]})",
+    "two((1, 2), [0.5])",
+    "first([3, 4])",
+    "bounded(Shape('s'), 1)",
+    "deep({'a': [(Point(1.0), {})]})",
+    "guards(1)",
 ]

@@ -1,0 +1,240 @@
+"""What the generator makes of awkward signatures: kept as files, type-checked, imported, and called for real.
+
+`python tests/typing/test_golden_stubs.py` writes the files anew; read the difference before it is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime
+import enum
+import importlib.util
+import inspect
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from prpc.app_client import AwaitableTask, RemoteFunction, use_client
+from prpc.app_server import AppServer
+from prpc.stubs.codegen import generate
+from prpc.stubs.signature import describe_function
+from prpc.testing import running
+
+HERE = Path(__file__).parent / "golden"
+ROOT = HERE.parents[2]
+QUEUE = "task_prpc"
+MODERN = sys.version_info >= (3, 12)
+
+
+def load(name: str) -> ModuleType:
+    """A module of the folder `golden`, under its own name, as pickles and annotations need it."""
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+other = load("awkward_other")
+functions = load("awkward_functions")
+types = load("awkward_types")
+modern = load("awkward_modern")
+
+
+def modern_module() -> ModuleType:
+    name = "awkward_modern_source"
+    if name not in sys.modules:
+        sys.modules[name] = module = ModuleType(name)
+        exec(compile(modern.SOURCE, name, "exec", dont_inherit=True), vars(module))
+    return sys.modules[name]
+
+
+def _named(module: ModuleType) -> dict[str, Callable[..., Any]]:
+    return {function.__name__: function for function in module.FUNCTIONS}
+
+
+def _methods(service: object, prefix: str) -> dict[str, Callable[..., Any]]:
+    return {prefix + name: getattr(service, name) for name in dir(service) if callable(getattr(service, name)) and name[0] != "_"}
+
+
+#: File -> registered name -> function.
+GROUPS: dict[str, Callable[[], Mapping[str, Callable[..., Any]]]] = {
+    "stub_functions": lambda: _named(functions),
+    "stub_names": lambda: functions.NAMED,
+    "stub_services": lambda: {**_methods(functions.Calculator(3), "calc."), **_methods(types.Service(), "shapes.")},
+    "stub_types": lambda: _named(types),
+    "stub_modern": lambda: {name: getattr(modern_module(), name) for name in modern.NAMES},
+}
+AVAILABLE = [name for name in GROUPS if MODERN or name != "stub_modern"]
+
+
+def generated(group: str) -> str:
+    descriptions = [
+        describe_function(function, name=name, worker="thread", idempotent=name == "exact", timeout=None)
+        for name, function in GROUPS[group]().items()
+    ]
+    return generate(json.loads(json.dumps(descriptions)), queue=QUEUE)
+
+
+@pytest.mark.parametrize("group", AVAILABLE)
+def test_the_files_are_what_the_generator_writes(group: str) -> None:
+    assert generated(group) == (HERE / f"{group}.py").read_text(encoding="utf-8")
+
+
+def test_there_are_at_least_forty_awkward_signatures() -> None:
+    assert sum(len(GROUPS[group]()) for group in AVAILABLE) > 100
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_each_function_can_be_imported_with_its_signature(group: str) -> None:
+    module = load(group)
+    found = [value for value in vars(module).values() if isinstance(value, RemoteFunction)]
+    assert len(found) == (HERE / f"{group}.py").read_text(encoding="utf-8").count('remote_function("')
+    for function in found:
+        assert inspect.signature(function).return_annotation is not inspect.Signature.empty
+
+
+def test_every_public_name_is_listed() -> None:
+    for group in GROUPS:
+        module = load(group)
+        assert all(hasattr(module, name) for name in module.__all__)
+        assert len(set(module.__all__)) == len(module.__all__)
+
+
+def _run(*command: str) -> None:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-m", *command], cwd=HERE, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _files() -> list[str]:
+    return [f"{group}.py" for group in GROUPS]
+
+
+def test_mypy_strict_accepts_the_files(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    _run(
+        "mypy", "--strict", "--python-version=3.11", "--config-file=", f"--cache-dir={tmp_path}", "--follow-imports=silent",
+        *_files(), "assertions.py",
+    )  # fmt: skip
+
+
+@pytest.mark.timeout(120)
+def test_pyright_accepts_the_files(tmp_path: Path) -> None:
+    pytest.importorskip("pyright")
+    config = {"include": [str(HERE / file) for file in [*_files(), "assertions.py"]], "extraPaths": [str(ROOT), str(HERE)]}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps({**config, "pythonVersion": "3.11", "typeCheckingMode": "strict"}))
+    _run("pyright", "--project", str(tmp_path), "--pythonpath", sys.executable)
+
+
+def test_formatters_leave_the_files_alone() -> None:
+    pytest.importorskip("ruff")
+    _run("ruff", "format", "--isolated", "--check", *_files())
+    if importlib.util.find_spec("black") is not None:
+        _run("black", "--check", *_files())
+
+
+# Real calls: the text of each call is evaluated here and over there.
+
+
+@pytest.fixture(scope="module", params=["stub_functions", "stub_types", "stub_services", "stub_modern"])
+def served(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A server in memory with the functions of one file; the calls of that file's module go to it."""
+    group: str = request.param
+    if group not in AVAILABLE:
+        pytest.skip("Python 3.12 syntax")
+    app = AppServer("memory", max_number_worker=2)
+    for name, function in GROUPS[group]().items():
+        app.register_func(function, "async" if inspect.iscoroutinefunction(function) else "thread", name=name)
+    with running(app) as client:
+        stubs = client.get_function_server()
+        assert [item["func_name"] for item in stubs] == ["ping", *GROUPS[group]()]
+        use_client(client)
+        try:
+            yield group
+        finally:
+            use_client(None)
+
+
+MADE = datetime.datetime(2024, 1, 1)
+SERVICE_CALLS = {
+    "calc_add(2, times=3)": "calc.add(2, times=3)",
+    "calc_make()": "calc.make()",
+    "calc_fixed(4)": "calc.fixed(4)",
+    "shapes_paint(Color.RED, Color.BLUE)": "shapes.paint(Color.RED, Color.BLUE)",
+    "shapes_move(Point(1.0, 2.0))": "shapes.move(Point(1.0, 2.0))",
+}
+
+
+def _calls(group: str) -> Mapping[str, str]:
+    if group == "stub_services":
+        return SERVICE_CALLS
+    module = {"stub_functions": functions, "stub_types": types, "stub_modern": modern}[group]
+    return {call: call for call in module.CALLS}
+
+
+def _local_names(group: str) -> dict[str, Any]:
+    source = {"stub_functions": functions, "stub_types": types, "stub_services": types}.get(group) or modern_module()
+    names = {**vars(source), "OTHER": other.Address, "FLOOR": other.Outer.Address, "OTHER_COLOR": other.Color}
+    return {**names, "MADE": MADE, "calc": functions.Calculator(3), "shapes": types.Service(), **_people(source)}
+
+
+def _remote_names(group: str) -> dict[str, Any]:
+    stub = load(group)
+    names = dict(vars(stub))
+    if group == "stub_types":
+        names |= {"OTHER": stub.awkward_other_Address, "FLOOR": stub.Outer_Address, "OTHER_COLOR": stub.awkward_other_Color}
+    return {**names, "MADE": MADE, **_people(stub)}
+
+
+def _people(module: ModuleType) -> dict[str, Any]:
+    if not hasattr(module, "User"):
+        return {}
+    friend = module.User(name="friend", made=MADE)
+    facts: dict[str, Any] = {"home": module.Address("x"), "made": MADE, "friends": [friend]}
+    return {"USER": module.User(name="me", **facts), "ADMIN": module.Admin(name="root", **facts)}
+
+
+def test_a_call_gives_what_the_function_gives_locally(served: str) -> None:
+    here, there = _local_names(served), _remote_names(served)
+    for remote_call, local_call in _calls(served).items():
+        local = eval(local_call, dict(here))
+        if inspect.iscoroutine(local):
+            local = asyncio.run(local)
+        task = eval(remote_call, dict(there))
+        assert isinstance(task, AwaitableTask)
+        remote = task.result(20)
+        assert plain(remote) == plain(local), remote_call
+
+
+def plain(value: Any) -> Any:
+    """The value without its classes, which are others in the server and in the stub; their names count."""
+    if isinstance(value, enum.Enum):
+        return type(value).__name__.rpartition("_")[2], value.name, value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return type(value).__name__, fields
+    if hasattr(value, "model_dump"):
+        return type(value).__name__, plain(value.model_dump())
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value).__name__, [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return type(value).__name__, [plain(item) for item in value]
+    return type(value).__name__, value
+
+
+if __name__ == "__main__":
+    for group_name in AVAILABLE:
+        (HERE / f"{group_name}.py").write_text(generated(group_name), encoding="utf-8")
