@@ -162,8 +162,8 @@ class AwaitableTask(Generic[R_co]):
         """`get_result` of a done task, for coroutines."""
         try:
             return self._result()
-        except (StopIteration, StopAsyncIteration) as exc:
-            # A coroutine cannot raise these (PEP 479): here they are RemoteError alone.
+        except StopIteration as exc:
+            # A coroutine cannot raise it (PEP 479): here it is RemoteError alone.
             raise RemoteError(str(exc), type_name=type(exc).__name__, traceback=getattr(exc, "traceback", None)) from None
 
     def _result(self) -> R_co:
