@@ -15,6 +15,7 @@ from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
+from prpc.brokers.base import background
 from prpc.brokers.redis_address import RedisConnection, hang_up
 from prpc.brokers.redis_batch import Ending, Lease, RedisDelivery, milliseconds, read_entry
 from prpc.brokers.redis_link import Backoff, Link, pack
@@ -91,7 +92,7 @@ class RedisConsumer:
         while self._stale() and not self._stopping.is_set():
             await self._unless_stopped(self._renew())
         if self._beat is None and not self._stopping.is_set():
-            self._beat = asyncio.get_running_loop().create_task(self._keep_lease(), name="prpc-redis-lease")
+            self._beat = background(self._keep_lease(), "prpc-redis-lease")
         if self._checks and self._checks[0] <= time.monotonic():
             await self._unless_stopped(self._check())
         if self._connection is None:
