@@ -191,7 +191,7 @@ def test_a_raw_call_with_tags_is_refused_or_data(attack: str, tripwires: str) ->
         assert not any(key.startswith("py/") for key in tree)
 
 
-@pytest.mark.parametrize("attack", ["reduce import", "type", "module", "object in type"])
+@pytest.mark.parametrize("attack", ["reduce import", "type", "object in type"])
 def test_stock_jsonpickle_would_have_run_it(attack: str, tripwires: str) -> None:
     """The tripwires are real: they catch the stock reader."""
     with pytest.raises((Ran, SystemExit)):
