@@ -126,20 +126,42 @@ class Worse(metaclass=BadMeta):
 
 
 class TestNothingFails:
-    @pytest.mark.parametrize("function", [max, print, dict, int, Bad(), len, type, "no function", None, HTTPStatus, Worse], ids=lambda value: type(value).__name__)
+    @pytest.mark.parametrize(
+        "function",
+        [max, print, dict, int, Bad(), len, type, "no function", None, HTTPStatus, Worse],
+        ids=lambda value: type(value).__name__,
+    )
     def test_things_without_a_signature(self, function: Any) -> None:
         found = describe(function)
         assert found["func_name"] == "f" and isinstance(found["parameters"], list)
 
     @pytest.mark.parametrize(
         "hint",
-        [Bad(), Worse, 5, "1 +", "Nowhere", "a\nb", "\0", [], {}, print, math, typing.Generic, typing.Protocol, Ellipsis, "x" * 100_000],
+        [
+            Bad(),
+            Worse,
+            5,
+            "1 +",
+            "Nowhere",
+            "a\nb",
+            "\0",
+            [],
+            {},
+            print,
+            math,
+            typing.Generic,
+            typing.Protocol,
+            Ellipsis,
+            "x" * 100_000,
+        ],
         ids=lambda value: type(value).__name__,
     )
     def test_annotations_that_are_none(self, hint: Any) -> None:
         assert annotation_of(hint) == "typing.Any"
 
-    @pytest.mark.parametrize("value", [Bad(), Worse, Worse(), print, object(), math, open, type, [Bad()], {"a": print}, {1: {2: Bad()}}], ids=range(11))
+    @pytest.mark.parametrize(
+        "value", [Bad(), Worse, Worse(), print, object(), math, open, type, [Bad()], {"a": print}, {1: {2: Bad()}}], ids=range(11)
+    )
     def test_defaults_that_cannot_be_shown(self, value: Any) -> None:
         assert default_of(value) is None
 
