@@ -108,7 +108,7 @@ class _Budget:
 
     def text_of(self, exc: BaseException) -> str:
         """`str()` of an exception, which may do anything."""
-        text = _safely(None, str, exc)
+        text: Any = _safely(None, str, exc)
         return self.cut(str.__str__(text)) if _is_a(text, str) else f"<{type(exc).__name__} that cannot be printed>"
 
 

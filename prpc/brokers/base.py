@@ -7,9 +7,11 @@ connected in and is not thread-safe. Driver errors cross only as BrokerUnavailab
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 __all__ = [
@@ -24,11 +26,26 @@ __all__ = [
     "Outgoing",
     "Reply",
     "ServerRecord",
+    "background",
 ]
+
+T = TypeVar("T")
 
 #: What stands beside a message: short ASCII names to text (fields of a Redis entry, headers of a Kafka record).
 #: The adapter's own fields ("message" and those it adds) never show up here.
 Facts = Mapping[str, str]
+
+
+def background(work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
+    """A task that belongs to a connection: it ends when its owner closes it, not when `asyncio.run` cancels what is left.
+
+    `asyncio.run` ends by cancelling every task that the loop knows of, all at once; a connection whose tasks die there can
+    neither flush nor close in order. This one is not among them, so whoever starts it must end it. It runs in an empty
+    context: it outlives the call that happened to start it.
+    """
+    task = asyncio.get_running_loop().create_task(work, name=name, context=Context())
+    asyncio.tasks._unregister_task(task)  # a documented hook for task implementations (asyncio, "Extending")
+    return task
 
 
 @dataclass(frozen=True, slots=True)

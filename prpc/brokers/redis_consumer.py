@@ -15,6 +15,7 @@ from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
+from prpc.brokers.base import background
 from prpc.brokers.redis_address import RedisConnection, hang_up
 from prpc.brokers.redis_batch import Ending, Lease, RedisDelivery, milliseconds, read_entry
 from prpc.brokers.redis_link import Backoff, Link, pack
@@ -91,7 +92,7 @@ class RedisConsumer:
         while self._stale() and not self._stopping.is_set():
             await self._unless_stopped(self._renew())
         if self._beat is None and not self._stopping.is_set():
-            self._beat = asyncio.get_running_loop().create_task(self._keep_lease(), name="prpc-redis-lease")
+            self._beat = background(self._keep_lease(), "prpc-redis-lease")
         if self._checks and self._checks[0] <= time.monotonic():
             await self._unless_stopped(self._check())
         if self._connection is None:
@@ -102,7 +103,11 @@ class RedisConsumer:
             return ()
         lease, taken = self._lease, await self._read(most)
         if taken and self._stale():
-            await self._renew()
+            try:
+                await self._renew()
+            except BaseException:
+                self._found.extend(taken)
+                raise
         if lease.lost:
             return ()  # whoever has them now got them from the group, before they were started here
         return taken
@@ -272,11 +277,12 @@ class RedisConsumer:
     # pending entries that we know nothing of
 
     async def _check(self) -> None:
+        await self._find_unknown()
         self._checks.pop(0)
-        self._found.extend(await self._unknown())
 
-    async def _unknown(self) -> list[RedisDelivery]:
-        lease, group, found = self._lease, self._settings.group_name, []
+    async def _find_unknown(self) -> None:
+        """Put them among the found ones, one by one: a take that is cancelled here must not lose any."""
+        lease, group = self._lease, self._settings.group_name
         for number, stream in enumerate(self._streams):
             start = b"-"
             while True:
@@ -286,13 +292,12 @@ class RedisConsumer:
                         continue
                     entries = await self._link.call("XRANGE", stream, id_, id_)
                     if entries:
-                        found.append(self._deliver(lease, (number, id_, entries[0][1], deliveries)))
+                        self._found.append(self._deliver(lease, (number, id_, entries[0][1], deliveries)))
                     else:
                         await self._link.call("XACK", stream, group, id_)
                 if len(pending) < PAGE:
                     break
                 start = b"(" + pending[-1][0]
-        return found
 
     # leaving
 
@@ -312,6 +317,9 @@ class RedisConsumer:
         else:
             await self._drop_connection()
             await self._rest.wait()
+        self._give_back_found()
+
+    def _give_back_found(self) -> None:
         found = list(self._found)
         self._found.clear()
         self._give_back(found)
@@ -346,7 +354,8 @@ class RedisConsumer:
         await self._ending.flush()
         if self._beat is None or self._lease.lost:
             return
-        self._give_back(await self._unknown())
+        await self._find_unknown()
+        self._give_back_found()
         await self._ending.flush()
         words = (self._lease.name, self._ending.lease_ms, self._settings.group_name)
         await self._link.run(LEAVE, (self._lease.key, *self._streams), words)

@@ -26,6 +26,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from prpc.brokers.base import background
 from prpc.brokers.redis_address import RedisAddress, RedisConnection, explain, hang_up
 from prpc.brokers.redis_scripts import Script
 from prpc.exceptions import BrokerUnavailableError
@@ -113,7 +114,7 @@ class Link:
             return
         self._loop = asyncio.get_running_loop()
         connection = await self._open()
-        self._main = self._loop.create_task(self._run(connection), name="prpc-redis-link")
+        self._main = background(self._run(connection), "prpc-redis-link")
 
     def call(self, *words: Any, repeat: bool = True, patience: float | None = None) -> asyncio.Future[Any]:
         """Queue one command. It fails after `patience` seconds (None: never) without a connection to send it on."""
@@ -200,7 +201,7 @@ class Link:
     async def _serve(self, connection: RedisConnection) -> None:
         loop = asyncio.get_running_loop()
         self._stall = loop.create_future()
-        tasks = [loop.create_task(self._write(connection)), loop.create_task(self._read(connection))]
+        tasks = [background(self._write(connection)), background(self._read(connection))]
         try:
             await asyncio.wait([*tasks, self._stall], return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:

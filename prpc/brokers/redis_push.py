@@ -9,7 +9,7 @@ from uuid import UUID
 
 from redis.exceptions import RedisError
 
-from prpc.brokers.base import Mail
+from prpc.brokers.base import Mail, background
 from prpc.brokers.redis_address import RedisAddress, RedisConnection, explain, hang_up
 from prpc.brokers.redis_batch import unframe
 from prpc.brokers.redis_link import Backoff, Link
@@ -42,7 +42,7 @@ class Subscription:
     async def open(self) -> None:
         """Subscribe. Raises BrokerUnavailableError."""
         connection = await self._subscribe()
-        self._task = asyncio.get_running_loop().create_task(self._run(connection), name="prpc-redis-push")
+        self._task = background(self._run(connection), "prpc-redis-push")
 
     async def _subscribe(self) -> RedisConnection:
         connection = await self._address.open()
@@ -86,7 +86,7 @@ class Subscription:
             self._news.set()
 
     async def _serve(self, connection: RedisConnection) -> None:
-        pings = asyncio.get_running_loop().create_task(self._ping(connection))
+        pings = background(self._ping(connection))
         try:
             await self._read(connection)
         except (RedisError, OSError) as exc:

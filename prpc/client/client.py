@@ -10,12 +10,11 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from contextvars import Context
 from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from prpc.brokers.base import ServerRecord
+from prpc.brokers.base import ServerRecord, background
 from prpc.client.call import Call, wake_future
 from prpc.client.connection import Connection, place
 from prpc.client.portal import Crossing, Forkable, running_loop, survive_fork
@@ -171,8 +170,7 @@ class CallPump(Forkable):
         return await self._connection.broker.servers(self._settings.queue_name)
 
     def _spawn(self, work: Coroutine[Any, Any, Any], held: set[asyncio.Task[Any]]) -> None:
-        # An empty context: it outlives the call that started it.
-        task = self.loop.create_task(work, context=Context())
+        task = background(work)
         held.add(task)
         task.add_done_callback(held.discard)
 
@@ -256,15 +254,15 @@ class CallPump(Forkable):
 
     def _start(self) -> None:
         if self._runner is None:
-            self._runner = self.loop.create_task(self._run(), context=Context(), name="prpc-client")
+            self._runner = background(self._run(), "prpc-client")
         if self._guardian is None:
             self._guardian = self._guard()
             with suppress(StopIteration):  # run to its yield, so that the loop knows of it
                 self._guardian.__anext__().__await__().__next__()
 
     async def _guard(self) -> AsyncGenerator[None, None]:
-        # The end of asyncio.run cancels a task that has not begun without running any of it, but it closes open async
-        # generators, too: what was sent shall still go out.
+        # asyncio.run ends by cancelling tasks (not ours, see `background`) and by closing open async generators: by the
+        # latter we learn that the loop ends, while everything still works.
         try:
             yield
         finally:
@@ -280,8 +278,7 @@ class CallPump(Forkable):
                 if mail.gap and len(self.pending):
                     self._spawn(self._repair(connection), self._collecting)
                 self._deliver(connection, mail.bodies)
-        except asyncio.CancelledError:
-            # close(), or the end of asyncio.run. The task ends as an ordinary one.
+        except asyncio.CancelledError:  # by close(); the task ends as an ordinary one
             self.closed = True
         except Exception as exc:
             reason = exc
@@ -328,7 +325,6 @@ class CallPump(Forkable):
 
     async def _flush(self, reason: Exception) -> Exception:
         """Until the broker has everything that was sent, within bounds. Returns why calls without outcome end now."""
-        await asyncio.sleep(0)  # at the end of asyncio.run every await is cancelled in this tick: their cancels go along
         try:
             async with asyncio.timeout(2 * self._settings.connect_timeout):
                 if self._outbox:

@@ -130,6 +130,9 @@ def _any_call(middle: bytes, limits: Limits) -> _Call | None:
     fields, depth = parse(middle)
     if list(fields) != ["func_name", "func_args", "func_kwargs"]:
         return None
+    name: Any
+    args: Any
+    kwargs: Any
     name, args, kwargs = fields.values()
     is_tuple = type(args) is dict and args.keys() == {"py/tuple"} and type(args["py/tuple"]) is list
     if has_no_tags(middle, int(is_tuple)):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from binascii import a2b_base64
-from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from datetime import UTC, timedelta, timezone, tzinfo
 from decimal import Decimal
 from functools import lru_cache
@@ -18,7 +18,7 @@ from prpc.codec.limits import MAX_DIGITS
 from prpc.codec.stamps import read_date, read_datetime, read_time
 from prpc.exceptions import DecodeError
 
-__all__ = ["CALLABLES", "OBJECTS", "b64"]
+__all__ = ["CALLABLES", "OBJECTS", "b64", "check_hashes"]
 
 _HEX = re.compile(r"[0-9a-fA-F]{32}")
 
@@ -37,6 +37,16 @@ def b64(text: Any) -> bytes:
         raise _form("py/b64") from None
 
 
+#: Members of a set or keys of a dict from which on their hashes are looked at.
+_MANY = 1000
+
+
+def check_hashes(members: Collection[Any]) -> None:
+    """Refuse members that were made to fall on one hash: a set of them takes hours. Raises DecodeError, or TypeError."""
+    if len(members) > _MANY and 2 * len(set(map(hash, members))) < len(members):
+        raise _form("a set or a dict")
+
+
 # By call: {"py/reduce": [{"py/type": name}, {"py/tuple": [arguments]}, ...]}
 
 
@@ -52,6 +62,7 @@ def _checked(what: str, arguments: list[Any], rest: list[Any], *kinds: type | tu
 def _frozenset(arguments: list[Any], rest: list[Any]) -> Any:
     _checked("frozenset", arguments, rest, list, least=0)
     try:
+        check_hashes(arguments[0] if arguments else ())
         return frozenset(*arguments)
     except TypeError:
         raise _form("frozenset") from None
@@ -119,8 +130,10 @@ def _path(kind: Callable[..., PurePath]) -> Callable[[list[Any], list[Any]], Any
 def _ordered(arguments: list[Any], rest: list[Any]) -> Any:
     if arguments not in ([], [{}]) or any(part is not None for part in rest[:2]) or len(rest) > 3:
         raise _form("OrderedDict")
+    pairs = rest[2] if len(rest) == 3 and rest[2] else ()
     try:
-        return dict(OrderedDict(rest[2] if len(rest) == 3 and rest[2] else ()))
+        check_hashes([key for key, _ in pairs])
+        return dict(pairs)
     except (TypeError, ValueError):
         raise _form("OrderedDict") from None
 

@@ -12,7 +12,7 @@ from datetime import UTC, timedelta
 from typing import Any, ClassVar
 
 from prpc.codec.limits import Limits
-from prpc.codec.passive import CALLABLES, OBJECTS, b64
+from prpc.codec.passive import CALLABLES, OBJECTS, b64, check_hashes
 from prpc.codec.stamps import UTC_TREE
 from prpc.codec.text import parse
 from prpc.exceptions import DecodeError
@@ -136,16 +136,14 @@ class Restorer:
     def _with_escaped(self, node: dict[str, Any], plain: dict[str, Any], depth: int) -> dict[Any, Any]:
         """All members in their order; jsonpickle numbers those of escaped keys after all others."""
         named = {key: self._keyed(key, member, depth) for key, member in node.items() if key not in plain}
-        result: dict[Any, Any] = {}
-        for key in node:
-            name, value = named[key] if key in named else (key, plain[key])
-            try:
-                twice = name in result
-                result[name] = value
-            except TypeError:
-                raise refuse("a key that cannot be one", "form") from None
-            if twice:
-                raise refuse("a key stands twice in one object", "json")
+        pairs = [named[key] if key in named else (key, plain[key]) for key in node]
+        try:
+            check_hashes([name for name, _ in pairs])
+            result = dict(pairs)
+        except TypeError:
+            raise refuse("a key that cannot be one", "form") from None
+        if len(result) != len(pairs):
+            raise refuse("a key stands twice in one object", "json")
         return result
 
     def _keyed(self, key: str, member: Any, depth: int) -> tuple[Any, Any]:
@@ -159,7 +157,9 @@ class Restorer:
 
     def _set(self, node: Any, depth: int) -> set[Any]:
         try:
-            return set(self._members(_as_list(node, "py/set"), depth))
+            members = self._members(_as_list(node, "py/set"), depth)
+            check_hashes(members)
+            return set(members)
         except TypeError:
             raise refuse("a member of a set that cannot be one", "form") from None
 

@@ -107,8 +107,25 @@ def parse(body: bytes) -> tuple[Any, int]:
     if colons == 0 and (lists := body.count(b"[")) <= 2:
         return tree, lists
     keys, depth = measure(tree)
-    # msgspec keeps the last of two keys. Every key has its colon: where there are no more colons than keys, none stood twice.
-    return (tree if colons == keys else _parse_slowly(body)), depth
+    # msgspec keeps the last of two keys. Every key has its colon: where keys and texts account for all, none stood twice.
+    if colons == keys or (b"\\u00" not in body and colons == keys + _colons_in_texts(tree)):
+        return tree, depth
+    return _parse_slowly(body), depth
+
+
+def _colons_in_texts(tree: Any) -> int:
+    colons = 0
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        if type(node) is str:
+            colons += node.count(":")
+        elif type(node) is list:
+            todo += node
+        elif type(node) is dict:
+            todo += node
+            todo += node.values()
+    return colons
 
 
 def _parse_slowly(body: bytes) -> Any:

@@ -7,7 +7,7 @@ from binascii import b2a_base64
 from collections.abc import Set as AbstractSet
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
-from pathlib import PosixPath, PurePath, PurePosixPath, WindowsPath
+from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +16,9 @@ from prpc.codec.stamps import UTC_TREE
 from prpc.codec.walk import Refusal, Walk, as_datetime
 
 __all__ = ["DialectWalk"]
+
+#: Kinds of paths under their public names, the narrower ones first.
+_PATHS = (PosixPath, WindowsPath, PurePosixPath, PureWindowsPath)
 
 
 def _b64(value: bytes | bytearray) -> str:
@@ -101,12 +104,7 @@ class DialectWalk(Walk):
 
     def write_path(self, value: PurePath) -> Any:
         # Not by jsonpickle: since Python 3.13 it names a private module that older readers lack, and parts lose odd roots.
-        if isinstance(value, PosixPath):
-            name = "PosixPath"
-        elif isinstance(value, WindowsPath):
-            name = "WindowsPath"
-        else:
-            name = "PurePosixPath" if isinstance(value, PurePosixPath) else "PureWindowsPath"
+        name = next(kind.__name__ for kind in _PATHS if isinstance(value, kind))
         return _call(f"pathlib.{name}", str(value))
 
     def _by_jsonpickle(self, value: Any) -> Any:

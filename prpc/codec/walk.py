@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
@@ -108,7 +109,7 @@ def as_datetime(value: datetime) -> datetime:
     )
 
 
-class Walk:
+class Walk(ABC):
     """One value on its way to JSON. Use one object for one text: it counts the items of all values that it is given."""
 
     #: Type (or stand-in) -> name of the method that writes it.
@@ -267,9 +268,9 @@ class Walk:
     def write_enum(self, value: Enum) -> Any:
         return self.lower(value.value)
 
+    @abstractmethod
     def write_key(self, key: Any) -> str:
         """A dict's key as a string."""
-        raise NotImplementedError
 
 
 def _short(key: Any) -> str:

@@ -372,6 +372,8 @@ def test_objects_of_foreign_classes_arrive_as_plain_data(text: str, value: Any) 
         '{"py/object": "datetime.date", "__reduce__": [{"py/type": "datetime.date"}, ["AA=="]]}',
         '{"py/object": "datetime.time", "__reduce__": [{"py/type": "datetime.time"}, ["AA=="]]}',
         '{"py/object": "builtins.complex"}',
+        '{"py/reduce": [{"py/type": "datetime.timedelta"}, {"py/tuple": [1, 2]}]}',
+        '{"py/reduce": [{"py/type": "datetime.timedelta"}, {"py/tuple": [1, 2, 3]}, {}]}',
         '{"py/object": "x.Y", "py/newargs": [1]}',
     ],
 )

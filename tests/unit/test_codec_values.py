@@ -23,7 +23,7 @@ import pydantic
 import pytest
 
 from prpc.codec import Codec, Limits
-from prpc.exceptions import EncodeError
+from prpc.exceptions import DecodeError, EncodeError
 from prpc.prpcmessage import PRPCMessage
 
 ID = UUID("8dcd1fcc737c44c5b0799b8ffce37566")
@@ -493,8 +493,6 @@ def test_what_may_be_written_may_be_read_down_to_the_last_level(number: int) -> 
 def test_the_reader_refuses_one_level_more(number: int) -> None:
     wrap = WRAPS[number]
     generous, strict = Codec(Limits(max_depth=31)), Codec(Limits(max_depth=30))
-    from prpc.exceptions import DecodeError
-
     message = PRPCMessage("f", (nested(30, wrap),), {}, ID, NOW)
     written = generous.write_reply(message.done(NOW, nested(31, wrap)), None, for_us=True)
     for read, body in (
@@ -509,6 +507,16 @@ def test_the_reader_refuses_one_level_more(number: int) -> None:
 
 def test_very_deep_values_are_refused() -> None:
     assert "deeper than 100 levels" in str(refusal(nested(100_000, WRAPS[0])))
+
+
+def test_limits_beyond_pythons_own_stack_end_in_the_same_errors() -> None:
+    codec = Codec(Limits(max_depth=1_000_000))
+    assert "nested too deep" in str(refusal(nested(100_000, WRAPS[0]), codec))
+    text = codec.write_call(PRPCMessage("f", ("HERE",), {}, ID, NOW)).decode()
+    for opening, closing in (('{"py/tuple": [', "]}"), ('{"json://1": ', "}"), ("[", "]")):
+        with pytest.raises(DecodeError) as caught:
+            codec.read_call(text.replace('"HERE"', opening * 450 + '{"py/set": []}' + closing * 450).encode())
+        assert caught.value.reason == "depth" and caught.value.message_id == str(ID)
 
 
 def test_what_is_too_large_is_refused() -> None:
