@@ -105,5 +105,7 @@ def docstring(text: str, indent: int) -> tuple[list[str], bool]:
 
 
 def _escaped(line: str) -> str:
+    # A lone surrogate stays a text of six characters: Python 3.13 compiles no docstring that holds one.
+    line = "".join(f"\\u{ord(unit):04x}" if "\ud800" <= unit <= "\udfff" else unit for unit in line)
     shown = "".join(unit if unit.isprintable() else ascii(unit)[1:-1] for unit in line.replace("\\", "\\\\"))
     return shown.replace('"""', '\\"\\"\\"') if not shown.endswith('"') else shown.replace('"', '\\"')

@@ -113,15 +113,18 @@ def test_a_type_of_two_functions_is_written_once() -> None:
 def test_types_of_one_name_are_kept_apart() -> None:
     def named(field: str, kind: Any) -> type:
         inner = dataclasses.make_dataclass("Inner", [(field, kind)])
-        return dataclasses.make_dataclass("Outer", [("inner", inner), ("same", dataclasses.make_dataclass("Same", [("x", int)]))])
+        same = dataclasses.make_dataclass("Same", [("x", int)])
+        outer = dataclasses.make_dataclass("Outer", [("inner", inner), ("same", same)])
+        outer.__module__ = inner.__module__ = same.__module__ = "shop"
+        return outer
 
     def one(a: Any) -> None: ...
     def two(a: Any) -> None: ...
 
     text = body(describe(one, a=named("x", int)), describe(two, a=named("y", str)))
-    assert "class Inner:\n    x: int" in text and "class types_Inner:\n    y: str" in text
-    assert "class types_Outer:\n    inner: types_Inner\n    same: Same" in text and text.count("class Same") == 1
-    assert "def two(a: types_Outer)" in text
+    assert "class Inner:\n    x: int" in text and "class shop_Inner:\n    y: str" in text
+    assert "class shop_Outer:\n    inner: shop_Inner\n    same: Same" in text and text.count("class Same") == 1
+    assert "def two(a: shop_Outer)" in text
 
 
 def test_names_run_out_at_last() -> None:

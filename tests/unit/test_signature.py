@@ -279,9 +279,10 @@ class TestClasses:
 
         def function(a: Any, b: Any) -> None: ...
 
+        first.__module__ = second.__module__ = "shop"
         function.__annotations__.update(a=first, b=second)
         names = [item["annotation"] for item in describe(function)["parameters"]]
-        assert names == ["types.Same", "types.Same_2"]
+        assert names == ["shop.Same", "shop.Same_2"]
 
     def test_several_bases_are_flattened(self) -> None:
         @dataclasses.dataclass
