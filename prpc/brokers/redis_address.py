@@ -1,6 +1,6 @@
 """Where a Redis is and how to get a connection to it: URLs, TLS, Sentinel, and errors that say what to do.
 
-Connections are redis-py's own `Connection` objects: they know TLS, AUTH, databases and unix sockets.
+redis-py's own `Connection` objects open a connection: they know TLS, AUTH, databases and unix sockets.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -28,21 +28,20 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from prpc.brokers.redis_wire import GOOD_BYE, Wire
 from prpc.exceptions import BrokerUnavailableError, ConfigurationError
 from prpc.settings import safe_url
 
-__all__ = ["RedisAddress", "RedisConnection", "explain", "hang_up"]
+__all__ = ["RedisAddress", "explain"]
 
 
 class RedisConnection(Protocol):
-    """What we use of redis-py's connection: the narrow place where a protocol of our own could be put in."""
+    """What we use of redis-py's connection."""
 
-    @property
-    def is_connected(self) -> bool: ...
+    _reader: asyncio.StreamReader | None
+    _writer: asyncio.StreamWriter | None
 
     async def connect(self) -> None: ...
-
-    async def send_packed_command(self, command: Iterable[bytes], check_health: bool = ...) -> None: ...
 
     async def send_command(self, *args: Any, check_health: bool = ...) -> None: ...
 
@@ -56,8 +55,6 @@ OPTIONS = {"db", "client_name", "sentinel_username", "sentinel_password"}
 SCHEMES = "redis://, rediss:// (TLS), unix://, redis+sentinel:// or rediss+sentinel://"
 #: Seconds after which a Sentinel that does not answer is passed over for the next one.
 SENTINEL_PATIENCE = 1.0
-#: Seconds that closing a connection may take.
-GOOD_BYE = 1.0
 #: Seconds of silence, between probes, and probes before the kernel gives a dead peer up.
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
@@ -117,7 +114,7 @@ class RedisAddress:
     def _build(self, options: dict[str, Any]) -> RedisConnection:
         return cast("RedisConnection", self.connection_class(retry=Retry(NoBackoff(), 0), **options))
 
-    async def open(self) -> RedisConnection:
+    async def open(self) -> Wire:
         """A new connection that has proved itself. Raises BrokerUnavailableError within the connect timeout."""
         try:
             async with asyncio.timeout(self.connect_timeout):
@@ -125,7 +122,7 @@ class RedisAddress:
         except (RedisError, OSError) as exc:
             raise explain(exc, self) from exc
 
-    async def _open(self) -> RedisConnection:
+    async def _open(self) -> Wire:
         options = {**self.options, **(await self._find_master() if self.sentinels else {})}
         connection = self._build(options)
         try:
@@ -137,9 +134,9 @@ class RedisAddress:
                 if (await connection.read_response())[0] != b"master":
                     raise ReadOnlyError(f"{options['host']}:{options['port']} is no master any more")
         except BaseException:
-            await hang_up(connection)
+            await _hang_up(connection)
             raise
-        return connection
+        return _take_over(connection)
 
     async def _find_master(self) -> dict[str, Any]:
         options = {
@@ -154,8 +151,16 @@ class RedisAddress:
             return {"host": host, "port": port}
 
 
-async def hang_up(connection: RedisConnection) -> None:
-    """Close a connection and wait until it is closed: one under TLS says good-bye first."""
+def _take_over(connection: RedisConnection) -> Wire:
+    """The driver's connection forgets its streams, so that it neither closes them nor warns when it is collected."""
+    reader, writer = connection._reader, connection._writer
+    connection._reader = connection._writer = None
+    if reader is None or writer is None:
+        raise ConnectionResetError("the connection was closed")
+    return Wire(reader, writer)
+
+
+async def _hang_up(connection: RedisConnection) -> None:
     with contextlib.suppress(RedisError, OSError):
         async with asyncio.timeout(GOOD_BYE):
             await connection.disconnect()

@@ -7,11 +7,12 @@ import itertools
 import logging
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from prpc.brokers.base import Facts, Reply
 from prpc.brokers.redis_link import Link
-from prpc.brokers.redis_scripts import BORN_FIELD, BURY, CRASHES_FIELD, LOST, RELEASE, SETTLE
+from prpc.brokers.redis_scripts import BORN_FIELD, BURY, CRASHES_FIELD, LOST, RELEASE, SETTLE, Script
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
 from prpc.settings import Settings
@@ -124,7 +125,9 @@ class Ending:
         self._link, self._names, self._settings = link, names, settings
         self._streams = (names.calls, names.raw_calls)
         self._settling: list[_Settling] = []
-        self._open: set[asyncio.Future[Any]] = set()
+        #: Scripts under way, and who waits until there are none.
+        self._open = 0
+        self._decided = asyncio.Event()
 
     @property
     def lease_ms(self) -> int:
@@ -133,10 +136,8 @@ class Ending:
     async def flush(self) -> None:
         """Wait until everything that was begun is decided."""
         while self._open or self._settling:
-            if not self._open:
-                await asyncio.sleep(0)
-            else:
-                await asyncio.wait(self._open)
+            self._decided.clear()
+            await self._decided.wait()
 
     def settle(self, delivery: RedisDelivery, reply: Reply | None) -> Awaitable[bool]:
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -152,7 +153,7 @@ class Ending:
         for delivery in deliveries:
             words += (delivery.id, delivery.attempt - 1, delivery.born_ms)
         keys = (first.lease.key, self._streams[first.raw])
-        return self._end(deliveries, self._link.run(RELEASE, keys, (*self._head(first.lease), *words)))
+        return self._end(deliveries, RELEASE, keys, (*self._head(first.lease), *words))
 
     def bury(self, delivery: RedisDelivery, reason: str, reply: Reply | None) -> Awaitable[bool]:
         key, body, channel, payload = "", b"", "", b""
@@ -162,7 +163,7 @@ class Ending:
                 channel, payload = self._names.reply(reply.address), frame([_wake(reply)])
         keys = (delivery.lease.key, self._streams[delivery.raw], self._names.dead)
         words = (self._settings.redis_expire, delivery.id, key, body, channel, payload, reason, DEAD_LETTERS_KEPT)
-        return self._end([delivery], self._link.run(BURY, keys, (*self._head(delivery.lease), *words)))
+        return self._end([delivery], BURY, keys, (*self._head(delivery.lease), *words))
 
     def _head(self, lease: Lease) -> tuple[Any, ...]:
         return lease.name, self.lease_ms, self._settings.group_name
@@ -170,10 +171,16 @@ class Ending:
     def _key(self, reply: Reply) -> str:
         return self._names.raw_feedback(reply.message_id) if reply.raw else self._names.feedback(reply.message_id)
 
-    def _end(self, deliveries: Sequence[RedisDelivery], answer: asyncio.Future[Any]) -> asyncio.Future[bool]:
+    def _end(
+        self, deliveries: Sequence[RedisDelivery], script: Script, keys: Sequence[str], words: Sequence[Any]
+    ) -> asyncio.Future[bool]:
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._follow([_Settling(delivery, None, done) for delivery in deliveries], answer)
+        self._post([_Settling(delivery, None, done) for delivery in deliveries], script, keys, words)
         return done
+
+    def _post(self, items: Sequence[_Settling], script: Script, keys: Sequence[str], words: Sequence[Any]) -> None:
+        self._link.post(script, keys, words, partial(self._ended, items))
+        self._open += 1
 
     def _send_settled(self) -> None:
         settling, self._settling = self._settling, []
@@ -181,13 +188,12 @@ class Ending:
         for _, group in itertools.groupby(settling, key=lambda item: (item.delivery.lease.key, item.delivery.raw)):
             for chunk in _chunks(list(group)):
                 try:
-                    answer = self._script(chunk)
+                    self._post_settled(chunk)
                 except BrokerUnavailableError as exc:
                     _decide(chunk, None, exc)
-                else:
-                    self._follow(chunk, answer)
+        self._decided.set()
 
-    def _script(self, chunk: Sequence[_Settling]) -> asyncio.Future[Any]:
+    def _post_settled(self, chunk: Sequence[_Settling]) -> None:
         """`chunk` is of one lease and one stream, sorted by address; those without an address stand first."""
         first = chunk[0].delivery
         ids = [item.delivery.id for item in chunk]
@@ -205,20 +211,14 @@ class Ending:
         for address, found in wakes.items():
             groups += (self._names.reply(address), frame([body for _, body in found]), found[0][0], found[-1][0])
         head = (*self._head(first.lease), self._settings.redis_expire, len(ids), len(wakes))
-        return self._link.run(SETTLE, (first.lease.key, self._streams[first.raw]), (*head, *ids, *replies, *groups))
+        self._post(chunk, SETTLE, (first.lease.key, self._streams[first.raw]), (*head, *ids, *replies, *groups))
 
-    def _follow(self, items: Sequence[_Settling], answer: asyncio.Future[Any]) -> None:
-        def ended(answer: asyncio.Future[Any]) -> None:
-            self._open.discard(answer)
-            if answer.cancelled():
-                return
-            error = answer.exception()
-            if error is not None:
-                log.error("the end of %d calls could not be written: %s", len(items), error)
-            _decide(items, None if error is not None else answer.result(), error)
-
-        self._open.add(answer)
-        answer.add_done_callback(ended)
+    def _ended(self, items: Sequence[_Settling], answer: Any, error: Exception | None) -> None:
+        self._open -= 1
+        self._decided.set()
+        if error is not None:
+            log.error("the end of %d calls could not be written: %s", len(items), error)
+        _decide(items, answer, error)
 
 
 def _order(item: _Settling) -> tuple[str, bool, str]:

@@ -16,10 +16,10 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 from prpc.brokers.base import background
-from prpc.brokers.redis_address import RedisConnection, hang_up
 from prpc.brokers.redis_batch import Ending, Lease, RedisDelivery, milliseconds, read_entry
-from prpc.brokers.redis_link import Backoff, Link, pack
+from prpc.brokers.redis_link import Backoff, Link
 from prpc.brokers.redis_scripts import LEAVE, LOST, RENEW, TAKE_OVER
+from prpc.brokers.redis_wire import Wire, pack
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
 from prpc.settings import Settings
@@ -54,7 +54,7 @@ class RedisConsumer:
         self._first_name, self._number = consumer, 1
         self._lease = Lease(consumer, self._names.lease(consumer))
         self._found: deque[RedisDelivery] = deque()
-        self._connection: RedisConnection | None = None
+        self._connection: Wire | None = None
         self._connection_id = 0
         self._checks: list[float] = []  # monotonic seconds at which to look for unknown pending entries
         self._epoch = link.epoch
@@ -141,17 +141,16 @@ class RedisConsumer:
     async def _open(self) -> None:
         connection = await self._link.address.open()
         try:
-            await connection.send_command("CLIENT", "ID", check_health=False)
-            self._connection_id = int(await connection.read_response())
+            self._connection_id = int(await connection.ask(pack(("CLIENT", "ID"))))
         except BaseException:
-            await hang_up(connection)
+            await connection.hang_up()
             raise
         self._connection = connection
 
     async def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            await hang_up(connection)
+            await connection.hang_up()
         now = time.monotonic()
         self._checks = [now, now + BLOCK + SLACK]
 
@@ -181,16 +180,16 @@ class RedisConsumer:
             words += ("BLOCK", round(BLOCK * 1000))
         words += ("STREAMS", *(self._streams[n] for n in numbers), *(">" for _ in numbers))
         self._reading = True
+        too_late = asyncio.get_running_loop().call_later(BLOCK + SLACK, connection.give_up, TimeoutError("no answer"))
         try:
-            async with asyncio.timeout(BLOCK + SLACK):
-                await connection.send_packed_command([pack(tuple(words))], check_health=False)
-                answer = await connection.read_response(disconnect_on_error=False)
+            answer = await connection.ask(pack(tuple(words)))
         except ResponseError:
             raise
         except BaseException:
             await self._drop_connection()
             raise
         finally:
+            too_late.cancel()
             self._reading = False
         taken: list[RedisDelivery] = []
         for stream, entries in answer or ():
@@ -343,7 +342,7 @@ class RedisConsumer:
             await asyncio.gather(self._beat, return_exceptions=True)
         connection, self._connection = self._connection, None
         if connection is not None:
-            await hang_up(connection)
+            await connection.hang_up()
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
                 await self._leave()

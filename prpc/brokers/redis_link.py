@@ -13,9 +13,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-import hiredis
 from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
@@ -27,11 +27,12 @@ from redis.exceptions import (
 )
 
 from prpc.brokers.base import background
-from prpc.brokers.redis_address import RedisAddress, RedisConnection, explain, hang_up
+from prpc.brokers.redis_address import RedisAddress, explain
 from prpc.brokers.redis_scripts import Script
+from prpc.brokers.redis_wire import Wire, pack
 from prpc.exceptions import BrokerUnavailableError
 
-__all__ = ["Backoff", "Link", "pack"]
+__all__ = ["Backoff", "Link"]
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +40,14 @@ log = logging.getLogger(__name__)
 STALLED = 15.0
 #: Seconds after which a command is tried again that Redis cannot carry out now (out of memory, disk full, failing over).
 RETRY_AFTER = 1.0
+#: Bytes after which a write ends: the rest stays in the queue until the transport has room.
+MOST_BYTES = 1024 * 1024
 #: Starts of errors that pass by themselves or by an operator's hand.
 PASSING = ("OOM", "MISCONF", "BUSY", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN")
 
-pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
+
+#: Takes an answer, or the error that came instead, in the callback that reads it.
+Then = Callable[[Any, Exception | None], None]
 
 
 class Backoff:
@@ -63,7 +68,7 @@ class Backoff:
 @dataclass(slots=True, eq=False)
 class _Command:
     data: bytes
-    answer: asyncio.Future[Any]
+    then: Then
     repeat: bool
     script: Script | None
     until: float | None  # loop time after which it fails if it was not sent
@@ -96,8 +101,10 @@ class Link:
         self._queue: deque[_Command] = deque()
         self._sent: deque[_Command] = deque()
         self._fillers: list[Callable[[], None]] = []
-        self._wake: asyncio.Future[None] | None = None
-        self._stall: asyncio.Future[None] | None = None
+        #: The connection, while there is one.
+        self._wire: Wire | None = None
+        #: Whether a write is due at the end of this tick.
+        self._due = False
         self._stall_timer: asyncio.TimerHandle | None = None
         self._answered = 0
         self._main: asyncio.Task[None] | None = None
@@ -113,16 +120,24 @@ class Link:
         if self._main is not None:
             return
         self._loop = asyncio.get_running_loop()
-        connection = await self._open()
-        self._main = background(self._run(connection), "prpc-redis-link")
+        wire = await self._open()
+        self._main = background(self._run(wire), "prpc-redis-link")
 
     def call(self, *words: Any, repeat: bool = True, patience: float | None = None) -> asyncio.Future[Any]:
         """Queue one command. It fails after `patience` seconds (None: never) without a connection to send it on."""
-        return self._push(pack(words), repeat, None, patience)
+        answer: asyncio.Future[Any] = self._open_loop().create_future()
+        self._push(pack(words), partial(_resolve, answer), repeat, None, patience)
+        return answer
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[Any], patience: float | None = None) -> asyncio.Future[Any]:
         """Queue one script; each of ours may run twice without harm."""
-        return self._push(pack(("EVALSHA", script.sha, len(keys), *keys, *args)), True, script, patience)
+        answer: asyncio.Future[Any] = self._open_loop().create_future()
+        self.post(script, keys, args, partial(_resolve, answer), patience)
+        return answer
+
+    def post(self, script: Script, keys: Sequence[str], args: Sequence[Any], then: Then, patience: float | None = None) -> None:
+        """`run` for those who need not wait a tick for the answer: `then` gets it at once. It must not raise."""
+        self._push(pack(("EVALSHA", script.sha, len(keys), *keys, *args)), then, True, script, patience)
 
     def before_write(self, filler: Callable[[], None]) -> None:
         """Have `filler` called once, right before the next write: what it queues goes out with it."""
@@ -149,47 +164,46 @@ class Link:
 
     # queue
 
-    def _push(self, data: bytes, repeat: bool, script: Script | None, patience: float | None) -> asyncio.Future[Any]:
+    def _open_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None or self.closed:
             raise BrokerUnavailableError(
                 f"the connection to Redis at {self.address.shown} is not open: connect first", url=self.address.shown
             )
-        until = None if patience is None else self._loop.time() + patience
-        command = _Command(data, self._loop.create_future(), repeat, script, until)
-        self._queue.append(command)
-        if self._wake is not None:
+        return self._loop
+
+    def _push(self, data: bytes, then: Then, repeat: bool, script: Script | None, patience: float | None) -> None:
+        loop = self._open_loop()
+        until = None if patience is None else loop.time() + patience
+        self._queue.append(_Command(data, then, repeat, script, until))
+        if not self._due:
             self._ring()
-        return command.answer
 
     def _ring(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        """Write at the end of this tick; without a connection or room the next one and `resumed` do."""
+        if not self._due and self._wire is not None and self._loop is not None:
+            self._due = True
+            self._loop.call_soon(self._write)
 
     # the connection's life
 
-    async def _run(self, connection: RedisConnection) -> None:
+    async def _run(self, wire: Wire) -> None:
         backoff = Backoff()
         error: BaseException = BrokerUnavailableError("closed")
         try:
             while True:
                 answered = self._answered
-                try:
-                    await self._serve(connection)
-                except (RedisError, OSError) as exc:
-                    error = exc
-                finally:
-                    await hang_up(connection)
+                error = await self._serve(wire)
                 if self._answered != answered:
                     backoff.reset()
                 log.warning("connection to Redis at %s was lost (%s); trying again", self.address.shown, error)
                 self._recover(error)
-                connection = await self._reconnect(backoff)
+                wire = await self._reconnect(backoff)
                 log.info("connection to Redis at %s is back", self.address.shown)
         finally:
             self._fail_all(error)
             self.closed = True
 
-    async def _reconnect(self, backoff: Backoff) -> RedisConnection:
+    async def _reconnect(self, backoff: Backoff) -> Wire:
         while True:
             await asyncio.sleep(backoff.next())
             try:
@@ -198,94 +212,83 @@ class Link:
                 self._expire(exc)
                 log.debug("%s", exc)
 
-    async def _serve(self, connection: RedisConnection) -> None:
-        loop = asyncio.get_running_loop()
-        self._stall = loop.create_future()
-        tasks = [background(self._write(connection)), background(self._read(connection))]
+    async def _serve(self, wire: Wire) -> BaseException:
+        """Use the connection until it is lost; returns why it was."""
+        wire.receive, wire.resumed = self._receive, self._ring
+        self._wire = wire
+        self._ring()
         try:
-            await asyncio.wait([*tasks, self._stall], return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                if task.done():
-                    task.result()
-            raise TimeoutError(f"no answer for {STALLED:g} s")
+            return await wire.lost
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self._wake = None
+            self._wire = None
             if self._stall_timer is not None:
                 self._stall_timer.cancel()
                 self._stall_timer = None
+            await wire.hang_up()
 
-    async def _open(self) -> RedisConnection:
+    async def _open(self) -> Wire:
         """A new connection with our scripts loaded; the time is learnt on the way. Raises BrokerUnavailableError."""
-        connection = await self.address.open()
-        commands = [pack(("SCRIPT", "LOAD", script.source)) for script in self._scripts]
+        wire = await self.address.open()
         try:
             async with asyncio.timeout(self.address.connect_timeout):
                 asked = time.monotonic()
-                await connection.send_packed_command([pack(("TIME",)), *commands], check_health=False)
-                seconds, microseconds = await connection.read_response()
+                loads = [wire.ask(pack(("SCRIPT", "LOAD", script.source))) for script in self._scripts]
+                (seconds, microseconds), *_ = await asyncio.gather(wire.ask(pack(("TIME",))), *loads)
                 self.clock.set(int(seconds), int(microseconds), asked)
-                for _ in commands:
-                    await connection.read_response()
         except BaseException as exc:
-            await hang_up(connection)
+            await wire.hang_up()
             if isinstance(exc, (RedisError, OSError)):
                 raise explain(exc, self.address) from exc
             raise
         self.epoch += 1
-        return connection
+        return wire
 
-    async def _write(self, connection: RedisConnection) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+    def _write(self) -> None:
+        """All that was queued in this tick as one write; what a slow peer does not take stays in the queue."""
+        wire, queue, sent = self._wire, self._queue, self._sent
+        try:
+            if wire is None or wire.lost.done() or not wire.writable:
+                return
             self._fill()
-            if not self._queue:
-                self._wake = loop.create_future()
-                await self._wake
-                self._wake = None
-                continue
-            batch = list(self._queue)
-            self._queue.clear()
-            self._sent.extend(batch)
-            if self._stall_timer is None:
-                self._watch(loop, -1)
-            if not connection.is_connected:  # redis-py would open a new one behind our back
-                raise ConnectionResetError("the connection was closed")
-            await connection.send_packed_command([command.data for command in batch], check_health=False)
+        finally:
+            self._due = False
+        while queue and wire.writable:
+            batch: list[bytes] = []
+            size = 0
+            while queue and size < MOST_BYTES:
+                command = queue.popleft()
+                sent.append(command)
+                batch.append(command.data)
+                size += len(command.data)
+            wire.write(b"".join(batch))
+        if self._stall_timer is None and sent:
+            self._watch(-1)
 
     def _fill(self) -> None:
         fillers, self._fillers = self._fillers, []
         for filler in fillers:
             filler()
 
-    def _watch(self, loop: asyncio.AbstractEventLoop, answered: int) -> None:
-        """Break the connection when nothing under way was answered between two looks."""
+    def _watch(self, answered: int) -> None:
+        """Give the connection up when nothing under way was answered between two looks."""
         self._stall_timer = None
-        if not self._sent:
+        if self._wire is None or self._loop is None or not self._sent:
             return
-        if answered == self._answered and self._stall is not None and not self._stall.done():
-            self._stall.set_result(None)
-            return
-        self._stall_timer = loop.call_later(STALLED, self._watch, loop, self._answered)
+        if answered == self._answered:
+            self._wire.give_up(TimeoutError(f"no answer for {STALLED:g} s"))
+        else:
+            self._stall_timer = self._loop.call_later(STALLED, self._watch, self._answered)
 
-    async def _read(self, connection: RedisConnection) -> None:
-        sent = self._sent
-        while True:
-            try:
-                answer = await connection.read_response(disconnect_on_error=False)
-            except (ReadOnlyError, ClusterDownError):
-                raise  # not the master any more: look for it again
-            except ResponseError as exc:
-                self._refused(sent.popleft(), exc)
-            else:
-                future = sent.popleft().answer
-                if not future.done():
-                    future.set_result(answer)
-            self._answered += 1
-            if not sent:
-                self._idle.set()
+    def _receive(self, answer: Any) -> None:
+        if not isinstance(answer, RedisError):
+            self._sent.popleft().then(answer, None)
+        elif isinstance(answer, ResponseError) and not isinstance(answer, (ReadOnlyError, ClusterDownError)):
+            self._refused(self._sent.popleft(), answer)
+        else:
+            raise answer  # not the master any more: look for it again
+        self._answered += 1
+        if not self._sent:
+            self._idle.set()
 
     def _refused(self, command: _Command, exc: ResponseError) -> None:
         if isinstance(exc, NoScriptError) and command.script is not None:
@@ -355,11 +358,17 @@ def _lost(error: BaseException, address: RedisAddress) -> BrokerUnavailableError
 
 
 def _fail(command: _Command, error: BaseException, address: RedisAddress) -> None:
-    future = command.answer
-    if future.done():
-        return
     mapped = error if isinstance(error, BrokerUnavailableError) else explain(error, address)
     if mapped is not error:
         mapped.__cause__ = error
-    future.set_exception(mapped)
-    future.exception()  # whoever does not await it has nothing to be told
+    command.then(None, mapped)
+
+
+def _resolve(future: asyncio.Future[Any], answer: Any, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(answer)
+    else:
+        future.set_exception(error)
+        future.exception()  # whoever does not await it has nothing to be told

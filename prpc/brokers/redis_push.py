@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 from redis.exceptions import RedisError
 
 from prpc.brokers.base import Mail, background
-from prpc.brokers.redis_address import RedisAddress, RedisConnection, explain, hang_up
+from prpc.brokers.redis_address import RedisAddress, explain
 from prpc.brokers.redis_batch import unframe
 from prpc.brokers.redis_link import Backoff, Link
+from prpc.brokers.redis_wire import Wire, pack
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
 
@@ -29,42 +31,42 @@ KEYS_AT_ONCE = 512
 
 
 class Subscription:
-    """One channel. `receive` hands out what was pushed since the last time."""
+    """One channel. `receive` hands out what was pushed since the last time, to one receiver."""
 
     def __init__(self, address: RedisAddress, channel: str) -> None:
         self._address, self._channel = address, channel
         self._payloads: list[bytes] = []
         self._gap = False
         self._heard = False
-        self._news = asyncio.Event()
+        self._news: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Subscribe. Raises BrokerUnavailableError."""
-        connection = await self._subscribe()
-        self._task = background(self._run(connection), "prpc-redis-push")
+        wire = await self._subscribe()
+        self._task = background(self._run(wire), "prpc-redis-push")
 
-    async def _subscribe(self) -> RedisConnection:
-        connection = await self._address.open()
+    async def _subscribe(self) -> Wire:
+        wire = await self._address.open()
+        wire.receive = self._received
         try:
             async with asyncio.timeout(self._address.connect_timeout):
-                await connection.send_command("SUBSCRIBE", self._channel, check_health=False)
-                await connection.read_response()
+                await wire.ask(pack(("SUBSCRIBE", self._channel)))
         except (RedisError, OSError) as exc:
-            await hang_up(connection)
+            await wire.hang_up()
             raise explain(exc, self._address) from exc
         except BaseException:
-            await hang_up(connection)
+            await wire.hang_up()
             raise
-        return connection
+        return wire
 
     async def receive(self) -> tuple[Sequence[bytes], bool]:
         """Wait; the payloads, and whether some may have been missed before them."""
         while not self._payloads and not self._gap:
             if self._task is None or self._task.done():
                 raise BrokerUnavailableError("the reply connection was closed", url=self._address.shown)
-            self._news.clear()
-            await self._news.wait()
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
         payloads, self._payloads = self._payloads, []
         gap, self._gap = self._gap, False
         return payloads, gap
@@ -75,48 +77,51 @@ class Subscription:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _run(self, connection: RedisConnection) -> None:
+    def _received(self, answer: Any) -> None:
+        if isinstance(answer, RedisError):
+            raise answer
+        self._heard = True
+        if answer[0] == b"message":
+            self._payloads.append(answer[2])
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    async def _run(self, wire: Wire) -> None:
         try:
             while True:
-                await self._serve(connection)
-                connection = await self._again()
+                await self._serve(wire)
+                wire = await self._again()
                 self._gap = True
-                self._news.set()
+                self._tell()
         finally:
-            self._news.set()
+            self._tell()
 
-    async def _serve(self, connection: RedisConnection) -> None:
-        pings = background(self._ping(connection))
+    async def _serve(self, wire: Wire) -> None:
+        pings = background(self._ping(wire))
         try:
-            await self._read(connection)
-        except (RedisError, OSError) as exc:
-            log.warning("the push connection to Redis at %s was lost (%s); trying again", self._address.shown, exc)
+            reason = await wire.lost
+            log.warning("the push connection to Redis at %s was lost (%s); trying again", self._address.shown, reason)
         finally:
             pings.cancel()
             await asyncio.gather(pings, return_exceptions=True)
-            await hang_up(connection)
+            await wire.hang_up()
 
-    async def _read(self, connection: RedisConnection) -> None:
-        while True:
-            kind, *rest = await connection.read_response(disconnect_on_error=False)
-            self._heard = True
-            if kind == b"message":
-                self._payloads.append(rest[1])
-                self._news.set()
-
-    async def _ping(self, connection: RedisConnection) -> None:
+    async def _ping(self, wire: Wire) -> None:
         while True:
             self._heard = False
             await asyncio.sleep(PING_EVERY)
             if self._heard:
                 continue
-            await connection.send_command("PING", check_health=False)
+            wire.write(pack(("PING",)))
             await asyncio.sleep(PING_EVERY)
             if not self._heard:
-                await hang_up(connection)
+                wire.give_up(TimeoutError(f"no answer for {PING_EVERY:g} s"))
                 return
 
-    async def _again(self) -> RedisConnection:
+    async def _again(self) -> Wire:
         backoff = Backoff()
         while True:
             await asyncio.sleep(backoff.next())

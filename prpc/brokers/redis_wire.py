@@ -1,0 +1,166 @@
+"""One connection to Redis as an asyncio protocol: an answer reaches its owner in the callback that reads it.
+
+redis-py's connection opens and proves itself (TLS, AUTH, databases, unix sockets, Sentinel); then its transport is taken over.
+Its own reading and writing costs a task and two to three turns of the loop for every answer; this costs none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    InvalidResponse,
+    MasterDownError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+
+__all__ = ["GOOD_BYE", "Wire", "error_of", "pack"]
+
+#: Seconds that closing a connection may take.
+GOOD_BYE = 1.0
+#: First words of an error's text, and the driver's classes for them.
+ERRORS: dict[str, type[RedisError]] = {
+    "CLUSTERDOWN": ClusterDownError,
+    "LOADING": BusyLoadingError,
+    "MASTERDOWN": MasterDownError,
+    "NOAUTH": AuthenticationError,
+    "NOPERM": NoPermissionError,
+    "NOSCRIPT": NoScriptError,
+    "OOM": OutOfMemoryError,
+    "READONLY": ReadOnlyError,
+    "TRYAGAIN": TryAgainError,
+    "WRONGPASS": AuthenticationError,
+}
+_NOTHING = object()
+
+pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
+
+
+def error_of(text: str) -> RedisError:
+    """An error reply as the exception that redis-py makes of it: known first words become the class and leave the text."""
+    word, _, rest = text.partition(" ")
+    known = ERRORS.get(word)
+    return ResponseError(text) if known is None else known(rest, status_code=word)
+
+
+class Wire(asyncio.Protocol):
+    """An open connection. Answers go to those who `ask`ed, in order; what nobody asked for goes to `receive`.
+
+    `receive` may raise: the connection is then given up for that reason.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take over the transport of a connection on which nothing is under way."""
+        self._loop = asyncio.get_running_loop()
+        self._writer = writer  # a collected StreamWriter closes its transport
+        self._transport = writer.transport
+        self._parser = hiredis.Reader(protocolError=InvalidResponse, replyError=error_of, notEnoughData=_NOTHING)
+        self._asked: deque[asyncio.Future[Any]] = deque()
+        self._closed: asyncio.Future[None] = self._loop.create_future()
+        #: Ends with the reason when the connection is lost or given up.
+        self.lost: asyncio.Future[BaseException] = self._loop.create_future()
+        #: Takes every answer that nobody asked for.
+        self.receive: Callable[[Any], None] = _unasked
+        #: Called when there is room again after a time without `writable`.
+        self.resumed: Callable[[], None] = _nobody
+        #: Whether the transport has room: what is written meanwhile grows without bound.
+        self.writable = True
+        if reader.at_eof() or reader.exception() is not None or self._transport.is_closing():
+            self._closed.set_result(None)  # nobody will tell us any more
+            self.give_up(reader.exception() or ConnectionResetError("the connection was closed"))
+        else:
+            self._transport.set_protocol(self)
+
+    def ask(self, command: bytes) -> asyncio.Future[Any]:
+        """Send one packed command; the future ends with its answer. Raises RedisError or OSError there."""
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        if self.lost.done():
+            answer.set_exception(self.lost.result())
+        else:
+            self._asked.append(answer)
+            self._transport.write(command)
+        return answer
+
+    def write(self, data: bytes) -> None:
+        """Send commands whose answers go to `receive`; dropped where the connection is lost."""
+        if not self.lost.done():
+            self._transport.write(data)
+
+    def give_up(self, reason: BaseException) -> None:
+        """Count the connection as lost. `hang_up` closes it."""
+        if self.lost.done():
+            return
+        self.lost.set_result(reason)
+        while self._asked:
+            answer = self._asked.popleft()
+            if not answer.done():
+                answer.set_exception(reason)
+
+    async def hang_up(self) -> None:
+        """Close the connection and wait until it is closed: one under TLS says good-bye first."""
+        self.give_up(ConnectionResetError("the connection was closed"))
+        self._transport.close()
+        try:
+            await asyncio.wait((self._closed,), timeout=GOOD_BYE)
+        finally:
+            self._transport.abort()
+
+    # for the transport
+
+    def data_received(self, data: bytes) -> None:
+        """Hand on every answer that is whole."""
+        parser, asked = self._parser, self._asked
+        if self.lost.done():
+            return
+        try:
+            parser.feed(data)
+            while not self.lost.done() and (answer := parser.gets()) is not _NOTHING:
+                if not asked:
+                    self.receive(answer)
+                elif not (waiting := asked.popleft()).done():
+                    if isinstance(answer, RedisError):
+                        waiting.set_exception(answer)
+                    else:
+                        waiting.set_result(answer)
+        except Exception as exc:
+            self.give_up(exc)
+
+    def eof_received(self) -> None:
+        """The peer closed: so does the transport."""
+        self.give_up(ConnectionResetError("the connection was closed by the server"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport is closed."""
+        if not self._closed.done():
+            self._closed.set_result(None)
+        self.give_up(exc or ConnectionResetError("the connection was closed"))
+
+    def pause_writing(self) -> None:
+        """The transport holds enough."""
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        """The transport has room again."""
+        self.writable = True
+        self.resumed()
+
+
+def _unasked(answer: Any) -> None:
+    raise InvalidResponse(f"an answer that nobody asked for: {answer!r:.100}")
+
+
+def _nobody() -> None:
+    """Nothing waits for room."""
