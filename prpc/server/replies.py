@@ -56,6 +56,9 @@ class ReplyWriter:
 
 
 def _explained(message: PRPCMessage, error: PRPCError) -> Failure:
-    text = f"the result of {message.func_name}() cannot be sent: {error}"
+    path = getattr(error, "path", None) or "result"
+    reason = str(error).removeprefix(f"{path} cannot be sent: ")
+    where = "" if path == "result" else f"at {path if len(path) <= 80 else path[:77] + '...'}: "
+    text = f"the result of {message.func_name}() cannot be sent: {where}{reason}"
     facts = {name: getattr(error, name) for name in error.facts}
     return failure_of(type(error)(text, **facts))
