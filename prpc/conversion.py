@@ -258,7 +258,8 @@ def _validator(annotation: Any) -> Callable[[Any], Any] | None:
             warnings.simplefilter("ignore")  # pydantic comments on field names and the like; not ours to judge
             adapter: TypeAdapter[Any] = TypeAdapter(prepared)
             if adapter.pydantic_complete or adapter.rebuild(raise_errors=False):
-                return adapter.validate_python
+                # A model travels by its fields' names; other languages write it by their aliases.
+                return functools.partial(adapter.validate_python, by_alias=True, by_name=True)
     except Exception:  # whatever an annotation holds, registering the function goes on
         return None
     return None

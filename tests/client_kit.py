@@ -167,6 +167,8 @@ class FlakyBroker:
         self.collect_errors: list[BaseException] = []
         self.collected: list[list[UUID]] = []
         self.close_error: BaseException | None = None
+        #: Awaited by `close`.
+        self.close_waits: asyncio.Event | None = None
         self.announced: list[ServerRecord] = []
         self.address = "here"
 
@@ -222,6 +224,8 @@ class FlakyBroker:
 
     async def close(self) -> None:
         self.closed += 1
+        if self.close_waits is not None:
+            await self.close_waits.wait()
         if self.close_error is not None:
             raise self.close_error
 

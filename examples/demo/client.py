@@ -29,11 +29,9 @@ def plain() -> None:
     show("summ(1, 2).result(timeout=20)", lambda: summ(1, 2).result(timeout=20))
     show("summ(1, 2, z=10).result(timeout=20)", lambda: summ(1, 2, z=10).result(timeout=20))
     show("count_primes(50_000)  in a process", lambda: count_primes(50_000).sync_wait_result_task(timedelta(seconds=20)))
-    receipt = place_order(Order("Ada", ["tea", "cake"], Size.LARGE)).result(timeout=20)
-    show(
-        "place_order(Order(...))  a dataclass each way",
-        lambda: f"{receipt.order.guest} paid {receipt.total} {receipt.order.size}",
-    )
+    order = Order("Ada", ["tea", "cake"], Size.LARGE)
+    receipt = show("place_order(Order(...))  a dataclass each way", lambda: place_order(order).result(timeout=20))
+    print(f"    receipt.order.size is {receipt.order.size!r}, receipt.paid_at is a {type(receipt.paid_at).__name__}")
     try:
         stock("cocoa").result(timeout=20)
     except KeyError as exc:

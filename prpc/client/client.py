@@ -340,6 +340,9 @@ class CallPump(Forkable):
     async def _leave(self, reason: Exception) -> None:
         """End the calls that nobody can answer any more with `reason`, and close the connection."""
         connection, self._connection = self._connection, None
+        unseen = sum(not call.done and not call.watched for call in self._outbox)
+        if unseen and not self.closed:
+            logger.warning("%d calls could not be sent to %s: %s", unseen, place(self._settings), reason)
         self._outbox.clear()
         arrivals, self._arrivals = self._arrivals, []
         for connected in arrivals:

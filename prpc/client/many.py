@@ -214,11 +214,11 @@ class Gathered(_Many[T]):
         for task in completions.ended():
             bar.update(1)
             if task.failed and not self._return_exceptions:
-                task.awaited()
+                task.get_result()
 
     def _results(self) -> list[T]:
         if not self._return_exceptions:
-            return [task.awaited() for task in self.tasks]
+            return [task.get_result() for task in self.tasks]
         return [cast("T", _result_or_exception(task)) for task in self.tasks]
 
 

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+
+# Drivers import it, and it cannot be imported first once the main thread has ended.
+import concurrent.futures.thread  # noqa: F401
+import contextlib
 import os
+import socket
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextvars import Context
+from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -107,6 +113,48 @@ def _after_fork() -> None:
     _guard.release()
 
 
+class _PortalLoop(asyncio.SelectorEventLoop):
+    """Resolves names without an executor: executors take no more work once the main thread has ended, and calls may be made,
+    or their connection be under way, in that moment."""
+
+    async def getaddrinfo(
+        self,
+        host: bytes | str | None,
+        port: bytes | str | int | None,
+        *,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[Any]:
+        resolve = partial(socket.getaddrinfo, host, port, family, type, proto, flags)
+        found: asyncio.Future[list[Any]] = self.create_future()
+
+        def look_up() -> None:
+            outcome: Any
+            try:
+                outcome = resolve()
+            except Exception as exc:
+                outcome = exc
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                self.call_soon_threadsafe(_resolved, found, outcome)
+
+        try:
+            threading.Thread(target=look_up, name="prpc-resolver", daemon=True).start()
+        except RuntimeError:  # the interpreter ends: there are no new threads any more, and nobody whom waiting would harm
+            return resolve()
+        return await found
+
+
+def _resolved(found: asyncio.Future[list[Any]], outcome: Any) -> None:
+    if found.done():
+        return
+    if isinstance(outcome, Exception):
+        found.set_exception(outcome)
+    else:
+        found.set_result(outcome)
+
+
 class Portal:
     """A loop in a daemon thread."""
 
@@ -118,8 +166,9 @@ class Portal:
         self.loop = started.result()
 
     def _run(self, started: Future[asyncio.AbstractEventLoop]) -> None:
-        # asyncio.run ends by cancelling the pumps, and they end by flushing and closing.
-        asyncio.run(self._stay(started))
+        # The runner ends by cancelling the pumps, and they end by flushing and closing.
+        with asyncio.Runner(loop_factory=_PortalLoop) as runner:
+            runner.run(self._stay(started))
 
     async def _stay(self, started: Future[asyncio.AbstractEventLoop]) -> None:
         self._stopping = asyncio.Event()

@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from prpc.client.call import Call, CallOptions, seconds_of
 from prpc.client.channel import Channel, default_channel
-from prpc.exceptions import ClientTimeOutError, DecodeError, RemoteError
+from prpc.exceptions import ClientTimeOutError, DecodeError
 from prpc.prpcmessage import PRPCMessage
 
 __all__ = ["AwaitableTask", "HasChannel"]
@@ -83,13 +83,13 @@ class AwaitableTask(Generic[R_co]):
             seconds = seconds_of(timeout)
             if not await call.wait_async(seconds):
                 raise self._not_yet(seconds)
-        return self.awaited()
+        return self._result()
 
     def __await__(self) -> Generator[Any, None, R_co]:
         """`await task` is `await task.async_wait_result_task()`."""
         if not self.call.done:
             yield from self.call.wait_async(None).__await__()
-        return self.awaited()
+        return self._result()
 
     def result(self, timeout: timedelta | float | None = None) -> R_co:
         """Short for `sync_wait_result_task`."""
@@ -157,14 +157,6 @@ class AwaitableTask(Generic[R_co]):
             return False
         reply = self.call.reply
         return reply is None or reply.failure is not None
-
-    def awaited(self) -> R_co:
-        """`get_result` of a done task, for coroutines."""
-        try:
-            return self._result()
-        except (StopIteration, StopAsyncIteration) as exc:
-            # A coroutine cannot raise these (PEP 479): here they are RemoteError alone.
-            raise RemoteError(str(exc), type_name=type(exc).__name__, traceback=getattr(exc, "traceback", None)) from None
 
     def _result(self) -> R_co:
         if self._converted:

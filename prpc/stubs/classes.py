@@ -105,7 +105,8 @@ class Writer:
         if bases:
             head = f"class {name}({', '.join(flat(base, self.names.spell) for base in bases)}):"
         inside = [*text, *([""] if text and fields else []), *fields]
-        return [head, *(inside or ["    pass"])], odd
+        disputed = any(line.startswith("    ] = ") for line in fields)  # ruff and black do not agree on it
+        return [head, *(inside or ["    pass"])], odd or disputed
 
     def _text(self, node: Node) -> Node:
         """An annotation as a text, where Python would need it at once."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from inspect import cleandoc
 from typing import TypeAlias
 
 from prpc.stubs.tree import Atom, Bracket, Either, Entry, Keyword, Member, Node, Ref
@@ -67,10 +68,25 @@ def lay_out_default(start: str, annotation: Node, default: Node, suffix: str, in
 
 
 def guarded(lines: Sequence[str], *, odd: bool = False) -> list[str]:
-    """The lines of one definition; where one is too long to be laid out, formatters are told to leave them alone."""
-    if odd or any(len(line) > WIDTH and not line.lstrip().startswith("#") for line in lines):
+    """The lines of one definition; where they cannot be laid out for sure, formatters are told to leave them alone."""
+    if odd or any(_may_be_too_long(line) for line in _code(lines)):
         return ["# fmt: off", *lines, "# fmt: on"]
     return list(lines)
+
+
+def _code(lines: Sequence[str]) -> Iterator[str]:
+    """Lines that formatters would break: neither comments nor docstrings."""
+    inside = False
+    for line in lines:
+        opens = not inside and line.lstrip().startswith('"""')
+        if not (inside or opens or line.startswith("#")):
+            yield line
+        inside = (inside or opens) and (not line.endswith('"""') or line.strip() == '"""')
+
+
+def _may_be_too_long(line: str) -> bool:
+    """Formatters count some characters beyond ASCII as two."""
+    return len(line) + sum(not unit.isascii() for unit in line) > WIDTH
 
 
 def comment(text: str) -> str:
@@ -80,7 +96,7 @@ def comment(text: str) -> str:
 
 def docstring(text: str, indent: int) -> tuple[list[str], bool]:
     """Lines of a docstring, and whether formatters would want it otherwise."""
-    lines = [_escaped(line.rstrip()) for line in text.strip().expandtabs().split("\n")]
+    lines = [_escaped(line.rstrip()) for line in cleandoc(text).strip().split("\n")]
     space = " " * indent
     odd = lines[0].startswith(('"', "\\")) or lines[-1].endswith(("\\", '"')) or len(space + lines[-1]) + 3 > WIDTH
     body = [space + '"""' + lines[0], *(space + line if line else "" for line in lines[1:])]
@@ -89,5 +105,7 @@ def docstring(text: str, indent: int) -> tuple[list[str], bool]:
 
 
 def _escaped(line: str) -> str:
+    # A lone surrogate stays a text of six characters: Python 3.13 compiles no docstring that holds one.
+    line = "".join(f"\\u{ord(unit):04x}" if "\ud800" <= unit <= "\udfff" else unit for unit in line)
     shown = "".join(unit if unit.isprintable() else ascii(unit)[1:-1] for unit in line.replace("\\", "\\\\"))
     return shown.replace('"""', '\\"\\"\\"') if not shown.endswith('"') else shown.replace('"', '\\"')

@@ -42,13 +42,15 @@ def describe_function(
         "idempotent": idempotent,
         "timeout": timeout,
     }
-    for describe in (_whole, _bare, _unknown):
+    description = {"func_name": name, **_unknown(), **facts}
+    for describe in (_whole, _bare):
         try:
-            description = {"func_name": name, **describe(function, bound), **facts}
-            json.dumps(description, allow_nan=False)
-            read_functions([description])
-        except Exception:
+            found = {"func_name": name, **describe(function, bound), **facts}
+            json.dumps(found, allow_nan=False)
+            read_functions([found])  # what a generator would refuse is not sent
+        except Exception:  # of a function's own classes; the server registers it all the same
             continue
+        description = found
         break
     return {**description, "schema": function_schema(description)}
 
@@ -81,7 +83,7 @@ def _bare(function: Callable[..., Any], bound: bool) -> dict[str, Any]:
     return {**_old_keys(parameters, {}), "parameters": described, "returns": None, "types": [], "notes": []}
 
 
-def _unknown(function: Callable[..., Any], bound: bool) -> dict[str, Any]:
+def _unknown() -> dict[str, Any]:
     """For what has no signature, such as some built-in functions."""
     parameters = [{"name": "args", "kind": "VAR_POSITIONAL"}, {"name": "kwargs", "kind": "VAR_KEYWORD"}]
     return {"func_args": [], "func_kwargs": [], "parameters": parameters, "returns": None, "types": [], "notes": []}

@@ -69,9 +69,10 @@ def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 values = st.recursive(scalars, containers, max_leaves=20)
+names = st.text().filter(lambda name: not name.startswith("py/"))
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(names, inner, max_size=5),
     max_leaves=30,
 )
 
@@ -161,14 +162,10 @@ def test_what_stock_writes_is_read_with_all_its_references(pool: list[Any], data
 
 
 @settings(deadline=None, max_examples=60)
-@given(plain, st.dictionaries(st.text(), plain, max_size=3))
+@given(plain, st.dictionaries(names, plain, max_size=3))
 def test_raw_calls_bring_what_json_reads(arg: Any, kwargs: dict[str, Any]) -> None:
     text = json.dumps({"func_name": "f", "func_args": [arg], "func_kwargs": kwargs, "message_id": str(ID)})
-    try:
-        message = CODEC.read_raw_call(text.encode())
-    except DecodeError as exc:
-        assert exc.reason == "tag" and "py/" in text
-        return
+    message = CODEC.read_raw_call(text.encode())
     same(message.func_args, [arg])
     same(message.func_kwargs, kwargs)
     answer = json.loads(CODEC.write_raw_reply(message.done(NOW, arg)))

@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 from client_kit import FlakyBroker, memory_settings, reply_to, served, unavailable
 
-from prpc.app_client import AsyncClient, Client, gather
+from prpc.app_client import AsyncClient, Client, OutgoingCall, Proceed, gather
 from prpc.brokers.base import Mail
 from prpc.call_context import CurrentCall, bind_current_call
 from prpc.client import client as client_module
@@ -483,6 +483,61 @@ def test_a_broker_that_does_not_close_cleanly_hinders_nobody(flaky: FlakyBroker,
         client.call("f")
         await client.close()
         assert "did not close cleanly" in caplog.text
+
+    run(scenario())
+
+
+def test_a_call_made_while_a_lost_connection_is_being_left_gets_a_new_one(flaky: FlakyBroker) -> None:
+    async def scenario() -> None:
+        client = client_of()
+        first = client.call("f")
+        await eventually(lambda: bool(flaky.published))
+        flaky.close_waits = asyncio.Event()
+        flaky.post(unavailable())
+        with pytest.raises(BrokerUnavailableError):
+            await first
+        await eventually(lambda: flaky.closed > 0)
+        second = client.call("f")
+        flaky.close_waits.set()
+        await eventually(lambda: len(flaky.published) == 2)
+        flaky.post(Mail([reply_to(flaky.published[1], 2)]))
+        assert await second == 2
+        await client.close()
+
+    run(scenario())
+
+
+def test_middleware_that_comes_late_finds_the_client_closed(flaky: FlakyBroker) -> None:
+    async def scenario() -> None:
+        late = asyncio.Event()
+
+        async def wait(call: OutgoingCall, proceed: Proceed) -> Any:
+            await late.wait()
+            return await proceed(call)
+
+        client = client_of(middleware=[wait])
+        task = client.call("f")
+        await asyncio.sleep(0)
+        await client.close()
+        late.set()
+        with pytest.raises(CallError, match="closed before"):
+            await task
+        assert flaky.published == []
+
+    run(scenario())
+
+
+def test_a_question_for_servers_that_was_given_up_hinders_nobody(flaky: FlakyBroker) -> None:
+    flaky.hangs = True
+
+    async def scenario() -> None:
+        client = client_of(connect_timeout=0.05)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await client.servers()
+        with pytest.raises(BrokerUnavailableError):
+            await client.servers()
+        await client.close()
 
     run(scenario())
 

@@ -145,7 +145,7 @@ def test_a_wrong_environment_is_named(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("PRPC_URL_BROKER", "redis://user:hunter2@localhost:1/0")
+    monkeypatch.setenv("PRPC_URL_BROKER", "redis://user:hunter2@127.0.0.1:1/0")
     assert command.main(["--timeout", "1"]) == 2
     error = capsys.readouterr().err
     assert "hunter2" not in error and error.count("\n") == 1
@@ -160,7 +160,7 @@ def test_timeouts_that_are_none_are_refused(timeout: str, capsys: pytest.Capture
 
 
 def test_the_command_runs_as_a_module(folder: Path) -> None:
-    environ = {**os.environ, "PYTHONPATH": str(Path(command.__file__).parents[1]), "PRPC_URL_BROKER": "redis://localhost:1/0"}
+    environ = {**os.environ, "PYTHONPATH": str(Path(command.__file__).parents[1]), "PRPC_URL_BROKER": "redis://127.0.0.1:1/0"}
     arguments = [sys.executable, "-m", "prpc.create_server_func", "--timeout", "1"]
     done = subprocess.run(arguments, cwd=folder, env=environ, capture_output=True, text=True)
     assert done.returncode == 2

@@ -65,7 +65,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "asyncio": ("prpc.brokers", "prpc.workers", "prpc.server", "prpc.client", *FACES),
     "jsonpickle": ("prpc.codec",),
-    "orjson": ("prpc.codec",),
+    "msgspec": ("prpc.codec",),
     "redis": ("prpc.brokers",),
     "hiredis": ("prpc.brokers",),
     "aiokafka": ("prpc.brokers.kafka",),

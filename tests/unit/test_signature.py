@@ -9,11 +9,11 @@ import json
 import math
 import sys
 import typing
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict, deque, namedtuple
 from collections.abc import Callable
 from http import HTTPStatus
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import typing_extensions
@@ -57,7 +57,7 @@ class TestFacts:
         assert description["func_kwargs"] == [{"name": "z", "default": 0.5}]
 
     def test_old_readers_get_defaults_that_json_has(self) -> None:
-        def function(a: float = math.inf, b: Any = object(), *args: int, c: str = "x", **kwargs: int) -> None: ...
+        def function(a: float = math.inf, b: Any = print, *args: int, c: str = "x", **kwargs: int) -> None: ...
 
         assert [item["default"] for item in describe(function)["func_kwargs"]] == [None, None, "x"]
 
@@ -126,20 +126,42 @@ class Worse(metaclass=BadMeta):
 
 
 class TestNothingFails:
-    @pytest.mark.parametrize("function", [max, print, dict, int, Bad(), len, type, "no function", None, HTTPStatus, Worse], ids=lambda value: type(value).__name__)
+    @pytest.mark.parametrize(
+        "function",
+        [max, print, dict, int, Bad(), len, type, "no function", None, HTTPStatus, Worse],
+        ids=lambda value: type(value).__name__,
+    )
     def test_things_without_a_signature(self, function: Any) -> None:
         found = describe(function)
         assert found["func_name"] == "f" and isinstance(found["parameters"], list)
 
     @pytest.mark.parametrize(
         "hint",
-        [Bad(), Worse, 5, "1 +", "Nowhere", "a\nb", "\0", [], {}, print, math, typing.Generic, typing.Protocol, Ellipsis, "x" * 100_000],
+        [
+            Bad(),
+            Worse,
+            5,
+            "1 +",
+            "Nowhere",
+            "a\nb",
+            "\0",
+            [],
+            {},
+            print,
+            math,
+            typing.Generic,
+            typing.Protocol,
+            Ellipsis,
+            "x" * 100_000,
+        ],
         ids=lambda value: type(value).__name__,
     )
     def test_annotations_that_are_none(self, hint: Any) -> None:
         assert annotation_of(hint) == "typing.Any"
 
-    @pytest.mark.parametrize("value", [Bad(), Worse, Worse(), print, object(), math, open, type, [Bad()], {"a": print}, {1: {2: Bad()}}], ids=range(11))
+    @pytest.mark.parametrize(
+        "value", [Bad(), Worse, Worse(), print, object(), math, open, type, [Bad()], {"a": print}, {1: {2: Bad()}}], ids=range(11)
+    )
     def test_defaults_that_cannot_be_shown(self, value: Any) -> None:
         assert default_of(value) is None
 
@@ -185,7 +207,7 @@ class TestAnnotations:
             (Callable, "collections.abc.Callable[..., typing.Any]"),
             (Callable[[int], str], "collections.abc.Callable[[int], str]"),
             (Callable[..., None], "collections.abc.Callable[..., None]"),
-            (typing.Callable[[int], str], "collections.abc.Callable[[int], str]"),  # noqa: UP006
+            (typing.Callable[[int], str], "collections.abc.Callable[[int], str]"),
             (deque[int], "collections.deque[int]"),
             (OrderedDict, "collections.OrderedDict[typing.Any, typing.Any]"),
             (Counter[str], "collections.Counter[str]"),
@@ -204,7 +226,7 @@ class TestAnnotations:
             (list["Nowhere"], "typing.Any"),  # type: ignore[name-defined] # noqa: F821
             (int | Bad, "int | typing.Any"),
         ],
-    )  # fmt: skip
+    )
     def test_text(self, hint: Any, text: str) -> None:
         assert annotation_of(hint) == text
 
@@ -238,7 +260,7 @@ class TestAnnotations:
 
 class TestClasses:
     def test_classes_that_cannot_come_along(self) -> None:
-        named = NamedTuple("named", [("a", int)])
+        named = namedtuple("named", "a")
         odd = [
             enum.Enum("Empty", []),
             enum.Enum("Odd", {"a-b": 1}),
@@ -257,9 +279,10 @@ class TestClasses:
 
         def function(a: Any, b: Any) -> None: ...
 
+        first.__module__ = second.__module__ = "shop"
         function.__annotations__.update(a=first, b=second)
         names = [item["annotation"] for item in describe(function)["parameters"]]
-        assert names == ["types.Same", "types.Same_2"]
+        assert names == ["shop.Same", "shop.Same_2"]
 
     def test_several_bases_are_flattened(self) -> None:
         @dataclasses.dataclass
@@ -325,12 +348,27 @@ class TestSchema:
 
 values = st.recursive(
     st.one_of(
-        st.none(), st.booleans(), st.integers(), st.floats(), st.complex_numbers(), st.text(), st.binary(), st.dates(), st.datetimes(), st.times(),
-        st.timedeltas(), st.decimals(), st.fractions(), st.uuids(), st.sampled_from(HTTPStatus),
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.complex_numbers(),
+        st.text(),
+        st.binary(),
+        st.dates(),
+        st.datetimes(),
+        st.times(),
+        st.timedeltas(),
+        st.decimals(),
+        st.fractions(),
+        st.uuids(),
+        st.sampled_from(HTTPStatus),
     ),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.tuples(inner, inner), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.tuples(inner, inner), st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=5,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))

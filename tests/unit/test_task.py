@@ -212,12 +212,16 @@ def test_tasks_that_nobody_waits_for_are_quiet(server: ScriptedServer, caplog: p
 
 def test_a_wait_can_be_interrupted_from_the_keyboard() -> None:
     code = """
-import prpc, signal, threading, os
+import prpc, signal, threading, os, time
 from client_kit import served
 with served() as server, prpc.Client("memory", server.settings.url_broker, "q") as client:
     task = client.call("hold")
     server.until(lambda: bool(server.calls))
-    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    def interrupt():
+        while not task.call.watched:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+    threading.Thread(target=interrupt).start()
     try:
         task.result()
     except KeyboardInterrupt:

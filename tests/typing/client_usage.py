@@ -1,0 +1,92 @@
+"""What type checkers make of the client's face; checked by test_client_types.py, never run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, assert_type
+
+import prpc
+from prpc import AsyncClient, AwaitableTask, Client, RemoteFunction, as_completed, gather
+from prpc.app_client import AsCompleted, Gathered, remote_function
+from prpc.brokers.base import ServerRecord
+
+
+@dataclass
+class Point:
+    x: int
+
+
+@remote_function("summ", schema="0123456789abcdef", idempotent=True)
+def summ(a: float, b: float, /, z: float = 0.5, *rest: int, name: str = "") -> float:
+    raise NotImplementedError
+
+
+@remote_function("point")
+def point() -> Point:
+    raise NotImplementedError
+
+
+@remote_function("nothing")
+def nothing() -> None:
+    raise NotImplementedError
+
+
+def plain() -> None:
+    task = summ(1, 2)
+    assert_type(task, AwaitableTask[float])
+    assert_type(task.sync_wait_result_task(timedelta(seconds=1)), float)
+    assert_type(task.result(2.5), float)
+    assert_type(task.get_result(), float)
+    assert_type(task.is_done_task(update_status=True), bool)
+    assert_type(task.cancel(), bool)
+    assert_type(task.time_execution, timedelta | None)
+    assert_type(task.message, prpc.PRPCMessage)
+    assert_type(point().result(), Point)
+    assert_type(nothing(), AwaitableTask[None])
+    assert_type(summ.options(timeout=3, headers={"a": "b"})(1, 2, 3.0, 4, 5, name="x"), AwaitableTask[float])
+    assert_type(summ.map([1, 2], [3, 4]), Gathered[float])
+    summ("x", 2)  # expect-error: argument type
+    summ(1)  # expect-error: missing argument
+    summ(a=1, b=2)  # expect-error: positional only
+    summ.options(timeout=3)(1, 2, nonsense=1)  # expect-error: unknown keyword
+
+
+def with_client() -> None:
+    with Client("redis", "redis://localhost:6379/0", "orders", connect_timeout=3) as client:
+        assert_type(client, Client)
+        assert_type(client.call("anything", 1, key=2), AwaitableTask[Any])
+        assert_type(client.options(timeout=timedelta(seconds=3)), Client)
+        assert_type(client.ping(), str)
+        assert_type(client.get_function_server(), list[dict[str, Any]])
+        assert_type(client.servers(), Sequence[ServerRecord])
+        assert_type(point.options(client=client)(), AwaitableTask[Point])
+        assert_type(prpc.ping(3), str)
+
+
+async def coroutines() -> None:
+    assert_type(await summ(1, 2), float)
+    assert_type(await point().async_wait_result_task(3), Point)
+    async with AsyncClient() as client:
+        assert_type(client, AsyncClient)
+        assert_type(await client.ping(), str)
+        assert_type(await client.call("anything"), Any)
+        assert_type(await client.servers(), Sequence[ServerRecord])
+    assert_type(await gather(summ(1, 2), summ(3, 4)), list[float])
+    assert_type(await gather(summ(1, 2), return_exceptions=True), list[float | BaseException])
+    assert_type(gather(point(), point()).result(5), list[Point])
+    assert_type(as_completed([point()]), AsCompleted[Point])
+    for done in as_completed([point()], timeout=3):
+        assert_type(done, AwaitableTask[Point])
+    async for done in as_completed([point()], progress=True):
+        assert_type(await done, Point)
+
+
+def wider(task: AwaitableTask[float | None]) -> float | None:
+    return task.result()
+
+
+def typed_names(task: AwaitableTask[float], function: RemoteFunction[[int], str]) -> None:
+    assert_type(wider(task), float | None)
+    assert_type(function(1).result(), str)
