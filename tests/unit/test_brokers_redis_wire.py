@@ -122,7 +122,8 @@ def test_answers_go_to_those_who_asked_in_order_whatever_the_pieces() -> None:
         wire.write(b"PING\r\n")
         assert transport.written[-1] == b"PING\r\n"
         await wire.hang_up()
-        assert transport.aborted
+        assert transport.closing
+        assert not transport.aborted
 
     run(work())
 
@@ -151,7 +152,7 @@ def test_a_lost_connection_fails_what_was_asked_and_takes_no_more() -> None:
 def test_the_peers_end_is_a_loss() -> None:
     async def work() -> None:
         wire = wire_on(StillTransport())
-        assert not wire.eof_received()
+        wire.eof_received()
         assert "closed by the server" in str(await wire.lost)
         await wire.hang_up()
 
