@@ -36,7 +36,14 @@ def test_no_call_is_lost(ending: str, host: str, redis_url: str, queue: str) -> 
         "PRPC_QUEUE_NAME": queue,
         "PYTHONPATH": str(ROOT),
     }
-    command = [sys.executable, "-c", "import asyncio, os, prpc, prpc.app_client\n" + code]
+    # 3.12 and later warn of any fork beside threads.
+    command = [
+        sys.executable,
+        "-W",
+        "ignore:This process:DeprecationWarning",
+        "-c",
+        "import asyncio, os, prpc, prpc.app_client\n" + code,
+    ]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     with redis.Redis.from_url(redis_url) as bare:
