@@ -149,7 +149,7 @@ class Link:
         if self._main is None or self.closed:
             self.closed = True
             return
-        self._idle.clear()
+        await asyncio.sleep(0)  # a task that is cancelled before its first step could not close its connection
         self._ring()
         try:
             async with asyncio.timeout(self.address.connect_timeout):
@@ -232,8 +232,8 @@ class Link:
         try:
             async with asyncio.timeout(self.address.connect_timeout):
                 asked = time.monotonic()
-                loads = [wire.ask(pack(("SCRIPT", "LOAD", script.source))) for script in self._scripts]
-                (seconds, microseconds), *_ = await asyncio.gather(wire.ask(pack(("TIME",))), *loads)
+                commands = [("TIME",), *(("SCRIPT", "LOAD", script.source) for script in self._scripts)]
+                (seconds, microseconds), *_ = await asyncio.gather(*(wire.ask(pack(words)) for words in commands))
                 self.clock.set(int(seconds), int(microseconds), asked)
         except BaseException as exc:
             await wire.hang_up()

@@ -74,6 +74,7 @@ class Subscription:
     async def close(self) -> None:
         """Leave. Idempotent."""
         if self._task is not None:
+            await asyncio.sleep(0)  # a task that is cancelled before its first step could not close its connection
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 

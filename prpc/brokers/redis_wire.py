@@ -116,7 +116,8 @@ class Wire(asyncio.Protocol):
         try:
             await asyncio.wait((self._closed,), timeout=GOOD_BYE)
         finally:
-            self._transport.abort()
+            if not self._closed.done():
+                self._transport.abort()
 
     # for the transport
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import socket
 import subprocess
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import redis
+from redis_kit import connected, run, take_one
 
 from prpc.brokers import create_broker
+from prpc.brokers.base import Outgoing, Reply
 from prpc.dev_broker import DevBroker
 from prpc.exceptions import BrokerUnavailableError
 from prpc.settings import Settings
@@ -32,6 +36,24 @@ async def _ping(url: str, connect_timeout: float) -> None:
     finally:
         await broker.close()
         await broker.close()
+
+
+async def _exchange(url: str) -> None:
+    """Calls and replies of every size, through all three kinds of connection."""
+    async with connected(Settings(url_broker=url, queue_name="q")) as broker:
+        mailbox = await broker.open_mailbox("q")
+        consumer = broker.consume("q", consumer="one")
+        for size in (1, 100_000, 3_000_000):
+            call = Outgoing(uuid.uuid4(), b"x" * size, {})
+            await broker.publish("q", call)
+            delivery = await take_one(consumer)
+            assert delivery.body == call.body
+            assert await delivery.settle(Reply(call.message_id, b"y" * size, mailbox.address))
+            assert list((await mailbox.receive()).bodies) == [b"y" * size]
+
+
+def exchange(url: str) -> None:
+    run(_exchange(url))
 
 
 def ping(url: str) -> None:
@@ -113,9 +135,28 @@ def test_a_user_who_may_not_do_what_is_needed(private_redis: Start) -> None:
     assert "does not let this user do what PRPC needs" in str(error)
 
 
+def test_a_connection_that_is_closed_at_once_leaves_nothing_open(private_redis: Start) -> None:
+    """Before the tasks that keep it had their first step; an unclosed transport would be a warning, and so an error."""
+    redis_ = private_redis()
+
+    async def work() -> None:
+        broker = create_broker(Settings(url_broker=redis_.url))
+        await broker.connect()
+        mailbox = await broker.open_mailbox("q")
+        await mailbox.close()
+        await broker.close()
+        unused = create_broker(Settings(url_broker=redis_.url))
+        await unused.connect()
+        await unused.close()
+
+    asyncio.run(work())
+    gc.collect()
+
+
 def test_unix_sockets(private_redis: Start, tmp_path: Path) -> None:
     private_redis("--unixsocket", str(tmp_path / "redis.sock"))
     ping(f"unix://{tmp_path}/redis.sock?db=3")
+    exchange(f"unix://{tmp_path}/redis.sock?db=3")
     assert "No such file" in str(refusal(f"unix://{tmp_path}/other.sock"))
 
 
@@ -136,6 +177,7 @@ def test_tls(private_redis: Start, tmp_path: Path) -> None:
     except BrokerUnavailableError as exc:
         pytest.skip(f"this Redis was built without TLS: {exc}")
     ping(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}")
+    exchange(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}")
     ping(f"rediss://localhost:{port}/0?ssl_cert_reqs=none")
     assert "certificate that is not trusted" in str(refusal(f"rediss://localhost:{port}/0"))
     assert "write rediss://" in str(refusal(f"redis://localhost:{port}/0"))

@@ -133,6 +133,28 @@ def test_a_call_that_was_under_way_is_not_sent_twice(private_redis: Start) -> No
     run(work())
 
 
+def test_what_a_slow_redis_does_not_take_waits_in_the_queue(private_redis: Start) -> None:
+    """A call keeps its own memory, but the transport does not hold a second copy of a long backlog."""
+    broker = private_redis()
+
+    async def work() -> None:
+        with redis.Redis.from_url(broker.url) as admin:
+            async with connected(settings(broker)) as client:
+                await client.ping()
+                broker.process.send_signal(signal.SIGSTOP)
+                sent = [asyncio.ensure_future(client.publish("q", call(b"x" * 100_000))) for _ in range(300)]
+                wire = client._link._wire
+                assert wire is not None
+                await until(lambda: not wire.writable)
+                assert wire._transport.get_write_buffer_size() <= redis_link.MOST_BYTES + 200_000
+                assert len(client._link._queue) > 100
+                broker.process.send_signal(signal.SIGCONT)
+                await asyncio.gather(*sent)
+                assert admin.xlen("prpc_q") == 300
+
+    run(work())
+
+
 def test_a_redis_that_stalls_is_left(private_redis: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_link, "STALLED", 0.2)
     broker = private_redis()
