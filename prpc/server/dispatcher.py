@@ -34,7 +34,7 @@ from prpc.prpcmessage import PRPCMessage
 from prpc.server.logs import log_call, logger
 from prpc.server.middleware import Middleware
 from prpc.server.outcomes import is_shutdown, outcome_of_built_in, server_shutdown, with_queue_time
-from prpc.server.registry import RegisteredFunction, Registry
+from prpc.server.registry import STALE_STUB, RegisteredFunction, Registry
 from prpc.server.replies import ReplyWriter, nameless_call
 from prpc.server.wrapped_call import WrappedCall
 from prpc.workers.base import Execution, Job, Outcome, WorkerKind, WorkerPool
@@ -240,7 +240,7 @@ class Dispatcher:
         if self._joined(run):
             return
         if function is None and built_in is None:
-            return self._end(run, Outcome(failure=failure_of(self._registry.not_found(name))))
+            return self._end(run, Outcome(failure=failure_of(self._registry.not_found(name, by_stub=facts.schema is not None))))
         error = self._table.refusal(
             message.message_id,
             name,
@@ -276,7 +276,7 @@ class Dispatcher:
     def _perhaps_stale(self, error: BadArgumentsError, facts: CallFacts, name: str) -> BadArgumentsError:
         if not facts.schema or facts.schema == self._schema_of(name):
             return error
-        text = f"{error}; server_func.py was made from another version of this server: run python -m prpc.create_server_func"
+        text = f"{error}; {STALE_STUB}"
         return StaleStubError(text, function=error.function, parameter=error.parameter)
 
     # A call runs.

@@ -14,7 +14,7 @@ from prpc.exceptions import FunctionNotFoundError, RegistrationError
 from prpc.server.binding import Binder
 from prpc.workers.base import WorkerKind
 
-__all__ = ["BUILT_IN_NAMES", "RegisteredFunction", "Registry", "public_methods"]
+__all__ = ["BUILT_IN_NAMES", "STALE_STUB", "RegisteredFunction", "Registry", "public_methods"]
 
 #: Names that every server answers itself.
 BUILT_IN_NAMES = ("ping", "get_function_server")
@@ -41,6 +41,10 @@ class RegisteredFunction:
         if self._binder is None:
             self._binder = Binder(self.name, self.function)
         return self._binder
+
+
+#: What to do where a caller's stubs and the server do not fit together.
+STALE_STUB = "server_func.py was made from another version of this server: run python -m prpc.create_server_func"
 
 
 class Registry:
@@ -78,8 +82,8 @@ class Registry:
         self._functions[name] = registered
         return registered
 
-    def not_found(self, name: str) -> FunctionNotFoundError:
-        """The error for a call of a function that is not here, with the nearest names."""
+    def not_found(self, name: str, *, by_stub: bool = False) -> FunctionNotFoundError:
+        """The error for a call of a function that is not here, with the nearest names; a generated stub had it once."""
         known = [*BUILT_IN_NAMES, *self._functions]
         lowered = {candidate.lower(): candidate for candidate in reversed(known)}
         nearest = [lowered[match] for match in difflib.get_close_matches(name[:200].lower(), lowered, n=3)]
@@ -87,6 +91,8 @@ class Registry:
             hint = "; did you mean " + " or ".join(repr(candidate) for candidate in nearest) + "?"
         else:
             hint = "; it has " + ", ".join(repr(candidate) for candidate in list(self._functions)[:20] or known)
+        if by_stub:
+            hint += f"; {STALE_STUB}"
         return FunctionNotFoundError(f"func name {name[:200]!r} not found in server{hint}", function=name[:200], nearest=nearest)
 
 

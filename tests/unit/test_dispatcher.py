@@ -205,6 +205,9 @@ class TestOutcomes:
                 error = await wire.error(wire.send("summ", 1, facts=wire.facts(schema="0" * 16)))
                 assert type(error).__name__ == "StaleStubError"
                 assert "python -m prpc.create_server_func" in str(error)
+                error = await wire.error(wire.send("gone", facts=wire.facts(schema="0" * 16)))
+                assert type(error).__name__ == "FunctionNotFoundError"
+                assert "python -m prpc.create_server_func" in str(error)
 
         run(scenario)
 
