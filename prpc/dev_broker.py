@@ -212,7 +212,7 @@ def _await_answer(broker: DevBroker, log: Path) -> None:
             if connection.recv(64)[:1] in (b"+", b"-"):
                 return
         time.sleep(0.01)
-    text = log.read_text(errors="replace").strip().splitlines()
+    text = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
     raise BrokerUnavailableError(
         f"{broker.kind} did not start on port {broker.port}; its last words: {' | '.join(text[-3:]) or '(none)'}", url=broker.url
     )
