@@ -52,6 +52,7 @@ class CallPump(Forkable):
         self._runner: asyncio.Task[None] | None = None
         #: Closes the pump when its loop ends.
         self._guardian: AsyncGenerator[None, None] | None = None
+        self._farewell: asyncio.Task[None] | None = None
         #: Tasks of calls that are on their way to the broker; a flush waits for them.
         self._sending: set[asyncio.Task[Any]] = set()
         self._collecting: set[asyncio.Task[Any]] = set()
@@ -300,7 +301,6 @@ class CallPump(Forkable):
     async def close(self) -> None:
         """Send what is queued, leave, and end every call that has no outcome. Idempotent."""
         self.closed = True
-        guardian, self._guardian = self._guardian, None
         async with self._closing:
             runner = self._runner
             if runner is not None:
@@ -310,8 +310,15 @@ class CallPump(Forkable):
                 self._runner = None
             if self._outbox or len(self.pending):  # the runner was cancelled before it began
                 await self._finish(self.closed_error())
+        guardian, self._guardian = self._guardian, None
         if guardian is not None:
             await guardian.aclose()
+
+    def close_soon(self) -> None:
+        """`close` without waiting, in the loop's thread: it goes on as the loop does, and ends before `asyncio.run` ends."""
+        self.closed = True
+        if self._runner is not None and self._farewell is None:
+            self._farewell = background(self.close(), "prpc-client-close")
 
     async def _finish(self, reason: Exception) -> None:
         self._finishing = True

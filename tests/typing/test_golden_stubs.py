@@ -208,8 +208,7 @@ NAMED_CALLS = {
     "dict([1], names={'x'})": "containers([1], names={'x'})",
     "tuple()": "containers()",
     **dict.fromkeys(
-        ["SERVER_SCHEMA_()", "annotations_()", "all()", "import_()", "file_2()", "file()", "_()", "type()", "None_()", "prpc()"]
-        + ["SERVER_DEFAULT_()"],
+        "SERVER_SCHEMA_() SERVER_DEFAULT_() annotations_() all() import_() file_2() file() _() type() None_() prpc()".split(),
         "nothing()",
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -572,6 +573,39 @@ def test_a_client_left_open_in_another_loop_is_closed_from_here() -> None:
         assert pump.closed
         leave.set()
         thread.join()
+
+
+def test_a_plain_client_is_closed_in_a_coroutine_without_blocking_its_loop() -> None:
+    with served() as server:
+
+        async def scenario() -> None:
+            with Client("memory", server.settings.url_broker, "q") as client:
+                assert await client.call("add", 1) == 11
+                left = client.call("silent")
+                pump = client.channel.pump()
+                sent = client.call("echo", "sent before the close")
+            assert pump.closed and not pump.usable
+            with pytest.raises(CallError, match="closed before"):
+                await left
+            with contextlib.suppress(CallError):  # sent for sure; answered if the server was faster than the close
+                await sent
+            assert await client.call("add", 2) == 12
+            client.close()
+            client.close()
+
+        run(scenario())
+        server.until(lambda: server.names() == ["add", "silent", "echo", "add"])
+
+
+def test_a_close_begun_in_a_coroutine_ends_before_its_loop_does(flaky: FlakyBroker) -> None:
+    async def scenario() -> None:
+        client = Client("memory", "memory://flaky", "q")
+        client.close()  # nothing to close yet
+        client.call("f")
+        client.close()
+
+    run(scenario())
+    assert len(flaky.published) == 1 and flaky.closed == 2
 
 
 def test_settings_reach_the_client() -> None:
