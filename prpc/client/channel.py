@@ -129,7 +129,7 @@ class Channel:
                 await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(pump.close(), pump.loop))
 
     def close_from_plain_code(self) -> None:
-        """`close` for plain code. In a coroutine the pump of its loop, which cannot be waited for there, closes as the loop goes on."""
+        """`close` for plain code. The pump of a loop that runs in this very thread closes as that loop goes on."""
         loop = running_loop()
         if loop is not None:
             with guard():
