@@ -63,8 +63,8 @@ class Home(Protocol):
         """Raise RuntimeError where blocking this thread would wait for ever."""
         ...
 
-    def check_wait(self) -> None:
-        """Raise RuntimeError where no outcome can come to this process."""
+    def check_wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Raise RuntimeError where no outcome can come to a waiter in `loop`, the running one."""
         ...
 
     def cancel(self, call: Call) -> bool:
@@ -204,8 +204,8 @@ class Call:
         """Wait in the running loop; False where `seconds` passed first. Cancelling may cancel the call."""
         if self.done:
             return True
-        self.home.check_wait()
         loop = asyncio.get_running_loop()
+        self.home.check_wait(loop)
         future: asyncio.Future[None] = loop.create_future()
         wake: Callable[[], object] = partial(wake_future, future)
         if loop is not self.home.loop:

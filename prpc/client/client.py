@@ -98,14 +98,16 @@ class CallPump(Forkable):
             call.notify()
         return True
 
-    def check_wait(self) -> None:
-        """Raise RuntimeError where no outcome can come to this process."""
-        if self.inherited:
-            raise RuntimeError("this call was made before the process was forked; its outcome goes to the parent process")
+    def check_wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Raise RuntimeError where no outcome can come to a waiter in `loop`, the running one."""
+        if loop is self.loop:
+            self._check_process()
+        else:
+            self.check_sync_wait()
 
     def check_sync_wait(self) -> None:
         """Raise RuntimeError where blocking this thread would wait for ever."""
-        self.check_wait()
+        self._check_process()
         if running_loop() is self.loop:
             raise RuntimeError(
                 "a sync wait inside the running event loop that receives the result would never end: "
@@ -113,6 +115,10 @@ class CallPump(Forkable):
             )
         if not self.loop.is_running():
             raise RuntimeError("the event loop in which this call was made does not run now, so nobody can receive its result")
+
+    def _check_process(self) -> None:
+        if self.inherited:
+            raise RuntimeError("this call was made before the process was forked; its outcome goes to the parent process")
 
     def refresh(self, call: Call) -> None:
         """Ask the broker for the call's kept reply: plain code waits for the answer, in a running loop it comes later."""
