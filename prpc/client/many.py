@@ -151,6 +151,11 @@ class _Many(Generic[T]):
     def __init__(self, tasks: Iterable[AwaitableTask[T]], timeout: timedelta | float | None, progress: bool) -> None:
         #: The tasks, in the order in which they were given.
         self.tasks: Sequence[AwaitableTask[T]] = list(tasks)
+        for task in self.tasks:
+            if not isinstance(task, AwaitableTask):
+                raise TypeError(
+                    f"calls are expected (what a stub gives), not {type(task).__name__}; a list goes as gather(*tasks)"
+                )
         self._timeout = seconds_of(timeout)
         self._progress = progress
 
