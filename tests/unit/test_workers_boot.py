@@ -17,12 +17,12 @@ def test_a_boot_survives_pickling_and_loads_its_functions():
 
 
 def test_levels_of_the_loggers_go_along():
-    logging.getLogger("some.library").setLevel(logging.ERROR)
+    logging.getLogger("some.package").setLevel(logging.ERROR)
     try:
         levels = logger_levels()
     finally:
-        logging.getLogger("some.library").setLevel(logging.NOTSET)
-    assert levels["some.library"] == logging.ERROR and levels[""] == logging.root.level
+        logging.getLogger("some.package").setLevel(logging.NOTSET)
+    assert levels["some.package"] == logging.ERROR and levels[""] == logging.root.level
 
 
 @pytest.mark.parametrize(
