@@ -143,7 +143,8 @@ class RedisConsumer:
             await asyncio.gather(task, stop, return_exceptions=True)
 
     async def _trouble(self, exc: Exception, backoff: Backoff) -> None:
-        if isinstance(exc, ResponseError) and ("NOGROUP" in str(exc) or "UNBLOCKED" in str(exc)):
+        refusal = exc.__cause__ if isinstance(exc, BrokerUnavailableError) else exc  # commands on the link come back mapped
+        if isinstance(refusal, ResponseError) and ("NOGROUP" in str(refusal) or "UNBLOCKED" in str(refusal)):
             log.warning("the streams of queue %s are gone, making them again", self._queue)
             await self._unless_stopped(self._declare(self._queue))
             return
@@ -360,7 +361,7 @@ class RedisConsumer:
             async with asyncio.timeout(self._settings.connect_timeout):
                 await self._leave()
         except (TimeoutError, BrokerUnavailableError) as exc:
-            log.warning("leaving queue %s without Redis's consent: %s", self._queue, exc)
+            log.warning("leaving queue %s without Redis's consent: %s", self._queue, str(exc) or "it does not answer")
 
     async def _leave(self) -> None:
         await self._ending.flush()

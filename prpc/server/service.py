@@ -128,7 +128,7 @@ class Service:
         finally:
             logger.info("stopping: %d calls run", dispatcher.running)
             presence.cancel()
-            withdrawal = _quietly(broker.withdraw(self._settings.queue_name, self._settings.instance_name))
+            withdrawal = self._quietly(broker.withdraw(self._settings.queue_name, self._settings.instance_name))
             await asyncio.gather(dispatcher.drain(self._grace), withdrawal)
             for task in helpers:
                 task.cancel()
@@ -140,7 +140,18 @@ class Service:
     async def _announce(self, broker: Broker) -> None:
         while True:
             await asyncio.sleep(ANNOUNCE_EVERY)
-            await _quietly(broker.announce(self._settings.queue_name, self._record(), ANNOUNCEMENT_HOLDS))
+            await self._quietly(broker.announce(self._settings.queue_name, self._record(), ANNOUNCEMENT_HOLDS))
+
+    async def _quietly(self, work: Awaitable[None]) -> None:
+        """Presence is a help for people: a broker that is away or silent must neither end the server nor hold up its end."""
+        seconds = self._settings.connect_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                await work
+        except TimeoutError:
+            logger.warning("the broker does not answer within %g s", seconds)
+        except BrokerUnavailableError as exc:
+            logger.warning("the broker does not answer: %s", exc)
 
     def _record(self) -> ServerRecord:
         info: dict[str, object] = {
@@ -166,11 +177,3 @@ async def _hear_cancellations(listener: Listener, dispatcher: Dispatcher) -> Non
                 dispatcher.cancel(read_cancel(body))
             except DecodeError as exc:
                 logger.warning("a control message was refused: %s", exc)
-
-
-async def _quietly(work: Awaitable[None]) -> None:
-    """Presence is a help for people: a broker that is away for a moment must not end the server."""
-    try:
-        await work
-    except BrokerUnavailableError as exc:
-        logger.warning("the broker does not answer: %s", exc)
