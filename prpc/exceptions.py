@@ -144,10 +144,12 @@ class RemoteError(CallError):
 class ClientTimeOutError(CallError, TimeoutError):
     """No outcome within the time that the caller gave. The call may still run; waiting again works."""
 
-    facts = ("message_id", "timeout")
+    facts = ("message_id", "timeout", "attempts")
     message_id: str | None
     #: Seconds that were waited.
     timeout: float | None
+    #: How often the call was sent; None where it is not one that is repeated, or its deadline has not come.
+    attempts: int | None
 
 
 class FunctionNotFoundError(CallError, LookupError):

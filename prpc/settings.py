@@ -121,6 +121,14 @@ class Settings:
 
     #: Seconds that a caller waits when it names no timeout itself; None is without end.
     call_timeout: float | None = _setting("PRPC_CALL_TIMEOUT_SEC", None, _number(0.001))
+    #: Attempts after the first of a call whose function is idempotent.
+    call_retries: int = _setting("PRPC_CALL_RETRIES", 3, _number(0, whole=True))
+    #: Seconds that one attempt is waited for.
+    call_attempt_timeout: float = _setting("PRPC_CALL_ATTEMPT_TIMEOUT_SEC", 30.0, _number(0.001))
+    #: Seconds of pause before the second attempt, doubled before each further one.
+    call_backoff: float = _setting("PRPC_CALL_BACKOFF_SEC", 0.5, _number(0))
+    #: Longest such pause in seconds.
+    call_backoff_max: float = _setting("PRPC_CALL_BACKOFF_MAX_SEC", 30.0, _number(0))
     #: Seconds after which a broker that does not answer is named unavailable.
     connect_timeout: float = _setting("PRPC_CONNECT_TIMEOUT_SEC", 5.0, _number(0.001))
 

@@ -57,7 +57,7 @@ def test_the_old_path_of_the_errors_works() -> None:
         (prpc.AwaitableTask.cancel, "self"),
         (prpc.Client, "type_broker broker_url name_queue"),
         (prpc.AsyncClient, "type_broker broker_url name_queue"),
-        (prpc.RemoteFunction.options, "self timeout headers"),
+        (prpc.RemoteFunction.options, "self timeout retries attempt_timeout backoff headers"),
         (prpc.remote_function, "name schema idempotent"),
         (prpc.ping, "timeout"),
         (prpc.get_function_server, "timeout"),
