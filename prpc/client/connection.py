@@ -68,7 +68,8 @@ class Connection:
         left = None if call.expires is None else max(0.0, call.expires - monotonic())
         facts = CallFacts(self.mailbox.address, left, call.schema, call.options.headers)
         try:
-            sent = self.broker.publish(self._queue, Outgoing(call.message_id, body, facts.to_fields()))
+            outgoing = Outgoing(call.message_id, body, facts.to_fields(), self.mailbox.address)
+            sent = self.broker.publish(self._queue, outgoing)
         except Exception as exc:
             self._failed(call, exc)
             return
