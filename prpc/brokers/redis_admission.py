@@ -62,6 +62,7 @@ if #fresh > 0 then
   redis.call('SADD', sets[#sets], unpack(fresh))
   redis.call('EXPIREAT', sets[#sets], ends)
 end
+answer[1] = length + #fresh
 local at = 6 + n
 for i = 1, n do
   local last = at + ARGV[at]

@@ -81,6 +81,7 @@ local function add_own(stream, ...)
     if info[i] == 'last-generated-id' then
       local last_ms, last_seq = string.match(info[i + 1], '(%d+)-(%d+)')
       ms, seq = last_ms, tonumber(last_seq) + 1
+      if #last_seq > 15 then ms, seq = string.format('%.0f', tonumber(last_ms) + 1), 0 end -- Lua would round it
     end
   end
   id = ms .. '-' .. string.format('%.0f', seq)
@@ -95,7 +96,7 @@ local function wake_others(others, key)
   if not channels then return end
   redis.call('HDEL', others, key)
   local kept = redis.call('GET', key)
-  for channel in string.gmatch(channels, '[^\n]+') do redis.call('PUBLISH', channel, #kept .. ':' .. kept) end
+  for channel in string.gmatch(channels, '[^\\n]+') do redis.call('PUBLISH', channel, #kept .. ':' .. kept) end
 end
 """
 
