@@ -44,6 +44,8 @@ class ServerSettings(TypedDict, total=False):
     max_message_bytes: int
     max_message_depth: int
     max_message_items: int
+    duplicate_window: int
+    max_queue_length: int
     log_format: str
     log_level: str
     redis_expire: int

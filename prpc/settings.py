@@ -139,6 +139,11 @@ class Settings:
     #: Most values (items of lists, entries of dicts) in one message.
     max_message_items: int = _setting("PRPC_MAX_MESSAGE_ITEMS", 5_000_000, _number(100, whole=True))
 
+    #: Seconds for which a message id is remembered, so that it runs once; the servers' value holds for all callers.
+    duplicate_window: int = _setting("PRPC_DUPLICATE_WINDOW_SEC", 300, _number(1, whole=True))
+    #: Calls that may wait or run in the queue; 0 is without bound. The servers' value holds for all callers.
+    max_queue_length: int = _setting("PRPC_MAX_QUEUE_LENGTH", 0, _number(0, whole=True))
+
     log_format: str = _setting("PRPC_LOG_FORMAT", "text", _choice("text", "json"))
     log_level: str = _setting("PRPC_LOG_LEVEL", "info", _choice("debug", "info", "warning", "error"))
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
+from prpc.exceptions import QueueFullError
+
 __all__ = [
     "Broker",
     "Capabilities",
@@ -27,6 +29,7 @@ __all__ = [
     "Reply",
     "ServerRecord",
     "background",
+    "queue_full",
 ]
 
 T = TypeVar("T")
@@ -48,6 +51,12 @@ def background(work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio
     return task
 
 
+def queue_full(queue: str, length: int) -> QueueFullError:
+    """What `publish` raises for a queue at its bound."""
+    text = f"queue {queue!r} is full: {length} calls wait or run in it; try later, or start more servers"
+    return QueueFullError(text, queue=queue, length=length)
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What an adapter can do; steers tests and warnings, never a branch above brokers/."""
@@ -67,6 +76,8 @@ class Outgoing:
     message_id: UUID
     body: bytes
     facts: Facts
+    #: Mailbox of the caller: woken where the id is known already and has its outcome, or when it has.
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +137,19 @@ class Delivery(Protocol):
     @property
     def age(self) -> float:
         """Seconds between the broker's taking the entry and its delivery, by the broker's clock alone."""
+        ...
+
+    @property
+    def admitted(self) -> bool:
+        """Whether the broker knows the entry for the first one of its message id; any other must be claimed before it runs."""
+        ...
+
+    def claim(self, message_id: UUID, address: str | None) -> Awaitable[bool]:
+        """Ask whether the entry may run: whether no other entry of this id was admitted or claimed within the window.
+
+        False: it must not, and this delivery has ended. Its caller (`address`, if it named one) gets the first outcome, at
+        once where it is kept, else when it is there. Everything that is asked in one tick is one round trip.
+        """
         ...
 
     def settle(self, reply: Reply | None) -> Awaitable[bool]:
@@ -218,11 +242,18 @@ class Broker(Protocol):
         ...
 
     async def declare(self, queue: str) -> None:
-        """Make the queue's streams, topics and groups where they are missing. Idempotent; a call sent earlier is not lost."""
+        """Make the queue's streams, topics and groups where they are missing. Idempotent; a call sent earlier is not lost.
+
+        For servers: this connection's window of doubles and bound of the queue hold for every caller from now on.
+        """
         ...
 
     def publish(self, queue: str, call: Outgoing) -> Awaitable[None]:
-        """Queue one call for sending at once; the awaitable ends when the broker has it."""
+        """Queue one call for sending at once; the awaitable ends when the broker has it.
+
+        An id that the queue knows already (within the window) is not added again: its caller gets the first outcome.
+        Raises QueueFullError where the queue is at its bound.
+        """
         ...
 
     def consume(self, queue: str, *, consumer: str) -> Consumer:

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
-from prpc.brokers.base import Capabilities, Delivery, Facts, Mail, Outgoing, Reply, ServerRecord
-from prpc.brokers.memory_space import Bell, DeadLetter, Entry, Hold, Inbox, Space, space_of
+from prpc.brokers.base import Capabilities, Delivery, Facts, Mail, Outgoing, Reply, ServerRecord, queue_full
+from prpc.brokers.memory_bell import Bell
+from prpc.brokers.memory_ids import Limits
+from prpc.brokers.memory_space import DeadLetter, Entry, Hold, Inbox, Space, space_of
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
 from prpc.settings import Settings
@@ -42,6 +44,7 @@ class _Delivery:
     _queue: str
     _hold: Hold
     _kept_for: float
+    _limits: Limits
     age: float
 
     @property
@@ -60,6 +63,13 @@ class _Delivery:
     def raw(self) -> bool:
         return self._hold.entry.raw
 
+    @property
+    def admitted(self) -> bool:
+        return self._hold.entry.admitted
+
+    def claim(self, message_id: UUID, address: str | None) -> Awaitable[bool]:
+        return _answer(self._space.claim(self._queue, self._hold, message_id, address, self._limits))
+
     def settle(self, reply: Reply | None) -> Awaitable[bool]:
         return _answer(self._space.finish(self._queue, self._hold, reply, self._kept_for))
 
@@ -68,6 +78,10 @@ class _Delivery:
 
     def bury(self, reason: str, reply: Reply | None = None) -> Awaitable[bool]:
         return _answer(self._space.bury(self._queue, self._hold, reason, reply, self._kept_for))
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(settings.duplicate_window, settings.max_queue_length)
 
 
 class _Consumer:
@@ -97,7 +111,8 @@ class _Consumer:
     def _deliver(self, entry: Entry) -> Delivery:
         kept_for = float(self._settings.redis_expire)
         age = time.monotonic() - entry.born
-        return _Delivery(self._space, self._queue, Hold(self._name, entry, entry.attempt), kept_for, age)
+        hold = Hold(self._name, entry, entry.attempt)
+        return _Delivery(self._space, self._queue, hold, kept_for, _limits(self._settings), age)
 
     def _plan_renewal(self) -> None:
         self._renewal = asyncio.get_running_loop().call_later(self._settings.redis_heartbeat, self._renew)
@@ -205,12 +220,17 @@ class MemoryBroker:
 
     async def declare(self, queue: str) -> None:
         """See Broker."""
-        QueueNames(queue)
+        self._space.declare(queue, _limits(self._settings))
 
     def publish(self, queue: str, call: Outgoing) -> Awaitable[None]:
         """See Broker."""
-        self._space.put(queue, call.body, call.facts)
-        return _answer(None)
+        length = self._space.admit(queue, call, _limits(self._settings))
+        if length is None:
+            return _answer(None)
+        refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        refused.set_exception(queue_full(queue, length))
+        refused.exception()  # whoever does not await it has nothing to be told
+        return refused
 
     def put_raw(self, queue: str, body: bytes | None, facts: Facts | None = None, *, raw: bool = True) -> None:
         """Add an entry as a program in another language would: to the raw queue, or one without a message."""

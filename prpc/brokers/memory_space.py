@@ -6,55 +6,25 @@ which may be rung from any thread.
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-from prpc.brokers.base import Facts, Reply, ServerRecord
+from prpc.brokers.base import Facts, Outgoing, Reply, ServerRecord
+from prpc.brokers.memory_bell import Bell
+from prpc.brokers.memory_ids import KnownIds, Limits
 from prpc.names import QueueNames
 
-__all__ = ["Bell", "DeadLetter", "Entry", "Hold", "Inbox", "Space", "space_of"]
+__all__ = ["DeadLetter", "Entry", "Hold", "Inbox", "Space", "space_of"]
 
 #: Dead letters that a queue keeps; the oldest go first.
 DEAD_LETTERS_KEPT = 1000
-
-
-class Bell:
-    """Wakes one waiting coroutine from any thread or loop. Made in the loop that waits."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._event = asyncio.Event()
-
-    def ring(self) -> None:
-        try:
-            here = asyncio.get_running_loop() is self._loop
-        except RuntimeError:
-            here = False
-        if here:
-            self._event.set()
-        else:
-            with suppress(RuntimeError):  # the loop was closed, nobody waits there
-                self._loop.call_soon_threadsafe(self._event.set)
-
-    def clear(self) -> None:
-        """Call before looking at the state, so that a ring in between is not lost."""
-        self._event.clear()
-
-    async def wait(self, seconds: float | None = None) -> None:
-        """Until it rings, or for so many seconds."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._event.wait()
-        except TimeoutError:
-            return
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +38,10 @@ class Entry:
     attempt: int = 0
     #: Consumer that holds it; None while it waits, and after it ended.
     owner: str | None = None
+    #: Whether it is the one of its message id that may run.
+    admitted: bool = False
+    #: Tells it from every other entry.
+    number: int = field(default_factory=itertools.count().__next__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +93,11 @@ class _Queue:
     servers: dict[str, tuple[ServerRecord, float]] = field(default_factory=dict)
     dead: deque[DeadLetter] = field(default_factory=lambda: deque(maxlen=DEAD_LETTERS_KEPT))
 
+    limits: Limits | None = None
+    known: KnownIds = field(default_factory=KnownIds)
+    #: Addresses that wait for the outcome of another entry, by the key of its reply.
+    others: dict[str, list[str]] = field(default_factory=dict)
+
     def ring(self) -> None:
         for bell in self.takers:
             bell.ring()
@@ -154,6 +133,59 @@ class Space:
         """Add one entry; what stands in it is not looked at."""
         with self._lock:
             self._queue(queue).put(Entry(body, dict(facts), raw, self._clock()))
+
+    def declare(self, queue: str, limits: Limits) -> None:
+        """Set the limits for every caller of the queue."""
+        with self._lock:
+            self._queue(queue).limits = limits
+
+    def admit(self, queue: str, call: Outgoing, limits: Limits) -> int | None:
+        """Add a call, unless its id is known: then its caller gets the first outcome. `limits` hold where no server set any.
+
+        None, or the length of the queue where it is full.
+        """
+        with self._lock:
+            state, now = self._queue(queue), self._clock()
+            limits = state.limits or limits
+            if state.known.owner(call.message_id, now) is not None:
+                self._first_outcome(state, state.names.feedback(call.message_id), call.address)
+                return None
+            length = len(state.calls) + sum(not e.raw for lease in state.leases.values() for e in lease.entries)
+            if limits.length and length >= limits.length:
+                return length
+            entry = Entry(call.body, dict(call.facts), False, now, admitted=True)
+            state.known.remember(call.message_id, entry.number, now + limits.window)
+            state.put(entry)
+            return None
+
+    def claim(self, queue: str, hold: Hold, message_id: UUID, address: str | None, limits: Limits) -> bool:
+        """Whether the entry may run. Where it may not it has ended, and its caller gets the first outcome."""
+        with self._lock:
+            state, entry, now = self._queue(queue), hold.entry, self._clock()
+            if entry.owner != hold.consumer or entry.attempt != hold.attempt:
+                return False
+            if entry.admitted:
+                return True
+            if state.known.owner(message_id, now) in (None, entry.number):
+                state.known.remember(message_id, entry.number, now + (state.limits or limits).window)
+                entry.admitted = True
+            else:
+                self._drop(state, hold)
+                names = state.names
+                key = names.raw_feedback(message_id) if entry.raw else names.feedback(message_id)
+                self._first_outcome(state, key, address)
+            return entry.admitted
+
+    def _first_outcome(self, state: _Queue, key: str, address: str | None) -> None:
+        """Wake a further caller with the kept reply, or note it for when it is there."""
+        kept = self._kept_reply(key, self._clock())
+        inbox = state.mailboxes.get(address) if address is not None else None
+        if inbox is not None and kept is not None:
+            inbox.put(kept)
+        elif address is not None and inbox is not None:
+            waiting = state.others.setdefault(key, [])
+            if address not in waiting:
+                waiting.append(address)
 
     def touch(self) -> None:
         """Wait for whoever works on the state."""
@@ -236,6 +268,8 @@ class Space:
             inbox.put(earlier)
         elif inbox is not None:
             inbox.put(reply.body if reply.wake is None else reply.wake)
+        for address in state.others.pop(key, ()):
+            self._first_outcome(state, key, address)
 
     def _kept_reply(self, key: str, now: float) -> bytes | None:
         body, until = self._kept.get(key, (None, now))

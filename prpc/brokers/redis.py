@@ -16,6 +16,8 @@ from redis.exceptions import ResponseError
 
 from prpc.brokers.base import Capabilities, Outgoing, ServerRecord
 from prpc.brokers.redis_address import RedisAddress
+from prpc.brokers.redis_admission import ADMISSION_SCRIPTS, Admission
+from prpc.brokers.redis_claims import CLAIM
 from prpc.brokers.redis_consumer import RedisConsumer
 from prpc.brokers.redis_link import Link
 from prpc.brokers.redis_push import RedisListener, RedisMailbox
@@ -36,9 +38,10 @@ class RedisBroker:
         """Raises ConfigurationError where the URL cannot be used; nothing is opened yet."""
         self._settings = settings
         self._patience = settings.connect_timeout
-        self._link = Link(RedisAddress.parse(settings.url_broker, settings.connect_timeout), SCRIPTS)
+        scripts = (*SCRIPTS, *ADMISSION_SCRIPTS, CLAIM)
+        self._link = Link(RedisAddress.parse(settings.url_broker, settings.connect_timeout), scripts)
         self._parts: list[RedisConsumer | RedisMailbox | RedisListener] = []
-        self._streams: dict[str, str] = {}
+        self._admissions: dict[str, Admission] = {}
 
     async def connect(self) -> None:
         """See Broker."""
@@ -66,6 +69,8 @@ class RedisBroker:
             except BrokerUnavailableError as exc:
                 if not (isinstance(exc.__cause__, ResponseError) and "BUSYGROUP" in str(exc.__cause__)):
                     raise
+        bounds = ("window", self._settings.duplicate_window, "length", self._settings.max_queue_length)
+        await self._link.call("HSET", names.limits, *bounds)
 
     def publish(self, queue: str, call: Outgoing) -> Awaitable[None]:
         """See Broker.
@@ -73,11 +78,10 @@ class RedisBroker:
         Raises BrokerUnavailableError when there was no connection within the connect timeout (the call was not sent), or when
         it broke before Redis answered (whether the call was accepted is not known, and it is not sent again).
         """
-        stream = self._streams.get(queue)
-        if stream is None:
-            stream = self._streams[queue] = QueueNames(queue).calls
-        fields = [word for pair in call.facts.items() for word in pair]
-        return self._link.call("XADD", stream, "*", "message", call.body, *fields, repeat=False, patience=self._patience)
+        admission = self._admissions.get(queue)
+        if admission is None:
+            admission = self._admissions[queue] = Admission(self._link, QueueNames(queue), self._settings)
+        return admission.add(call)
 
     def consume(self, queue: str, *, consumer: str) -> RedisConsumer:
         """See Broker."""

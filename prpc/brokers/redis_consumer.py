@@ -17,7 +17,8 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 from prpc.brokers.base import background
-from prpc.brokers.redis_batch import Ending, Lease, RedisDelivery, milliseconds, read_entry
+from prpc.brokers.redis_batch import Ending, RedisDelivery, milliseconds, read_entry
+from prpc.brokers.redis_lease import Lease
 from prpc.brokers.redis_link import Backoff, Link
 from prpc.brokers.redis_scripts import LEAVE, LOST, RECLAIM, RENEW, TAKE_OVER
 from prpc.brokers.redis_wire import Wire, pack
@@ -230,10 +231,11 @@ class RedisConsumer:
 
     def _deliver(self, lease: Lease, entry: Entry) -> RedisDelivery:
         number, id_, fields, deliveries = entry
-        body, facts, crashes, born = read_entry(fields)
+        body, facts, crashes, born, own = read_entry(fields)
         born_ms = milliseconds(id_) if born is None else born
         age = max(0.0, self._link.clock.now() - born_ms / 1000)
-        delivery = RedisDelivery(self._ending, lease, id_, body, facts, deliveries + crashes, number == 1, age, born_ms)
+        attempt, raw = deliveries + crashes, number == 1
+        delivery = RedisDelivery(self._ending, lease, id_, body, facts, attempt, raw, age, born_ms, own == id_)
         lease.held.add(delivery.key)
         return delivery
 

@@ -135,9 +135,22 @@ class Link:
         self.post(script, keys, args, partial(_resolve, answer), patience)
         return answer
 
-    def post(self, script: Script, keys: Sequence[str], args: Sequence[Any], then: Then, patience: float | None = None) -> None:
+    def post(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[Any],
+        then: Then,
+        patience: float | None = None,
+        *,
+        repeat: bool = True,
+    ) -> None:
         """`run` for those who need not wait a tick for the answer: `then` gets it at once. It must not raise."""
-        self._push(pack(("EVALSHA", script.sha, len(keys), *keys, *args)), then, True, script, patience)
+        self._push(pack(("EVALSHA", script.sha, len(keys), *keys, *args)), then, repeat, script, patience)
+
+    def promise(self) -> asyncio.Future[Any]:
+        """A future for an answer. Raises BrokerUnavailableError where the connection was never opened or is closed."""
+        return self._open_loop().create_future()
 
     def before_write(self, filler: Callable[[], None]) -> None:
         """Have `filler` called once, right before the next write: what it queues goes out with it."""
@@ -312,6 +325,7 @@ class Link:
 
     def _recover(self, error: BaseException) -> None:
         """Sort what was under way: send again what may run twice, and what Redis surely refused."""
+        self._fill()
         refused = isinstance(error, (ResponseError, BusyLoadingError))
         again: list[_Command] = []
         for command in self._sent:
@@ -324,6 +338,7 @@ class Link:
         self._idle.set()
 
     def _expire(self, error: BrokerUnavailableError) -> None:
+        self._fill()
         now = asyncio.get_running_loop().time()
         kept: deque[_Command] = deque()
         for command in self._queue:

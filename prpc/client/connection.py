@@ -109,7 +109,8 @@ class Connection:
     def _hand_over(self, call: Call, body: bytes, attempt: int) -> Awaitable[None]:
         left = None if call.expires is None else max(0.0, call.expires - monotonic())
         facts = CallFacts(self.mailbox.address, left, call.schema, call.options.headers, attempt)
-        return self.broker.publish(self._queue, Outgoing(call.message_id, body, facts.to_fields()))
+        outgoing = Outgoing(call.message_id, body, facts.to_fields(), self.mailbox.address)
+        return self.broker.publish(self._queue, outgoing)
 
     def cancel(self, message_id: UUID) -> None:
         """Tell the servers that nobody wants this call any more; all of one tick in one message."""

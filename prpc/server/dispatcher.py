@@ -31,6 +31,7 @@ from prpc.failure import Failure, describe, failure_of
 from prpc.protocol.call_table import CallTable, remaining_time
 from prpc.protocol.facts import CallFacts
 from prpc.prpcmessage import PRPCMessage
+from prpc.server.entries import ask_for, id_of, is_strict
 from prpc.server.logs import log_call, logger
 from prpc.server.middleware import Middleware
 from prpc.server.outcomes import is_shutdown, outcome_of_built_in, server_shutdown, with_queue_time
@@ -185,13 +186,30 @@ class Dispatcher:
         if self._stopping:
             self._watch(delivery.release())
             return
-        run: _Run | None = None
         try:
             run = self._read(delivery)
-            if run is not None:
-                self._start(run)
         except Exception as exc:
-            self._give_up(delivery, run, exc)
+            return self._give_up(delivery, None, exc)
+        if run is not None and delivery.admitted:
+            self._begin(run)
+        elif run is not None:  # it holds a slot while the broker says whether another entry of its id came first
+            self._free -= 1
+            then = functools.partial(self._claimed, run)
+            self._settling.add(claim := ask_for(delivery, run.message.message_id, run.facts.reply_to, then))
+            claim.add_done_callback(self._settling.discard)
+
+    def _claimed(self, run: _Run, may_run: bool) -> None:
+        self._release_slot()
+        if may_run and self._stopping:
+            self._watch(run.delivery.release())
+        elif may_run:
+            self._begin(run)
+
+    def _begin(self, run: _Run) -> None:
+        try:
+            self._start(run)
+        except Exception as exc:
+            self._give_up(run.delivery, run, exc)
 
     def _read(self, delivery: Delivery) -> _Run | None:
         """The call of a delivery; None where it could not be read and was buried."""
@@ -203,7 +221,7 @@ class Dispatcher:
             message_id = message.message_id
             return _Run(delivery, message, CallFacts.from_fields(delivery.facts) if delivery.facts else _NO_FACTS)
         except DecodeError as exc:
-            self._bury(delivery, exc, message_id or _uuid(exc.message_id))
+            self._bury(delivery, exc, message_id or id_of(exc.message_id))
             return None
 
     def _bury(self, delivery: Delivery, error: DecodeError, message_id: UUID | None) -> None:
@@ -255,7 +273,7 @@ class Dispatcher:
         if function is None or built_in is not None:
             return self._end(run, outcome_of_built_in(name, built_in, message))
         try:
-            args, kwargs = function.binder.bind(message.func_args, message.func_kwargs, strict=_is_strict(run))
+            args, kwargs = function.binder.bind(message.func_args, message.func_kwargs, strict=is_strict(facts, run.delivery.raw))
         except BadArgumentsError as exc:
             return self._end(run, Outcome(failure=failure_of(self._perhaps_stale(exc, facts, name))))
         return self._submit(run, function, args, kwargs)
@@ -379,19 +397,3 @@ class Dispatcher:
             logger.error("an outcome could not be handed over: %s", error)
         elif not future.result():
             logger.warning("an outcome was dropped: another server had taken the call over")
-
-
-def _is_strict(run: _Run) -> bool:
-    """Whether annotations bind the caller.
-
-    Clients of before name no reply address. Their servers never looked at annotations, so their calls go on as they did:
-    what fits is converted, what does not is the function's own affair.
-    """
-    return run.facts.reply_to is not None or run.delivery.raw
-
-
-def _uuid(text: str | None) -> UUID | None:
-    try:
-        return None if text is None else UUID(text)
-    except ValueError:
-        return None

@@ -169,7 +169,7 @@ def test_what_a_slow_redis_does_not_take_waits_in_the_queue(private_redis: Start
                 assert wire is not None
                 await until(lambda: not wire.writable)
                 assert wire._transport.get_write_buffer_size() <= redis_link.MOST_BYTES + 200_000
-                assert len(client._link._queue) > 100
+                assert sum(len(command.data) for command in client._link._queue) > 10_000_000
                 broker.process.send_signal(signal.SIGCONT)
                 await asyncio.gather(*sent)
                 assert admin.xlen("prpc_q") == 300

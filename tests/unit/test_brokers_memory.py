@@ -11,7 +11,8 @@ import pytest
 from prpc.brokers import create_broker
 from prpc.brokers.base import Outgoing, Reply, ServerRecord
 from prpc.brokers.memory import MemoryBroker
-from prpc.brokers.memory_space import DEAD_LETTERS_KEPT, Bell, Hold, Space, space_of
+from prpc.brokers.memory_bell import Bell
+from prpc.brokers.memory_space import DEAD_LETTERS_KEPT, Hold, Space, space_of
 from prpc.exceptions import BrokerUnavailableError, ConfigurationError
 from prpc.settings import Settings
 

@@ -60,7 +60,8 @@ class Wire:
         message = PRPCMessage(name, args, kwargs, message_id or uuid4(), datetime.now(UTC))
         facts = facts or CallFacts(reply_to=self.mailbox.address if address else None)
         all_fields = {**facts.to_fields(), **(fields or {})}
-        self.broker.publish(QUEUE, Outgoing(message.message_id, self.codec.write_call(message), all_fields))
+        body = self.codec.write_call(message)
+        self.broker.publish(QUEUE, Outgoing(message.message_id, body, all_fields, facts.reply_to))
         return message.message_id
 
     def facts(self, **given: Any) -> CallFacts:
