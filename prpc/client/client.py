@@ -150,7 +150,9 @@ class CallPump(Forkable):
         self._dispatch(call)
 
     def _send_again(self, call: Call) -> None:
-        if call.repeats is not None and not self.closed:
+        if self.closed:
+            self._fail(call, self.closed_error())
+        elif call.repeats is not None:
             call.repeats.begin()
             self._dispatch(call)
 

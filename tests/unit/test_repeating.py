@@ -215,6 +215,37 @@ def test_closing_ends_a_call_that_waits_for_its_next_attempt(flaky: FlakyBroker)
     run(scenario())
 
 
+def test_an_attempt_that_comes_due_while_closing_is_not_made(flaky: FlakyBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish = flaky.publish
+    hanging: list[asyncio.Future[None]] = []
+
+    def second_hangs(queue: str, call: Outgoing) -> Any:
+        answer = publish(queue, call)
+        if len(flaky.published) == 1:
+            return answer
+        hanging.append(asyncio.get_running_loop().create_future())
+        return hanging[0]
+
+    monkeypatch.setattr(flaky, "publish", second_hangs)
+    flaky.publish_error = unavailable()
+
+    async def scenario() -> None:
+        client = client_of(backoff=0.05)
+        task = client.call("f")
+        await eventually(lambda: len(flaky.published) == 1)
+        flaky.publish_error = None
+        slow = client.call("g")
+        closing = asyncio.create_task(client.close())
+        with pytest.raises(CallError, match="closed before the call ended"):
+            await task
+        assert not closing.done() and len(flaky.published) == 2
+        hanging[0].set_result(None)
+        await closing
+        assert slow.is_done_task()
+
+    run(scenario())
+
+
 def test_what_cannot_be_sent_while_closing_ends_with_its_error(flaky: FlakyBroker) -> None:
     flaky.publish_error = unavailable()
 
