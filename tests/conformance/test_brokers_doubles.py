@@ -45,8 +45,8 @@ def by_hand(harness: Harness, call: Outgoing, *, raw: bool = False) -> None:
 def copied(harness: Harness, calls: Sequence[Outgoing]) -> None:
     """Repeat the entries with all their fields, as a proxy or an operator may."""
     if isinstance(harness, RedisHarness):
-        for _, fields in harness.client.xrange(harness.names.calls, count=len(calls)):
-            harness.client.xadd(harness.names.calls, fields)
+        for _, fields in harness.client.xrange(harness.names.calls, count=len(calls)) or ():
+            harness.client.xadd(harness.names.calls, dict(fields or {}))
     else:
         for each in calls:
             by_hand(harness, each)
