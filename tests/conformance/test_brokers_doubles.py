@@ -5,18 +5,30 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
 from broker_harness import Harness, MemoryHarness, RedisHarness, connected, reply_to, run
 
-from prpc.brokers.base import Broker, Consumer, Delivery, Outgoing
+from prpc.brokers import create_broker
+from prpc.brokers.base import Broker, Consumer, Delivery, Outgoing, Reply
+from prpc.brokers.memory import MemoryBroker
+from prpc.brokers.redis import RedisBroker
 from prpc.exceptions import QueueFullError
 from prpc.settings import Settings
 
-Connected = AbstractAsyncContextManager[Broker]
+
+@asynccontextmanager
+async def connected_client(settings: Settings) -> AsyncIterator[Broker]:
+    """A connection that declares nothing, as a client's."""
+    broker = create_broker(settings)
+    await broker.connect()
+    try:
+        yield broker
+    finally:
+        await broker.close()
 
 
 def call(message_id: uuid.UUID | None = None, address: str | None = None) -> Outgoing:
@@ -33,8 +45,8 @@ def by_hand(harness: Harness, call: Outgoing, *, raw: bool = False) -> None:
 def copied(harness: Harness, calls: Sequence[Outgoing]) -> None:
     """Repeat the entries with all their fields, as a proxy or an operator may."""
     if isinstance(harness, RedisHarness):
-        for _, fields in harness.client.xrange(harness.names.calls, count=len(calls)):
-            harness.client.xadd(harness.names.calls, fields)
+        for _, fields in harness.client.xrange(harness.names.calls, count=len(calls)) or ():
+            harness.client.xadd(harness.names.calls, dict(fields or {}))
     else:
         for each in calls:
             by_hand(harness, each)
@@ -56,6 +68,7 @@ class Worker:
     async def _may_run(self, delivery: Delivery) -> bool:
         if delivery.admitted:
             return True
+        assert delivery.body is not None
         return await delivery.claim(uuid.UUID(bytes=delivery.body), delivery.facts.get("reply_to"))
 
     async def work(self, count: int, most: int = 64) -> None:
@@ -68,19 +81,17 @@ class Worker:
         for delivery in taken:
             assert delivery.body is not None
             self.ran[delivery.body] += 1
-            assert await delivery.settle(reply_to(call(uuid.UUID(bytes=delivery.body)), b"outcome", address=delivery.facts.get("reply_to")))
+            address = delivery.facts.get("reply_to")
+            assert await delivery.settle(Reply(uuid.UUID(bytes=delivery.body), b"outcome", address=address))
         return len(taken) + dropped
 
 
-Make = Callable[[Broker, Harness, Sequence[Outgoing]], object]
+Make = Callable[[Broker, Harness, Sequence[Outgoing]], Awaitable[None]]
 
 
 async def admitted(broker: Broker, _: Harness, calls: Sequence[Outgoing]) -> None:
-    await asyncio.gather(*(broker.publish(broker_queue(broker), each) for each in calls))
-
-
-def broker_queue(broker: Broker) -> str:
-    return str(broker._settings.queue_name)  # type: ignore[attr-defined]
+    assert isinstance(broker, MemoryBroker | RedisBroker)
+    await asyncio.gather(*(broker.publish(broker._settings.queue_name, each) for each in calls))
 
 
 async def hand_made(_: Broker, harness: Harness, calls: Sequence[Outgoing]) -> None:
@@ -108,7 +119,7 @@ WAYS = {
     "hand-made then admitted": (hand_made, admitted),
     "admitted twice": (admitted, admitted),
 }
-#: Doubles that are not added, or that come before their claim.
+#: Entries that publishing left out.
 UNADDED = {"admitted twice": 1}
 
 
@@ -122,8 +133,6 @@ def test_doubles_do_not_run(settings: Settings, harness: Harness, way: str, most
                 await make(broker, harness, calls)
             worker = Worker(broker.consume(settings.queue_name, consumer="one"))
             await worker.work(20 * (len(WAYS[way]) - UNADDED.get(way, 0)), most)
-            if way == "hand-made then admitted":
-                assert set(worker.ran.values()) == {1}
             assert worker.ran == Counter(each.body for each in calls)
             assert harness.waiting() == 20  # the outcomes: every entry is gone
 
@@ -301,7 +310,9 @@ def test_a_stream_whose_ids_are_ahead_of_the_clock(settings: Settings, harness: 
 def test_a_full_queue_refuses(settings: Settings, harness: Harness) -> None:
     async def work() -> None:
         async with connected(replace(settings, max_queue_length=3)) as server, connected_client(settings) as client:
-            results = await asyncio.gather(*(client.publish(settings.queue_name, call()) for _ in range(5)), return_exceptions=True)
+            results = await asyncio.gather(
+                *(client.publish(settings.queue_name, call()) for _ in range(5)), return_exceptions=True
+            )
             assert results[:3] == [None] * 3
             for error in results[3:]:
                 assert isinstance(error, QueueFullError)
@@ -317,21 +328,6 @@ def test_a_full_queue_refuses(settings: Settings, harness: Harness) -> None:
             await worker.work(3)
 
     run(work())
-
-
-def connected_client(settings: Settings) -> Connected:
-    """A connection that declares nothing, as a client's."""
-    from contextlib import asynccontextmanager
-    from prpc.brokers import create_broker
-
-    @asynccontextmanager
-    async def opened():  # type: ignore[no-untyped-def]
-        broker = create_broker(settings)
-        await broker.connect()
-        yield broker
-        await broker.close()
-
-    return opened()
 
 
 def test_a_client_alone_uses_its_own_bound(settings: Settings) -> None:

@@ -91,7 +91,7 @@ def test_two_replies_of_one_tick_for_one_id(settings: Settings) -> None:
         async with connected(settings) as broker:
             mailbox = await broker.open_mailbox(settings.queue_name)
             call, other = outgoing(), outgoing()
-            for some in (call, call, other):
+            for some in (call, outgoing(), other):
                 await broker.publish(settings.queue_name, some)
             found = await take_all(broker.consume(settings.queue_name, consumer="one"), 3)
             replies = [reply_to(call, b"first"), reply_to(call, b"second"), reply_to(other, b"other")]

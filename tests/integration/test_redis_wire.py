@@ -63,8 +63,11 @@ def test_streams_groups_fields_and_keys(settings: Settings, names: QueueNames, a
             assert admin.xlen(f"prpc_{names.queue}") == 0
 
     run(work())
+    (ids,) = admin.scan_iter(f"prpc_admitted_{names.queue}_*")
+    assert admin.smembers(ids) == {call.message_id.bytes}
+    assert admin.hgetall(f"prpc_limits_{names.queue}") == {b"window": b"300", b"length": b"0"}
     assert sorted(admin.scan_iter(f"prpc_*{names.queue}*")) == sorted(
-        key.encode() for key in (names.calls, names.raw_calls, names.feedback(call.message_id))
+        (ids, *(key.encode() for key in (names.calls, names.raw_calls, names.limits, names.feedback(call.message_id))))
     )
     assert admin.xinfo_consumers(names.calls, "prpc_group_consumers") == []
 
