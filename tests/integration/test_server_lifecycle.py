@@ -21,7 +21,7 @@ from prpc.app_client import AsyncClient
 from prpc.app_server import AppServer
 from prpc.brokers.memory import MemoryBroker
 from prpc.exceptions import BrokerUnavailableError, PRPCError, ServerShutdownError
-from prpc.server import reloading, service
+from prpc.server import presence, reloading
 
 
 def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -264,7 +264,7 @@ def test_an_unreachable_broker_is_named() -> None:
 
 
 def test_presence_is_announced_renewed_and_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "ANNOUNCE_EVERY", 0.01)
+    monkeypatch.setattr(presence, "PER_WINDOW", 600)
 
     async def scenario() -> None:
         app = make_app(max_number_worker=7)
@@ -287,7 +287,7 @@ def test_presence_is_announced_renewed_and_withdrawn(monkeypatch: pytest.MonkeyP
         await app.ready
         (record,) = await broker.servers("task_prpc")
         assert record.instance == app.settings.instance_name
-        assert record.info["functions"] == ["echo"] and record.info["slots"] == 7
+        assert record.info["functions"] == ["echo"] and record.info["capacity"] == 7
         await enough.wait()
         await app.stop()
         await server
