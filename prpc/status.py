@@ -67,7 +67,7 @@ def servers(timeout: float, *, as_json: bool) -> int:
         "last_seen",
     )
     _table(heads, rows, "no server announces itself")
-    if len({row["schema"] for row in rows}) > 1:
+    if len({str(row["schema"]) for row in rows}) > 1:
         sys.stderr.write("prpc: the servers of this queue do not have the same functions (see schema)\n")
     return 0
 
