@@ -38,7 +38,7 @@ class HealthPort:
         self._host, self._port = host, port
         self._checks, self._facts = checks, facts
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[Any]] = set()
+        self._connections: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
 
     async def open(self) -> None:
         """Listen. Raises ConfigurationError where the port or the address cannot be had."""
@@ -54,9 +54,10 @@ class HealthPort:
         if self._server is None:
             return
         self._server.close()
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        connections = dict(self._connections)
+        for writer in connections.values():
+            writer.transport.abort()
+        await asyncio.gather(*connections)
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -65,15 +66,15 @@ class HealthPort:
         try:
             if len(self._connections) >= MOST_CONNECTIONS:
                 return
-            self._connections.add(task)
+            self._connections[task] = writer
             async with asyncio.timeout(MOST_SECONDS):
                 writer.write(await self._answer(reader))
                 await writer.drain()
         except (TimeoutError, OSError) as exc:
-            log.debug("a health probe was given up: %s", exc or "too slow")
+            log.debug("a health probe was given up: %s", str(exc) or "too slow")
             writer.transport.abort()
         finally:
-            self._connections.discard(task)
+            self._connections.pop(task, None)
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()

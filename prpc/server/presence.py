@@ -94,7 +94,7 @@ class Presence:
             async with asyncio.timeout(self._patience):
                 await self._broker.withdraw(self._queue, self._instance)
         except (BrokerUnavailableError, TimeoutError) as exc:
-            logger.warning("the announcement could not be taken back: %s", exc or "the broker does not answer")
+            logger.warning("the announcement could not be taken back: %s", str(exc) or "the broker does not answer")
 
     def _record(self) -> ServerRecord:
         running = list(self._running())

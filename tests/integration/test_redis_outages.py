@@ -13,7 +13,7 @@ import redis
 from redis_kit import connected, run, take_one, until
 
 from prpc.brokers import create_broker, redis_consumer, redis_link
-from prpc.brokers.base import Outgoing, Reply
+from prpc.brokers.base import Outgoing, Reply, ServerRecord
 from prpc.dev_broker import DevBroker
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
@@ -67,12 +67,16 @@ def test_a_flush_makes_the_groups_again(private_redis: Start) -> None:
         with redis.Redis.from_url(broker.url) as admin:
             async with connected(settings(broker)) as server:
                 consumer = server.consume("q", consumer="one")
+                await server.announce("q", ServerRecord("one", {"x": 1}), 60)
+                await server.announce("other", ServerRecord("two", {}), 60)
                 taking = asyncio.create_task(consumer.take(1))
                 await server.ping()
                 admin.flushall()
                 await server.publish("q", call(b"after the flush"))
                 (delivery,) = await taking
                 assert delivery.body == b"after the flush"
+                assert list(await server.servers("q")) == [ServerRecord("one", {"x": 1})]  # said again without being asked
+                assert list(await server.servers("other")) == []
                 assert await delivery.settle(None)
                 admin.script_flush()  # scripts that Redis forgot are loaded again
                 await server.publish("q", call(b"after the scripts"))

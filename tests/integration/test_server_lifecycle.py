@@ -297,6 +297,25 @@ def test_presence_is_announced_renewed_and_withdrawn(monkeypatch: pytest.MonkeyP
     run(scenario)
 
 
+def test_an_announcement_that_cannot_be_taken_back_does_not_hold_up_the_stop(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def withdraw(self: MemoryBroker, queue: str, instance: str) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(MemoryBroker, "withdraw", withdraw)
+
+    async def scenario() -> None:
+        app = make_app(connect_timeout=0.01)
+        server = asyncio.create_task(app.serve())
+        await app.ready
+        await app.stop()
+        await server
+        assert "could not be taken back: the broker does not answer" in caplog.text
+
+    run(scenario)
+
+
 def test_reading_goes_on_after_broker_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prpc.server.dispatcher._READ_AGAIN_AFTER", 0.001)
 
