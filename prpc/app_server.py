@@ -28,6 +28,8 @@ __all__ = ["AppServer", "Readiness", "ServerSettings"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: Exit code of a server that had to end calls when it stopped.
+FORCED = 3
 #: What `lifespan=` takes: called with the server, gives what is entered before the first call and left after the last.
 Lifespan = Callable[["AppServer"], AbstractAsyncContextManager[Any]]
 
@@ -37,10 +39,14 @@ class ServerSettings(TypedDict, total=False):
 
     instance_name: str
     shutdown_grace: float
+    health_port: int
+    health_host: str
+    health_window: float
     process_start_method: str
     process_max_calls: int
     process_max_bytes: int
     connect_timeout: float
+    broker_silence: float
     max_message_bytes: int
     max_message_depth: int
     max_message_items: int
@@ -251,15 +257,18 @@ class AppServer:
         """Serve until SIGTERM or SIGINT, then drain and return.
 
         Sets up the log as the settings say. The first signal stops taking calls and waits for those that run up to
-        `shutdown_grace` seconds; a second one ends the process at once. Where the server cannot start or fails, one line
-        says why and the process exits with 1.
+        `shutdown_grace` seconds; a second one ends the process at once. Where calls had to be ended after that time, or
+        outcomes could not be handed over, the process exits with 3. Where the server cannot start or fails, one line says
+        why and the process exits with 1.
         """
         logs.configure(self.settings.log_format, self.settings.log_level)
         try:
-            asyncio.run(self._start())
+            cut_short = asyncio.run(self._start())
         except PRPCError as exc:
             print(f"prpc: {exc}", file=sys.stderr)  # noqa: T201 - for the person at the terminal, whatever the log's level
             raise SystemExit(1) from None
+        if cut_short:
+            raise SystemExit(FORCED)
 
     async def serve(self) -> None:
         """Serve in the running event loop until `stop`, or until cancelled (then calls that run are ended at once).
@@ -300,10 +309,11 @@ class AppServer:
             self._service = None
             self._ended.set()
 
-    async def _start(self) -> None:
+    async def _start(self) -> int:
         service = self._new_service(self.settings)
         with _ended_by_signals(asyncio.get_running_loop(), service):
             await self._serve(service, _freeze)
+        return service.cut_short
 
     @contextmanager
     def _in_memory(self, url: str) -> Iterator[Settings]:

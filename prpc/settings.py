@@ -83,6 +83,16 @@ def _number(low: float, *, whole: bool = False) -> Callable[[str, str], Any]:
     return read
 
 
+def _port(variable: str, value: str) -> int:
+    try:
+        number = int(value)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 65535:
+        raise _refuse(variable, value, "allowed is a port from 1 to 65535, or 0 for none")
+    return number
+
+
 def _text(variable: str, value: str) -> str:
     if not value.strip():
         raise _refuse(variable, value, "allowed is a text that is not empty")
@@ -112,6 +122,12 @@ class Settings:
     timeout_worker: float | None = _setting("PRPC_TIMEOUT_WORKER_SEC", None, _number(0.001))
     #: Seconds that a stopping server waits for running calls.
     shutdown_grace: float = _setting("PRPC_SHUTDOWN_GRACE_SEC", 30.0, _number(0))
+    #: Port that answers /live and /ready; 0 is none.
+    health_port: int = _setting("PRPC_HEALTH_PORT", 0, _port)
+    #: Address at which it listens.
+    health_host: str = _setting("PRPC_HEALTH_HOST", "127.0.0.1", _text)
+    #: A server is ready while its last round trip to the broker is no older than these seconds.
+    health_window: float = _setting("PRPC_HEALTH_WINDOW_SEC", 6.0, _number(2))
     #: How process workers start: forkserver where the system has it, else spawn.
     process_start_method: str = _setting("PRPC_PROCESS_START_METHOD", "auto", _choice("auto", "forkserver", "spawn"))
     #: Calls after which a process worker is replaced; 0 is never.
@@ -131,6 +147,9 @@ class Settings:
     call_backoff_max: float = _setting("PRPC_CALL_BACKOFF_MAX_SEC", 30.0, _number(0))
     #: Seconds after which a broker that does not answer is named unavailable.
     connect_timeout: float = _setting("PRPC_CONNECT_TIMEOUT_SEC", 5.0, _number(0.001))
+
+    #: Seconds without an answer after which a connection to the broker counts as dead and is opened anew.
+    broker_silence: float = _setting("PRPC_BROKER_SILENCE_SEC", 5.0, _number(0.1))
 
     #: Largest message in bytes that is read or written.
     max_message_bytes: int = _setting("PRPC_MAX_MESSAGE_BYTES", 64 * 1024 * 1024, _number(1024, whole=True))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -102,6 +102,8 @@ class ServerRecord:
     instance: str
     #: Plain facts: functions, schema hash, capacity, draining, host, pid.
     info: Mapping[str, object]
+    #: Seconds since it said so, by the broker's clock; filled in by `Broker.servers`.
+    age: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -90,7 +90,8 @@ class _Queue:
     takers: set[Bell] = field(default_factory=set)
     mailboxes: dict[str, Inbox] = field(default_factory=dict)
     listeners: set[Inbox] = field(default_factory=set)
-    servers: dict[str, tuple[ServerRecord, float]] = field(default_factory=dict)
+    #: Instance -> its announcement, when it was made and when it runs out.
+    servers: dict[str, tuple[ServerRecord, float, float]] = field(default_factory=dict)
     dead: deque[DeadLetter] = field(default_factory=lambda: deque(maxlen=DEAD_LETTERS_KEPT))
 
     limits: Limits | None = None
@@ -360,7 +361,8 @@ class Space:
 
     def announce(self, queue: str, record: ServerRecord, seconds: float) -> None:
         with self._lock:
-            self._queue(queue).servers[record.instance] = (record, self._clock() + seconds)
+            now = self._clock()
+            self._queue(queue).servers[record.instance] = (record, now, now + seconds)
 
     def withdraw(self, queue: str, instance: str) -> None:
         with self._lock:
@@ -369,8 +371,8 @@ class Space:
     def servers(self, queue: str) -> list[ServerRecord]:
         with self._lock:
             state, now = self._queue(queue), self._clock()
-            state.servers = {k: v for k, v in state.servers.items() if v[1] > now}
-            return [record for record, _ in state.servers.values()]
+            state.servers = {k: v for k, v in state.servers.items() if v[2] > now}
+            return [replace(record, age=now - made) for record, made, _ in state.servers.values()]
 
 
 _spaces: WeakValueDictionary[str, Space] = WeakValueDictionary()

@@ -28,6 +28,9 @@ from prpc.settings import Settings
 
 __all__ = ["RedisBroker"]
 
+#: Field that the adapter adds to an announcement: for how long it holds, in milliseconds.
+TTL = "prpc_ttl_ms"
+
 
 class RedisBroker:
     """See prpc.brokers.base.Broker."""
@@ -39,9 +42,12 @@ class RedisBroker:
         self._settings = settings
         self._patience = settings.connect_timeout
         scripts = (*SCRIPTS, *ADMISSION_SCRIPTS, CLAIM)
-        self._link = Link(RedisAddress.parse(settings.url_broker, settings.connect_timeout), scripts)
+        address = RedisAddress.parse(settings.url_broker, settings.connect_timeout)
+        self._link = Link(address, scripts, settings.broker_silence)
         self._parts: list[RedisConsumer | RedisMailbox | RedisListener] = []
         self._admissions: dict[str, Admission] = {}
+        #: What this process announces, for a Redis that forgets it.
+        self._announced: dict[tuple[str, str], tuple[ServerRecord, float]] = {}
 
     async def connect(self) -> None:
         """See Broker."""
@@ -72,6 +78,12 @@ class RedisBroker:
         bounds = ("window", self._settings.duplicate_window, "length", self._settings.max_queue_length)
         await self._link.call("HSET", names.limits, *bounds)
 
+    async def _make_again(self, queue: str) -> None:
+        """For a Redis that came back empty: the groups, and the announcements that peers and callers look for."""
+        await self.declare(queue)
+        for record, ttl in [said for (where, _), said in self._announced.items() if where == queue]:
+            await self.announce(queue, record, ttl)
+
     def publish(self, queue: str, call: Outgoing) -> Awaitable[None]:
         """See Broker.
 
@@ -85,7 +97,7 @@ class RedisBroker:
 
     def consume(self, queue: str, *, consumer: str) -> RedisConsumer:
         """See Broker."""
-        part = RedisConsumer(self._link, queue, consumer, self._settings, self.declare)
+        part = RedisConsumer(self._link, queue, consumer, self._settings, self._make_again)
         self._parts.append(part)
         return part
 
@@ -109,12 +121,15 @@ class RedisBroker:
 
     async def announce(self, queue: str, record: ServerRecord, ttl: float) -> None:
         """See Broker."""
-        names, text = QueueNames(queue), json.dumps(dict(record.info))
-        words = (record.instance, text, max(1, round(ttl * 1000)))
+        self._announced[queue, record.instance] = record, ttl
+        milliseconds = max(1, round(ttl * 1000))
+        names, text = QueueNames(queue), json.dumps({**record.info, TTL: milliseconds})
+        words = (record.instance, text, milliseconds)
         await self._link.run(ANNOUNCE, (names.servers, names.server(record.instance)), words, patience=self._patience)
 
     async def withdraw(self, queue: str, instance: str) -> None:
         """See Broker."""
+        self._announced.pop((queue, instance), None)
         names = QueueNames(queue)
         removed = self._link.call("ZREM", names.servers, instance, patience=self._patience)
         await self._link.call("UNLINK", names.server(instance), patience=self._patience)
@@ -123,9 +138,21 @@ class RedisBroker:
     async def servers(self, queue: str) -> Sequence[ServerRecord]:
         """See Broker."""
         names = QueueNames(queue)
-        members = await self._link.call("ZRANGE", names.servers, 0, -1, patience=self._patience)
-        instances = [member.decode() for member in members]
+        answer = await self._link.call("ZRANGE", names.servers, 0, -1, "WITHSCORES", patience=self._patience)
+        instances = [member.decode(errors="replace") for member in answer[::2]]
         if not instances:
             return []
         texts = await self._link.call("MGET", *(names.server(i) for i in instances), patience=self._patience)
-        return [ServerRecord(i, json.loads(text)) for i, text in zip(instances, texts, strict=True) if text is not None]
+        now = self._link.clock.now()
+        records = [_record(*row, now) for row in zip(instances, answer[1::2], texts, strict=True)]
+        return [record for record in records if record is not None]
+
+
+def _record(instance: str, until: bytes, text: bytes | None, now: float) -> ServerRecord | None:
+    """One announcement; None where it ran out or is none of ours. `until`: Redis's milliseconds, `now`: its seconds."""
+    try:
+        info = json.loads(text or b"")
+        ttl = float(info.pop(TTL, 0))
+        return ServerRecord(instance, info, max(0.0, now - (float(until) - ttl) / 1000))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None

@@ -36,8 +36,8 @@ __all__ = ["Backoff", "Link"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds without an answer to a command under way after which the connection counts as dead.
-STALLED = 15.0
+#: How often a connection is looked at before it counts as dead. A pause of this whole process is one look.
+LOOKS = 4
 #: Seconds after which a command is tried again that Redis cannot carry out now (out of memory, disk full, failing over).
 RETRY_AFTER = 1.0
 #: Bytes after which a write ends: the rest stays in the queue until the transport has room.
@@ -92,8 +92,10 @@ class Clock:
 class Link:
     """The pipelining connection. Bound to the loop in which `connect` ran."""
 
-    def __init__(self, address: RedisAddress, scripts: Sequence[Script]) -> None:
+    def __init__(self, address: RedisAddress, scripts: Sequence[Script], silence: float = 5.0) -> None:
+        """`silence`: seconds without an answer to a command under way after which the connection counts as dead."""
         self.address = address
+        self.silence = silence
         self.clock = Clock()
         #: Counts the connections.
         self.epoch = 0
@@ -275,22 +277,25 @@ class Link:
                 size += len(command.data)
             wire.write(b"".join(batch))
         if self._stall_timer is None and sent:
-            self._watch(-1)
+            self._watch()
 
     def _fill(self) -> None:
         fillers, self._fillers = self._fillers, []
         for filler in fillers:
             filler()
 
-    def _watch(self, answered: int) -> None:
-        """Give the connection up when nothing under way was answered between two looks."""
+    def _watch(self, before: tuple[int, int] | None = None, still: int = 0) -> None:
+        """Give the connection up when, with commands under way, it neither brought nor took anything in several looks."""
         self._stall_timer = None
         if self._wire is None or self._loop is None or not self._sent:
             return
-        if answered == self._answered:
-            self._wire.give_up(TimeoutError(f"no answer for {STALLED:g} s"))
+        now = (self._wire.heard, self._wire.unsent)
+        moved = before is None or now[0] != before[0] or now[1] < before[1]
+        still = 0 if moved else still + 1
+        if still >= LOOKS:
+            self._wire.give_up(TimeoutError(f"no answer for {self.silence:g} s"))
         else:
-            self._stall_timer = self._loop.call_later(STALLED, self._watch, self._answered)
+            self._stall_timer = self._loop.call_later(self.silence / LOOKS, self._watch, now, still)
 
     def _receive(self, answer: Any) -> None:
         if not isinstance(answer, RedisError):

@@ -171,9 +171,11 @@ class CallPump(Forkable):
 
     async def _publish_if_served(self, connection: Connection, call: Call) -> None:
         try:
-            if not await connection.broker.servers(self._settings.queue_name):
+            servers = await connection.broker.servers(self._settings.queue_name)
+            if all(server.info.get("draining") for server in servers):
+                stopping = " takes calls: those that are there stop" if servers else ""
                 raise NoServerError(
-                    f"no server on {place(self._settings)}: start one (python -m prpc run module:app), "
+                    f"no server on {place(self._settings)}{stopping}: start one (python -m prpc run module:app), "
                     "or correct PRPC_QUEUE_NAME and PRPC_URL_BROKER",
                     queue=self._settings.queue_name,
                 )

@@ -120,9 +120,9 @@ class Dispatcher:
         self._settling: set[asyncio.Future[bool]] = set()
 
     @property
-    def running(self) -> int:
-        """Calls that run now."""
-        return len(self._table)
+    def running(self) -> list[tuple[CurrentCall, Execution]]:
+        """The calls that run now and what runs them, oldest first."""
+        return [(run.current, run.execution) for run in self._table if run.current and run.execution]
 
     async def run(self) -> None:
         """Take and start calls until `drain`."""
@@ -147,8 +147,8 @@ class Dispatcher:
             message_id = str(run.message.message_id)
             self._stop_run(run, CallCancelledError(f"{run.message.func_name}() was cancelled", message_id=message_id))
 
-    async def drain(self, grace: float) -> None:
-        """Stop taking calls, wait `grace` seconds for those that run, end the rest.
+    async def drain(self, grace: float) -> int:
+        """Stop taking calls, wait `grace` seconds for those that run, end the rest; returns how many had no clean end.
 
         An idempotent call that is ended goes back to the queue, any other is answered with ServerShutdownError.
         """
@@ -157,6 +157,7 @@ class Dispatcher:
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
         await self._until_quiet(grace)
+        ended = len(self._table)
         for run in self._table:
             run.give_back = run.function is not None and run.function.idempotent
             self._stop_run(run, server_shutdown(run.message.func_name))
@@ -168,6 +169,7 @@ class Dispatcher:
             _, unsettled = await asyncio.wait(self._settling, timeout=_SECONDS_TO_END)
             if unsettled:
                 logger.error("%d outcomes could not be handed over before the end: the broker does not answer", len(unsettled))
+        return ended + len(self._settling)
 
     async def _until_quiet(self, seconds: float | None) -> None:
         if not self._table:

@@ -178,6 +178,7 @@ def test_servers_announce_themselves_run_out_and_withdraw(settings: Settings) ->
             await one.announce(queue, ServerRecord("c", {}), 60)
             records = {r.instance: dict(r.info) for r in await two.servers(queue)}
             assert records["b"] == {"host": "there", "draining": True}
+            assert all(0 <= r.age < 60 for r in await two.servers(queue))
             assert records.get("a", short.info) == short.info
 
             async def ran_out() -> bool:

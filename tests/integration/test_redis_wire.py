@@ -167,6 +167,9 @@ def test_announcements_leave_nothing_behind(settings: Settings, names: QueueName
             assert [r.instance for r in await broker.servers(names.queue)] == ["long"]
             await broker.announce(names.queue, ServerRecord("long", {}), 60)
             assert admin.zrange(names.servers, 0, -1) == [b"long"]
+            for text in ("no JSON", "[1]", '{"prpc_ttl_ms": "soon"}', "[" * 100_000):  # of whoever else writes there
+                admin.set(names.server("long"), text)
+                assert list(await broker.servers(names.queue)) == []
             await broker.withdraw(names.queue, "long")
             assert not admin.exists(names.servers, names.server("long"))
 

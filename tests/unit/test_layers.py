@@ -21,6 +21,7 @@ FACES = (
     "prpc.app_server",
     "prpc.create_server_func",
     "prpc.dev_broker",
+    "prpc.status",
     "prpc.support_module.exceptions",
     "prpc.testing",
 )
