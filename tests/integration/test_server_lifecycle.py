@@ -295,7 +295,7 @@ def test_a_function_that_comes_too_late_is_refused() -> None:
         async with client_of(app) as client:
             server = asyncio.create_task(app.serve())
             await app.ready
-            with pytest.raises(RegistrationError, match="'late' comes too late: .* without any function of type 'thread'"):
+            with pytest.raises(RegistrationError, match=r"'late' comes too late: .* without any function of type 'thread'"):
                 app.register_func(lambda: 1, "thread", name="late")
             app.register_func(echo, name="echo_too")
             assert await client.call("echo_too", 4) == 4
