@@ -52,6 +52,7 @@ class CallPump(Forkable):
         self._runner: asyncio.Task[None] | None = None
         #: Closes the pump when its loop ends.
         self._guardian: AsyncGenerator[None, None] | None = None
+        self._farewell: asyncio.Task[None] | None = None
         #: Tasks of calls that are on their way to the broker; a flush waits for them.
         self._sending: set[asyncio.Task[Any]] = set()
         self._collecting: set[asyncio.Task[Any]] = set()
@@ -97,14 +98,16 @@ class CallPump(Forkable):
             call.notify()
         return True
 
-    def check_wait(self) -> None:
-        """Raise RuntimeError where no outcome can come to this process."""
-        if self.inherited:
-            raise RuntimeError("this call was made before the process was forked; its outcome goes to the parent process")
+    def check_wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Raise RuntimeError where no outcome can come to a waiter in `loop`, the running one."""
+        if loop is self.loop:
+            self._check_process()
+        else:
+            self.check_sync_wait()
 
     def check_sync_wait(self) -> None:
         """Raise RuntimeError where blocking this thread would wait for ever."""
-        self.check_wait()
+        self._check_process()
         if running_loop() is self.loop:
             raise RuntimeError(
                 "a sync wait inside the running event loop that receives the result would never end: "
@@ -112,6 +115,10 @@ class CallPump(Forkable):
             )
         if not self.loop.is_running():
             raise RuntimeError("the event loop in which this call was made does not run now, so nobody can receive its result")
+
+    def _check_process(self) -> None:
+        if self.inherited:
+            raise RuntimeError("this call was made before the process was forked; its outcome goes to the parent process")
 
     def refresh(self, call: Call) -> None:
         """Ask the broker for the call's kept reply: plain code waits for the answer, in a running loop it comes later."""
@@ -300,7 +307,6 @@ class CallPump(Forkable):
     async def close(self) -> None:
         """Send what is queued, leave, and end every call that has no outcome. Idempotent."""
         self.closed = True
-        guardian, self._guardian = self._guardian, None
         async with self._closing:
             runner = self._runner
             if runner is not None:
@@ -310,8 +316,15 @@ class CallPump(Forkable):
                 self._runner = None
             if self._outbox or len(self.pending):  # the runner was cancelled before it began
                 await self._finish(self.closed_error())
+        guardian, self._guardian = self._guardian, None
         if guardian is not None:
             await guardian.aclose()
+
+    def close_soon(self) -> None:
+        """`close` without waiting, in the loop's thread: it goes on as the loop does, and ends before `asyncio.run` ends."""
+        self.closed = True
+        if self._runner is not None and self._farewell is None:
+            self._farewell = background(self.close(), "prpc-client-close")
 
     async def _finish(self, reason: Exception) -> None:
         self._finishing = True

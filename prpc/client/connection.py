@@ -143,4 +143,4 @@ async def _close(thing: Broker | Mailbox, settings: Settings) -> None:
         async with asyncio.timeout(settings.connect_timeout):
             await thing.close()
     except Exception as exc:
-        logger.warning("%s did not close cleanly: %s", place(settings), exc or type(exc).__name__)
+        logger.warning("%s did not close cleanly: %s", place(settings), str(exc) or type(exc).__name__)
