@@ -59,4 +59,6 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.test: pyproject.toml requirements.txt | $(VENV)/bin/python
 	$(RUN) -m pip install -q --disable-pip-version-check -r requirements.txt
+	# The oldest jsonpickle that messages are exchanged with; tests read with it, nothing else does.
+	$(RUN) -m pip install -q --disable-pip-version-check --no-deps --upgrade --target $(VENV)/jsonpickle-3.3.0 jsonpickle==3.3.0
 	@touch $@ $(VENV)/.demo

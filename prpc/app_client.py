@@ -128,7 +128,11 @@ class Client(_ClientBase):
         return current_portal().run(self._channel.servers())
 
     def close(self) -> None:
-        """Send what is queued and close the connections; calls without an outcome end with a CallError. Idempotent."""
+        """Send what is queued and close the connections; calls without an outcome end with a CallError. Idempotent.
+
+        In a coroutine it returns before the running loop's own connection is closed, which needs that loop; `AsyncClient`
+        waits for it.
+        """
         self._channel.close_from_plain_code()
 
     def __enter__(self) -> Self:

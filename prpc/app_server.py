@@ -207,7 +207,8 @@ class AppServer:
     ) -> None:
         """Register a function; parameters and errors as for `decorator_reg_func`."""
         worker_type = worker_type or self.settings.default_type_worker
-        self._registry.add(func, worker_type, name=name, timeout=timeout, idempotent=idempotent)
+        can_run = None if self._service is None else self._service.runs
+        self._registry.add(func, worker_type, name=name, timeout=timeout, idempotent=idempotent, can_run=can_run)
 
     def register_funcs(self, *funcs: Callable[..., Any], worker_type: str | None = None) -> None:
         """Register several functions under their own names."""

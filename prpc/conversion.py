@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections.abc
 import contextlib
+import dataclasses
 import functools
 import inspect
 import operator
@@ -102,7 +103,8 @@ def converter_for(annotation: Any) -> Callable[[Any], Any] | None:
     """What converts values for this annotation; never raises.
 
     None where there is nothing to convert: Any, a missing annotation, one that cannot be resolved, or one that holds a
-    class which is neither plain data nor dataclass, enum, TypedDict, NamedTuple or pydantic model.
+    class which is neither plain data nor dataclass, enum, TypedDict, NamedTuple or pydantic model. A dataclass is made
+    also where this is so for some of its fields: those stay as they came.
     """
     exact = _exact_types(annotation)
     if exact:
@@ -139,17 +141,20 @@ def _plain_function(function: Any) -> Any:
 
 
 def _resolve_one_by_one(target: Any) -> dict[str, Any]:
-    try:
-        annotations = dict(target.__annotations__)
-    except Exception:
-        return {}
+    """Of a class, names mean what they mean in its module: a field `date: date | None = None` hides nothing."""
     hints: dict[str, Any] = {}
-    for name, annotation in annotations.items():
-        holder = types.SimpleNamespace(__annotations__={name: annotation})
+    for part in reversed(target.__mro__) if isinstance(target, type) else (target,):
         try:
-            hints.update(typing.get_type_hints(holder, globalns=getattr(target, "__globals__", {}), include_extras=True))
-        except Exception:  # one bad hint must not take the others along
+            annotations = dict(part.__annotations__)
+        except Exception:
             continue
+        names = getattr(part, "__globals__", None) or vars(sys.modules.get(part.__module__, types))
+        for name, annotation in annotations.items():
+            holder = types.SimpleNamespace(__annotations__={name: annotation})
+            try:
+                hints.update(typing.get_type_hints(holder, globalns=names, include_extras=True))
+            except Exception:  # one bad hint must not take the others along
+                continue
     return hints
 
 
@@ -167,17 +172,13 @@ class _Converting:
         if type(value) in self.exact:
             return value
         if self._validate is None:
-            self._validate = _validator(self.annotation) or _keep
+            self._validate = _validator(self.annotation) or (lambda value: value)
         try:
             return _guarded(self._validate, value)
         except ConversionError as exc:
             details = "" if self.exact and self.exact <= _SELF_EVIDENT else f" ({exc})"
             text = f"must be {readable(self.annotation)}, not {short_repr(value)}{details}"
             raise ConversionError(text) from exc.__cause__
-
-
-def _keep(value: Any) -> Any:
-    return value
 
 
 def _guarded(validate: Callable[[Any], Any], value: Any) -> Any:
@@ -222,14 +223,9 @@ def readable(annotation: Any) -> str:
     return getattr(annotation, "__name__", None) or repr(annotation).replace("typing.", "")
 
 
-class _ShortRepr(reprlib.Repr):
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = self.maxlong = 60
-        self.maxlevel = 3
-
-
-_short = _ShortRepr()
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 60
+_short.maxlevel = 3
 
 
 def short_repr(value: Any) -> str:
@@ -250,10 +246,15 @@ def _exact_types(annotation: Any) -> frozenset[type]:
 
 
 def _validator(annotation: Any) -> Callable[[Any], Any] | None:
+    return _adapted(annotation) or _adapted(annotation, by_field=True)
+
+
+def _adapted(annotation: Any, *, by_field: bool = False) -> Callable[[Any], Any] | None:
+    """pydantic's validation; `by_field`: with our own for the dataclasses that pydantic refuses. None where it refuses all."""
     from pydantic import TypeAdapter
 
     try:
-        prepared = _prepare(annotation)
+        prepared = _prepare(annotation, by_field)
         with _building, warnings.catch_warnings(), _typed_dicts_lent(prepared):
             warnings.simplefilter("ignore")  # pydantic comments on field names and the like; not ours to judge
             adapter: TypeAdapter[Any] = TypeAdapter(prepared)
@@ -265,22 +266,57 @@ def _validator(annotation: Any) -> Callable[[Any], Any] | None:
     return None
 
 
+class _ByField:
+    """Makes a dataclass that pydantic refuses for some of its fields: those stay as they came, the others are converted."""
+
+    def __init__(self, cls: type) -> None:
+        self._cls = cls
+        self._converters: dict[str, Callable[[Any], Any] | None] | None = None
+
+    def __call__(self, value: Any) -> Any:
+        cls = self._cls
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, dict):
+            raise ConversionError(f"Input should be a dictionary or an instance of {cls.__name__}")
+        if self._converters is None:  # not earlier: the fields may lead back here
+            hints = resolve_hints(cls)
+            self._converters = {name: converter_for(hints.get(name, Any)) for name in inspect.signature(cls).parameters}
+        given: dict[str, Any] = {}
+        for name in self._converters.keys() & value.keys():
+            convert = self._converters[name]
+            try:
+                given[name] = value[name] if convert is None else convert(value[name])
+            except ConversionError as exc:
+                raise ConversionError(f"{name} {exc}") from exc
+        return cls(**given)
+
+
+@functools.lru_cache(maxsize=256)
+def _by_field(cls: type) -> Any:
+    from pydantic import PlainValidator
+
+    return Annotated[Any, PlainValidator(_ByField(cls))]
+
+
 class _NotConvertedError(Exception):
     """The annotation holds something that is left alone."""
 
 
-def _prepare(annotation: Any) -> Any:
-    """The annotation with what pydantic would spoil replaced. Raises _NotConvertedError."""
+def _prepare(annotation: Any, by_field: bool) -> Any:
+    """The annotation with what pydantic would spoil or refuse replaced. Raises _NotConvertedError."""
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation in _LEFT_ALONE or origin in _LEFT_ALONE:
         raise _NotConvertedError
     if annotation in _ITERABLES or origin in _ITERABLES:
         return _iterable_of(args[0] if args else Any)
+    if by_field and isinstance(annotation, type) and dataclasses.is_dataclass(annotation) and _adapted(annotation) is None:
+        return _by_field(annotation)
     if not args or origin is Literal:
         return annotation
     if origin is Annotated:
-        return Annotated[(_prepare(args[0]), *args[1:])]
-    prepared = tuple(arg if arg is ... else _prepare(arg) for arg in args)
+        return Annotated[(_prepare(args[0], by_field), *args[1:])]
+    prepared = tuple(arg if arg is ... else _prepare(arg, by_field) for arg in args)
     if all(new is old for new, old in zip(prepared, args, strict=True)):
         return annotation
     return functools.reduce(operator.or_, prepared) if origin in _UNIONS else origin[prepared]

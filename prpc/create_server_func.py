@@ -28,6 +28,7 @@ __all__ = ["main"]
 
 #: Lines of the difference that `--check` shows.
 SHOWN_LINES = 20
+_ADVICE = "start it (python -m prpc ping --wait 30 waits for it), or correct PRPC_QUEUE_NAME and PRPC_URL_BROKER"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,14 +128,18 @@ def _explained(exc: PRPCError, timeout: float) -> str:
             return str(exc)
         case BrokerUnavailableError():
             return f"the broker cannot be reached: {exc}"
-        case NoServerError() | ClientTimeOutError():
-            settings = Settings.from_env()
-            where = f"{settings.queue_name!r} at {safe_url(settings.url_broker)}"
-            advice = "start it, or correct PRPC_QUEUE_NAME and PRPC_URL_BROKER"
-            return f"no server answered on the queue {where} within {timeout:g} s: {advice}"
+        case NoServerError():
+            return f"no server serves the queue {_place()} now: {_ADVICE}"
+        case ClientTimeOutError():
+            return f"no server of the queue {_place()} answered within {timeout:g} s: {_ADVICE}"
         case DecodeError():
             return f"the server's answer was refused: {exc}"
     return f"{type(exc).__name__}: {exc}"
+
+
+def _place() -> str:
+    settings = Settings.from_env()
+    return f"{settings.queue_name!r} at {safe_url(settings.url_broker)}"
 
 
 def _fail(text: str) -> int:

@@ -11,6 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
@@ -18,7 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 from prpc.brokers.base import background
 from prpc.brokers.redis_batch import Ending, Lease, RedisDelivery, milliseconds, read_entry
 from prpc.brokers.redis_link import Backoff, Link
-from prpc.brokers.redis_scripts import LEAVE, LOST, RENEW, TAKE_OVER
+from prpc.brokers.redis_scripts import LEAVE, LOST, RECLAIM, RENEW, TAKE_OVER
 from prpc.brokers.redis_wire import Wire, pack
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
@@ -115,9 +116,25 @@ class RedisConsumer:
             except BaseException:
                 self._found.extend(taken)
                 raise
-        if lease.lost:
-            return ()  # whoever has them now got them from the group, before they were started here
-        return taken
+        return await self._reclaim(lease, taken) if taken and lease.lost else taken
+
+    async def _reclaim(self, lost: Lease, taken: Sequence[RedisDelivery]) -> Sequence[RedisDelivery]:
+        """Those of them that came after others had taken the lost name's calls over; the others have the rest."""
+        while self._lease.lost:
+            await self._renew()
+        lease, entries = self._lease, [word for d in taken for word in (int(d.raw), d.id)]
+        words = (lease.name, self._ending.lease_ms, self._settings.group_name, lost.name, *entries)
+        try:
+            mine = await self._link.run(RECLAIM, (lease.key, *self._streams), words)
+        except BaseException:
+            self._checks.insert(0, time.monotonic())  # they may be ours without our knowing
+            raise
+        if mine == LOST:
+            self._take_new_name(lease)
+            return ()
+        found = [replace(taken[place], lease=lease) for place in mine]
+        lease.held.update(delivery.key for delivery in found)
+        return found
 
     async def _let_run(self) -> bool:
         """Whether to read on afterwards."""
@@ -143,7 +160,8 @@ class RedisConsumer:
             await asyncio.gather(task, stop, return_exceptions=True)
 
     async def _trouble(self, exc: Exception, backoff: Backoff) -> None:
-        if isinstance(exc, ResponseError) and ("NOGROUP" in str(exc) or "UNBLOCKED" in str(exc)):
+        refusal = exc.__cause__ if isinstance(exc, BrokerUnavailableError) else exc  # commands on the link come back mapped
+        if isinstance(refusal, ResponseError) and ("NOGROUP" in str(refusal) or "UNBLOCKED" in str(refusal)):
             log.warning("the streams of queue %s are gone, making them again", self._queue)
             await self._unless_stopped(self._declare(self._queue))
             return
@@ -269,6 +287,7 @@ class RedisConsumer:
             name = f"{self._first_name}.{self._number}"
             log.warning("the lease of consumer %s ran out and others took its calls over; going on as %s", lost.name, name)
             self._lease = Lease(name, self._names.lease(name))
+            self._found = deque(delivery for delivery in self._found if delivery.lease is not lost)
 
     async def _take_over(self, lost: bytes) -> None:
         lease, name = self._lease, lost.decode()
@@ -360,7 +379,7 @@ class RedisConsumer:
             async with asyncio.timeout(self._settings.connect_timeout):
                 await self._leave()
         except (TimeoutError, BrokerUnavailableError) as exc:
-            log.warning("leaving queue %s without Redis's consent: %s", self._queue, exc)
+            log.warning("leaving queue %s without Redis's consent: %s", self._queue, str(exc) or "it does not answer")
 
     async def _leave(self) -> None:
         await self._ending.flush()

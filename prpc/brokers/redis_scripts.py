@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-__all__ = ["ANNOUNCE", "BURY", "LEAVE", "LOST", "RELEASE", "RENEW", "SCRIPTS", "SETTLE", "TAKE_OVER", "Script"]
+__all__ = ["ANNOUNCE", "BURY", "LEAVE", "LOST", "RECLAIM", "RELEASE", "RENEW", "SCRIPTS", "SETTLE", "TAKE_OVER", "Script"]
 
 #: Answer of a fenced script whose lease is gone.
 LOST = -1
@@ -171,6 +171,23 @@ return taken
 """
 )
 
+#: KEYS lease, calls, raw calls; ARGV consumer, lease ms, group, name before, then per entry: number of the stream, id.
+#: What was read under the name before, and taken over by nobody, is this consumer's now. Answers the places of those entries.
+RECLAIM = Script(
+    _FENCE
+    + """
+local mine = {}
+for at = 5, #ARGV, 2 do
+  local stream, id = KEYS[ARGV[at] + 2], ARGV[at + 1]
+  if #redis.call('XPENDING', stream, ARGV[3], id, id, 1, ARGV[4]) == 1 then
+    redis.call('XCLAIM', stream, ARGV[3], ARGV[1], 0, id, 'JUSTID')
+    mine[#mine + 1] = (at - 5) / 2
+  end
+end
+return mine
+"""
+)
+
 #: KEYS lease, calls, raw calls; ARGV consumer, lease ms, group. Leaves the group where nothing is pending any more.
 LEAVE = Script(
     _FENCE
@@ -198,4 +215,4 @@ if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KE
 return 1
 """)
 
-SCRIPTS = (SETTLE, BURY, RELEASE, RENEW, TAKE_OVER, LEAVE, ANNOUNCE)
+SCRIPTS = (SETTLE, BURY, RELEASE, RENEW, TAKE_OVER, RECLAIM, LEAVE, ANNOUNCE)

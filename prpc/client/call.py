@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import math
 import threading
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from uuid import UUID
 from prpc.codec import ReadReply
 from prpc.exceptions import PRPCError
 from prpc.failure import restore
+from prpc.protocol.facts import MAX_HEADERS_BYTES
 from prpc.protocol.repeats import RepeatPolicy, Repeats
 from prpc.prpcmessage import PRPCMessage
 
@@ -62,6 +64,8 @@ class CallOptions:
         for name, value in self.headers.items():
             if not isinstance(name, str) or not isinstance(value, str):
                 raise TypeError(f"header {name!r}: {value!r} cannot be used: names and values are texts")
+        if self.headers:
+            _check_headers(self.headers)
 
     def _check_repeats(self) -> None:
         retries = self.retries
@@ -96,6 +100,15 @@ class CallOptions:
         )
 
 
+def _check_headers(headers: Mapping[str, str]) -> None:
+    try:
+        size = len(json.dumps(dict(headers), ensure_ascii=False).encode())
+    except UnicodeEncodeError:
+        raise ValueError("headers cannot be used: they hold lone surrogates") from None
+    if size > MAX_HEADERS_BYTES:
+        raise ValueError(f"headers cannot be used: they are {size} bytes as JSON, allowed are {MAX_HEADERS_BYTES}")
+
+
 class Home(Protocol):
     """Where a call lives: the pump that sent it."""
 
@@ -106,8 +119,8 @@ class Home(Protocol):
         """Raise RuntimeError where blocking this thread would wait for ever."""
         ...
 
-    def check_wait(self) -> None:
-        """Raise RuntimeError where no outcome can come to this process."""
+    def check_wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Raise RuntimeError where no outcome can come to a waiter in `loop`, the running one."""
         ...
 
     def cancel(self, call: Call) -> bool:
@@ -250,8 +263,8 @@ class Call:
         """Wait in the running loop; False where `seconds` passed first. Cancelling may cancel the call."""
         if self.done:
             return True
-        self.home.check_wait()
         loop = asyncio.get_running_loop()
+        self.home.check_wait(loop)
         future: asyncio.Future[None] = loop.create_future()
         wake: Callable[[], object] = partial(wake_future, future)
         if loop is not self.home.loop:

@@ -143,7 +143,13 @@ class Channel:
                 await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(pump.close(), pump.loop))
 
     def close_from_plain_code(self) -> None:
-        """`close` for a thread without a loop."""
+        """`close` for plain code. The pump of a loop that runs in this very thread closes as that loop goes on."""
+        loop = running_loop()
+        if loop is not None:
+            with guard():
+                pump = self._pumps.pop(loop, None)
+            if pump is not None and pump.usable:
+                pump.close_soon()
         if self._pumps:
             current_portal().run(self.close())
 

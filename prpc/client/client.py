@@ -16,12 +16,12 @@ from uuid import UUID
 
 from prpc.brokers.base import ServerRecord, background
 from prpc.client.call import Call, wake_future
-from prpc.client.connection import Connection, place
+from prpc.client.connection import Connection, no_server, place
 from prpc.client.portal import Crossing, Forkable, running_loop, survive_fork
-from prpc.client.repeating import Repeating
+from prpc.client.repeating import Repeating, timed_out
 from prpc.client.timers import TimerWheel
 from prpc.codec import Codec
-from prpc.exceptions import BrokerUnavailableError, CallCancelledError, CallError, ClientTimeOutError, DecodeError, NoServerError
+from prpc.exceptions import BrokerUnavailableError, CallCancelledError, CallError, DecodeError
 from prpc.protocol.pending import PendingCalls
 from prpc.protocol.repeats import Repeats
 from prpc.settings import Settings
@@ -55,6 +55,7 @@ class CallPump(Forkable):
         self._runner: asyncio.Task[None] | None = None
         #: Closes the pump when its loop ends.
         self._guardian: AsyncGenerator[None, None] | None = None
+        self._farewell: asyncio.Task[None] | None = None
         #: Tasks of calls that are on their way to the broker; a flush waits for them.
         self._sending: set[asyncio.Task[Any]] = set()
         self._collecting: set[asyncio.Task[Any]] = set()
@@ -100,14 +101,16 @@ class CallPump(Forkable):
             call.notify()
         return True
 
-    def check_wait(self) -> None:
-        """Raise RuntimeError where no outcome can come to this process."""
-        if self.inherited:
-            raise RuntimeError("this call was made before the process was forked; its outcome goes to the parent process")
+    def check_wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Raise RuntimeError where no outcome can come to a waiter in `loop`, the running one."""
+        if loop is self.loop:
+            self._check_process()
+        else:
+            self.check_sync_wait()
 
     def check_sync_wait(self) -> None:
         """Raise RuntimeError where blocking this thread would wait for ever."""
-        self.check_wait()
+        self._check_process()
         if running_loop() is self.loop:
             raise RuntimeError(
                 "a sync wait inside the running event loop that receives the result would never end: "
@@ -115,6 +118,10 @@ class CallPump(Forkable):
             )
         if not self.loop.is_running():
             raise RuntimeError("the event loop in which this call was made does not run now, so nobody can receive its result")
+
+    def _check_process(self) -> None:
+        if self.inherited:
+            raise RuntimeError("this call was made before the process was forked; its outcome goes to the parent process")
 
     def refresh(self, call: Call) -> None:
         """Ask the broker for the call's kept reply: plain code waits for the answer, in a running loop it comes later."""
@@ -165,11 +172,7 @@ class CallPump(Forkable):
     async def _publish_if_served(self, connection: Connection, call: Call) -> None:
         try:
             if not await connection.broker.servers(self._settings.queue_name):
-                raise NoServerError(
-                    f"no server on {place(self._settings)}: start one (python -m prpc run module:app), "
-                    "or correct PRPC_QUEUE_NAME and PRPC_URL_BROKER",
-                    queue=self._settings.queue_name,
-                )
+                raise no_server(self._settings)
         except Exception as exc:
             if call.repeats is None:
                 self._fail(call, exc)
@@ -217,13 +220,8 @@ class CallPump(Forkable):
 
     def _expire(self, message_id: UUID) -> None:
         call = self.pending.take(message_id)
-        if call is None:
-            return
-        name, timeout = call.message.func_name, call.timeout or 0.0
-        attempts = None if call.repeats is None else call.repeats.attempts
-        often = "" if attempts is None else f", in {attempts} attempt{'s' * (attempts != 1)}"
-        text = f"no outcome of {name}() within its timeout of {timeout:g} s{often}"
-        self._end(call, ClientTimeOutError(text, message_id=str(message_id), timeout=timeout, attempts=attempts))
+        if call is not None:
+            self._end(call, timed_out(call))
 
     def _disarm(self, call: Call) -> None:
         self._timers.remove(call.message_id, call.tick)
@@ -336,7 +334,6 @@ class CallPump(Forkable):
     async def close(self) -> None:
         """Send what is queued, leave, and end every call that has no outcome. Idempotent."""
         self.closed = True
-        guardian, self._guardian = self._guardian, None
         async with self._closing:
             runner = self._runner
             if runner is not None:
@@ -346,8 +343,15 @@ class CallPump(Forkable):
                 self._runner = None
             if self._outbox or len(self.pending):  # the runner was cancelled before it began
                 await self._finish(self.closed_error())
+        guardian, self._guardian = self._guardian, None
         if guardian is not None:
             await guardian.aclose()
+
+    def close_soon(self) -> None:
+        """`close` without waiting, in the loop's thread: it goes on as the loop does, and ends before `asyncio.run` ends."""
+        self.closed = True
+        if (self._runner is not None or len(self.pending)) and self._farewell is None:
+            self._farewell = background(self.close(), "prpc-client-close")
 
     async def _finish(self, reason: Exception) -> None:
         self._finishing = True
@@ -376,6 +380,7 @@ class CallPump(Forkable):
     async def _leave(self, reason: Exception) -> None:
         """End the calls that nobody can answer any more with `reason`, and close the connection."""
         connection, self._connection = self._connection, None
+        self._timers.clear()
         waiting = self.pending.calls()
         kept = {call for call in waiting if not self.closed and self._repeating.outlives(call, reason)}
         unseen = sum(not call.done and not call.watched and call not in kept for call in self._outbox)
@@ -388,11 +393,8 @@ class CallPump(Forkable):
                 connected.set_exception(reason)
         for task in (*self._sending, *self._collecting):
             task.cancel()
-        self._timers.clear()
         for call in waiting:
-            if call in kept:
-                self._repeating.resume(call)
-            else:
+            if call not in kept:
                 self._fail(call, reason)
         if connection is not None:
             await connection.close()

@@ -91,9 +91,10 @@ class _Completions(Generic[T]):
 
     async def wait_async(self, wanted: int, until: float | None) -> bool:
         """The same in the running loop; cancelling it cancels the calls that nobody else waits for."""
-        for task in self._open:
-            task.call.home.check_wait()
         loop = asyncio.get_running_loop()
+        for task in self._open:
+            if not task.call.done:
+                task.call.home.check_wait(loop)
         future: asyncio.Future[None] = loop.create_future()
         self._wanted, self._wake = wanted, partial(_wake_reader, loop, future)
         timer = None if until is None else loop.call_later(max(until - time.monotonic(), 0.0), wake_future, future)
@@ -150,6 +151,11 @@ class _Many(Generic[T]):
     def __init__(self, tasks: Iterable[AwaitableTask[T]], timeout: timedelta | float | None, progress: bool) -> None:
         #: The tasks, in the order in which they were given.
         self.tasks: Sequence[AwaitableTask[T]] = list(tasks)
+        for task in self.tasks:
+            if not isinstance(task, AwaitableTask):
+                raise TypeError(
+                    f"calls are expected (what a stub gives), not {type(task).__name__}; a list goes as gather(*tasks)"
+                )
         self._timeout = seconds_of(timeout)
         self._progress = progress
 

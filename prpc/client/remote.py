@@ -87,6 +87,10 @@ class RemoteFunction(Generic[P, R]):
             return Gathered(tasks, True, progress)
         return gather(*tasks, progress=progress)
 
+    def __reduce__(self) -> str:
+        # By its name in its module, as functions are pickled: a process pool's workers find it in server_func.
+        return self.__name__
+
     def __repr__(self) -> str:
         return f"<RemoteFunction {self.name}{self.__signature__}>"
 

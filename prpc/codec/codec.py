@@ -145,6 +145,8 @@ class Codec:
         """The text up to the name, and the same up to the arguments of a call that has none."""
         found = self._heads.get(func_name)
         if found is None:
+            if not isinstance(func_name, str):
+                raise EncodeError("the name of the function is no text", path="func_name", type_name=type(func_name).__name__)
             try:
                 start = frame.head(func_name)
             except ValueError:
@@ -159,6 +161,9 @@ class Codec:
         args, kwargs = message.func_args, message.func_kwargs
         members = write_members(args, self._limits) if type(args) is tuple else None
         written = (b'{"py/tuple": ', members, b"}") if members is not None else (self._write(args, "func_args"),)
+        for name in kwargs:
+            if not isinstance(name, str):
+                raise EncodeError("a keyword argument's name is no text", path="func_kwargs", type_name=type(name).__name__)
         keywords = self._write(kwargs, "func_kwargs") if kwargs else b"{}"
         return (self._head(message.func_name)[0], b', "func_args": ', *written, b', "func_kwargs": ', keywords)
 

@@ -9,10 +9,12 @@ from uuid import UUID
 
 from prpc.exceptions import DecodeError
 
-__all__ = ["CallFacts", "read_cancel", "write_cancel"]
+__all__ = ["MAX_HEADERS_BYTES", "CallFacts", "read_cancel", "write_cancel"]
 
 #: Most bytes of the headers of one call, as JSON.
 MAX_HEADERS_BYTES = 16 * 1024
+#: Seconds from which on a deadline is none: some 3,000 years. `timedelta.max` is longer.
+NO_DEADLINE = 1e11
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class CallFacts:
         fields: dict[str, str] = {}
         if self.reply_to is not None:
             fields["reply_to"] = self.reply_to
-        if self.timeout is not None:
+        if self.timeout is not None and self.timeout < NO_DEADLINE:
             fields["timeout_ms"] = str(max(0, round(self.timeout * 1000)))
         if self.schema is not None:
             fields["schema"] = self.schema

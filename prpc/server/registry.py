@@ -71,13 +71,22 @@ class Registry:
         name: str | None = None,
         timeout: timedelta | float | None = None,
         idempotent: bool = False,
+        can_run: Callable[[WorkerKind], bool] | None = None,
     ) -> RegisteredFunction:
-        """Register a function. Raises RegistrationError, naming the function, where it cannot be served as asked."""
+        """Register a function. Raises RegistrationError, naming the function, where it cannot be served as asked.
+
+        `can_run`: whether a server that runs already has workers of a kind.
+        """
         name = _checked_name(function, name)
         if name in self._functions:
             raise _refused(name, f"function {name!r} is registered twice; give one of the two another name with name=...")
         kind = _checked_kind(name, worker_type)
         _check_callable(name, function, kind)
+        if can_run is not None and not can_run(kind):
+            text = (
+                f"function {name!r} comes too late: the server runs, and was started without any function of type {kind.value!r}"
+            )
+            raise _refused(name, text)
         registered = RegisteredFunction(name, function, kind, _checked_timeout(name, timeout), bool(idempotent))
         self._functions[name] = registered
         return registered

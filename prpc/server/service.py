@@ -55,6 +55,11 @@ class Service:
         self._grace = settings.shutdown_grace
         self._stop = asyncio.Event()
         self._pools: dict[WorkerKind, WorkerPool] = {}
+        self._opened = False
+
+    def runs(self, kind: WorkerKind) -> bool:
+        """Whether a function of this kind that is registered now can be run: pools are made when calls are about to be taken."""
+        return not self._opened or kind in self._pools
 
     def request_stop(self, grace: float | None = None) -> None:
         """Make `serve` drain and return. `grace`: seconds for the calls that run; None for the setting's."""
@@ -67,9 +72,9 @@ class Service:
         queue = self._settings.queue_name
         async with AsyncExitStack() as stack:
             broker = await self._open_broker(stack)
-            await self._open_pools(stack)
-            if self._lifespan is not None:
+            if self._lifespan is not None:  # before the pools: it may register functions, and outlives those that run
                 await stack.enter_async_context(self._lifespan())
+            await self._open_pools(stack)
             listener = await broker.listen(queue)
             stack.push_async_callback(listener.close)
             consumer = broker.consume(queue, consumer=f"{self._settings.instance_name}_{uuid.uuid4().hex[:12]}")
@@ -103,6 +108,7 @@ class Service:
 
     async def _open_pools(self, stack: AsyncExitStack) -> None:
         """Pools of those kinds that have functions; binders and descriptions are made before the first call needs them."""
+        self._opened = True
         for kind in WorkerKind:
             functions = [f.function for f in self._registry if f.kind is kind]
             if not functions:
@@ -128,7 +134,7 @@ class Service:
         finally:
             logger.info("stopping: %d calls run", dispatcher.running)
             presence.cancel()
-            withdrawal = _quietly(broker.withdraw(self._settings.queue_name, self._settings.instance_name))
+            withdrawal = self._quietly(broker.withdraw(self._settings.queue_name, self._settings.instance_name))
             await asyncio.gather(dispatcher.drain(self._grace), withdrawal)
             for task in helpers:
                 task.cancel()
@@ -140,7 +146,18 @@ class Service:
     async def _announce(self, broker: Broker) -> None:
         while True:
             await asyncio.sleep(ANNOUNCE_EVERY)
-            await _quietly(broker.announce(self._settings.queue_name, self._record(), ANNOUNCEMENT_HOLDS))
+            await self._quietly(broker.announce(self._settings.queue_name, self._record(), ANNOUNCEMENT_HOLDS))
+
+    async def _quietly(self, work: Awaitable[None]) -> None:
+        """Presence is a help for people: a broker that is away or silent must neither end the server nor hold up its end."""
+        seconds = self._settings.connect_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                await work
+        except TimeoutError:
+            logger.warning("the broker does not answer within %g s", seconds)
+        except BrokerUnavailableError as exc:
+            logger.warning("the broker does not answer: %s", exc)
 
     def _record(self) -> ServerRecord:
         info: dict[str, object] = {
@@ -166,11 +183,3 @@ async def _hear_cancellations(listener: Listener, dispatcher: Dispatcher) -> Non
                 dispatcher.cancel(read_cancel(body))
             except DecodeError as exc:
                 logger.warning("a control message was refused: %s", exc)
-
-
-async def _quietly(work: Awaitable[None]) -> None:
-    """Presence is a help for people: a broker that is away for a moment must not end the server."""
-    try:
-        await work
-    except BrokerUnavailableError as exc:
-        logger.warning("the broker does not answer: %s", exc)

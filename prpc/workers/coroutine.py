@@ -33,6 +33,8 @@ class CoroutinePool(SlotPool):
             _, stubborn = await asyncio.wait(self._tasks.values(), timeout=STOP_SECONDS)
             for task in stubborn:
                 logger.warning("%s does not end although it was cancelled", task.get_name())
+                # `asyncio.run` waits at its end for every task that it knows of, for ever.
+                asyncio.tasks._unregister_task(task)
 
     def _begin(self, execution: SlotExecution) -> None:
         execution.worker = WORKER

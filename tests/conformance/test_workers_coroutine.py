@@ -1,11 +1,13 @@
 """What only async workers do."""
 
 import asyncio
+import contextlib
 import gc
 import logging
+import threading
 
 import worker_jobs
-from worker_kit import Meeting, make_job, run, soon, started
+from worker_kit import PATIENCE, Meeting, make_job, run, soon, started
 
 import prpc.workers.coroutine
 from prpc.exceptions import CallCancelledError
@@ -43,6 +45,26 @@ def test_stop_does_not_wait_for_ever_for_a_stubborn_function(monkeypatch, caplog
             await guest.end()
 
     run(go())
+
+
+def test_a_stubborn_function_does_not_hold_up_the_end_of_its_loop(monkeypatch):
+    monkeypatch.setattr(prpc.workers.coroutine, "STOP_SECONDS", 0.01)
+
+    async def stubborn():
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.get_running_loop().create_future()
+
+    async def go():
+        async with started("async", 1) as pool:
+            pool.submit(make_job(stubborn))
+            await asyncio.sleep(0)
+
+    thread = threading.Thread(target=asyncio.run, args=(go(),), daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    gc.collect()
 
 
 def test_a_function_that_cancels_itself_or_is_cancelled_from_outside():

@@ -120,4 +120,4 @@ def test_write_use_change_notice(tmp_path: Path, environ: dict[str, str], servin
         old = run(*generator, "--check", folder=tmp_path, environ=environ)
         assert old.returncode == 1 and 'note: str = "other")' in old.stdout
     gone = run(*generator, "--timeout", "2", folder=tmp_path, environ=environ)
-    assert gone.returncode == 2 and "no server answered on the queue" in gone.stderr and gone.stderr.count("\n") == 1
+    assert gone.returncode == 2 and "no server serves the queue" in gone.stderr and gone.stderr.count("\n") == 1

@@ -60,6 +60,28 @@ def test_a_restart_without_memory_loses_no_finished_outcome(private_redis: Start
     run(work())
 
 
+def test_after_a_restart_without_memory_the_groups_are_made_at_once(private_redis: Start) -> None:
+    """Not with the next heartbeat, which is an hour away here."""
+    first = private_redis()
+    slow = settings(first, redis_heartbeat=3600.0, redis_recover=7200.0)
+
+    async def work() -> None:
+        async with connected(slow) as server:
+            consumer = server.consume("q", consumer="one")
+            taking = asyncio.create_task(consumer.take(1))
+            await until(lambda: consumer._reading)
+            first.close()
+            private_redis(port=first.port)
+            async with connected(slow) as client:
+                with redis.Redis.from_url(first.url) as admin:
+                    admin.delete(QueueNames("q").calls)
+                await client.publish("q", call(b"after"))
+            (delivery,) = await taking
+            assert delivery.body == b"after" and await delivery.settle(None)
+
+    run(work())
+
+
 def test_a_flush_makes_the_groups_again(private_redis: Start) -> None:
     broker = private_redis()
 

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis
@@ -14,6 +15,7 @@ from redis_kit import connected, run, take_one, until
 from prpc.brokers import redis_consumer
 from prpc.brokers.base import Mailbox, Outgoing, Reply, ServerRecord
 from prpc.brokers.redis import RedisBroker
+from prpc.brokers.redis_scripts import RECLAIM, Script
 from prpc.dev_broker import DevBroker
 from prpc.names import QueueNames
 from prpc.settings import Settings
@@ -178,6 +180,46 @@ def test_a_dead_consumer_without_work_is_removed(settings: Settings, names: Queu
             assert not admin.exists(names.lease("ghost"))
             await consumer.stop()
             assert list(await taking) == []
+
+    run(work())
+
+
+def test_what_a_read_brings_under_a_lost_name_is_no_lost_call(
+    settings: Settings, names: QueueNames, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read that was blocked when the lease was lost: its call has not started anywhere, unless others took it over since."""
+    taken_by_others: list[bytes] = []
+    slow = replace(settings, redis_heartbeat=3600.0, redis_recover=7200.0)
+
+    async def work() -> None:
+        async with connected(slow) as broker:
+            consumer = broker.consume(names.queue, consumer="one")
+            run_script, reading = broker._link.run, asyncio.create_task(consumer.take(1))
+            await until(lambda: consumer._reading)
+            admin.set(names.lease("one"), "")
+            await consumer._renew()
+            admin.xadd(names.calls, {"message": "first"})
+            (first,) = await reading
+            assert (first.body, first.attempt) == (b"first", 1)
+            assert await first.settle(None)
+            assert admin.xpending(names.calls, "prpc_group_consumers")["pending"] == 0
+
+            def others_first(script: Script, *more: Any) -> asyncio.Future[Any]:
+                if script is RECLAIM:
+                    admin.xclaim(names.calls, "prpc_group_consumers", "two", 0, [taken_by_others[0]])
+                return run_script(script, *more)
+
+            monkeypatch.setattr(broker._link, "run", others_first)
+            reading = asyncio.create_task(consumer.take(1))
+            await until(lambda: consumer._reading)
+            admin.set(names.lease("one.2"), "")
+            await consumer._renew()
+            taken_by_others.append(admin.xadd(names.calls, {"message": "second"}))
+            await until(lambda: admin.xpending(names.calls, "prpc_group_consumers")["pending"] == 1)
+            admin.xadd(names.calls, {"message": "third"})
+            (third,) = await reading
+            assert (third.body, third.attempt) == (b"third", 1)
+            assert await third.settle(None)
 
     run(work())
 

@@ -20,7 +20,7 @@ import pytest
 from prpc.app_client import AsyncClient
 from prpc.app_server import AppServer
 from prpc.brokers.memory import MemoryBroker
-from prpc.exceptions import BrokerUnavailableError, PRPCError, ServerShutdownError
+from prpc.exceptions import BrokerUnavailableError, PRPCError, RegistrationError, ServerShutdownError
 from prpc.server import reloading, service
 
 
@@ -236,6 +236,76 @@ def test_lifespan_surrounds_the_run() -> None:
     run(scenario)
 
 
+def test_functions_registered_by_the_lifespan_are_served() -> None:
+    async def scenario() -> None:
+        @asynccontextmanager
+        async def lifespan(app: AppServer) -> AsyncIterator[None]:
+            app.register_func(lambda: "from the lifespan", "thread", name="early")
+            yield
+
+        app = make_app(lifespan=lifespan)
+        app.register_func(echo)
+        async with client_of(app) as client:
+            server = asyncio.create_task(app.serve())
+            assert await client.call("early") == "from the lifespan"
+            await app.stop()
+            await server
+
+    run(scenario)
+
+
+def test_functions_outlived_by_the_lifespan() -> None:
+    """What the lifespan closes is there for a function until it has ended."""
+
+    async def scenario() -> None:
+        seen: list[str] = []
+        gate = Gate()
+
+        @asynccontextmanager
+        async def lifespan(app: AppServer) -> AsyncIterator[None]:
+            yield
+            seen.append("closed")
+
+        async def clean_up() -> None:
+            try:
+                await gate.wait()
+            finally:
+                await asyncio.sleep(0.02)
+                seen.append("cleaned up")
+
+        app = make_app(lifespan=lifespan)
+        app.register_func(clean_up)
+        async with client_of(app) as client:
+            server = asyncio.create_task(app.serve())
+            call = client.call("clean_up")
+            await gate.started.wait()
+            await app.stop(grace=0)
+            await server
+            with pytest.raises(ServerShutdownError):
+                await call
+        assert seen == ["cleaned up", "closed"]
+
+    run(scenario)
+
+
+def test_a_function_that_comes_too_late_is_refused() -> None:
+    async def scenario() -> None:
+        app = make_app()
+        app.register_func(echo)
+        async with client_of(app) as client:
+            server = asyncio.create_task(app.serve())
+            await app.ready
+            with pytest.raises(RegistrationError, match=r"'late' comes too late: .* without any function of type 'thread'"):
+                app.register_func(lambda: 1, "thread", name="late")
+            app.register_func(echo, name="echo_too")
+            assert await client.call("echo_too", 4) == 4
+            await app.stop()
+            await server
+        app.register_func(lambda: 1, "thread", name="late")
+
+    run(scenario)
+
+
 def test_a_failing_start_is_told_to_those_who_wait() -> None:
     async def scenario() -> None:
         @asynccontextmanager
@@ -293,6 +363,25 @@ def test_presence_is_announced_renewed_and_withdrawn(monkeypatch: pytest.MonkeyP
         await server
         assert await broker.servers("task_prpc") == []
         await broker.close()
+
+    run(scenario)
+
+
+def test_a_broker_that_is_silent_does_not_hold_up_the_stop(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def withdraw(self: MemoryBroker, queue: str, instance: str) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(MemoryBroker, "withdraw", withdraw)
+
+    async def scenario() -> None:
+        app = make_app(connect_timeout=0.01)
+        server = asyncio.create_task(app.serve())
+        await app.ready
+        await app.stop()
+        await server
+        assert "the broker does not answer within 0.01 s" in caplog.text
 
     run(scenario)
 

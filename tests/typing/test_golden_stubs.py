@@ -25,6 +25,7 @@ import pytest
 
 from prpc.app_client import AwaitableTask, RemoteFunction, use_client
 from prpc.app_server import AppServer
+from prpc.exceptions import FunctionNotFoundError
 from prpc.stubs.codegen import generate
 from prpc.stubs.signature import describe_function
 from prpc.testing import running
@@ -154,18 +155,19 @@ def test_formatters_leave_the_files_alone() -> None:
 # Real calls: the text of each call is evaluated here and over there.
 
 
-@pytest.fixture(scope="module", params=["stub_functions", "stub_types", "stub_services", "stub_modern"])
+@pytest.fixture(scope="module", params=list(GROUPS))
 def served(request: pytest.FixtureRequest) -> Iterator[str]:
     """A server in memory with the functions of one file; the calls of that file's module go to it."""
     group: str = request.param
     if group not in AVAILABLE:
         pytest.skip("Python 3.12 syntax")
     app = AppServer("memory", max_number_worker=2)
-    for name, function in GROUPS[group]().items():
+    registered = {name: function for name, function in GROUPS[group]().items() if name not in FOREIGN.values()}
+    for name, function in registered.items():
         app.register_func(function, "async" if inspect.iscoroutinefunction(function) else "thread", name=name)
     with running(app) as client:
         stubs = client.get_function_server()
-        assert [item["func_name"] for item in stubs] == ["ping", *GROUPS[group]()]
+        assert [item["func_name"] for item in stubs] == ["ping", *registered]
         use_client(client)
         try:
             yield group
@@ -183,15 +185,64 @@ SERVICE_CALLS = {
 }
 
 
+#: Call through the stub -> the same call of the function that is registered under that name.
+NAMED_CALLS = {
+    "class_()": "nothing()",
+    "match(1, b='y')": "star_only(1, b='y')",
+    "list([1, 2], {'a': 1}, ['x'])": "abstract([1, 2], {'a': 1}, ['x'])",
+    "int('a', 'b')": "varargs('a', 'b')",
+    "print(1, 2, 3, c=4, d=5)": "unannotated(1, 2, 3, c=4, d=5)",
+    "Any(a=5)": "keyword_only(a=5)",
+    "remote_function()": "enums()",
+    "remote_function(awkward_functions_Level.LOW, Mode.SLOW, Right.BOTH)": "enums(Level.LOW, Mode.SLOW, Right.BOTH)",
+    "datetime()": "dates()",
+    "datetime(moment=MADE)": "dates(moment=MADE)",
+    "Literal('w')": "literal('w')",
+    "orders_add_2(7, 3)": "positional_only(7, 3)",
+    "orders_add(7, b='3')": "star_only(7, b='3')",
+    "Level(x=1.5)": "varkw(x=1.5)",
+    "cast(3)": "implicit_optional(3)",
+    "object(7)": "hidden_default(7)",
+    "Optional(1, 'b', [1], {'a': (1, 2)})": "old_typing(1, 'b', [1], {'a': (1, 2)})",
+    "str(quoted='x')": "strings(quoted='x')",
+    "dict([1], names={'x'})": "containers([1], names={'x'})",
+    "tuple()": "containers()",
+    **dict.fromkeys(
+        "SERVER_SCHEMA_() SERVER_DEFAULT_() annotations_() all() import_() file_2() file() _() type() None_() prpc()".split(),
+        "nothing()",
+    ),
+}
+#: Names that only a foreign server gives; ours refuses them at registration. Stub -> name on the wire.
+FOREIGN = {"with_spaces_and_dashes": "with spaces and-dashes", "_1st": "1st", "_lambda_": "<lambda>"}
+
+
+def test_every_named_function_is_called() -> None:
+    called = {call.partition("(")[0] for call in NAMED_CALLS}
+    stubs = {name for name, value in vars(load("stub_names")).items() if isinstance(value, RemoteFunction)}
+    assert called | set(FOREIGN) == stubs
+
+
+@pytest.mark.parametrize("stub", FOREIGN)
+def test_a_foreign_name_travels_as_it_is(stub: str) -> None:
+    with running(AppServer("memory")) as client:
+        task = getattr(load("stub_names"), stub).options(client=client)()
+        assert task.message.func_name == FOREIGN[stub]
+        with pytest.raises(FunctionNotFoundError):
+            task.result(20)
+
+
 def _calls(group: str) -> Mapping[str, str]:
     if group == "stub_services":
         return SERVICE_CALLS
+    if group == "stub_names":
+        return NAMED_CALLS
     module = {"stub_functions": functions, "stub_types": types, "stub_modern": modern}[group]
     return {call: call for call in module.CALLS}
 
 
 def _local_names(group: str) -> dict[str, Any]:
-    source = {"stub_functions": functions, "stub_types": types, "stub_services": types}.get(group) or modern_module()
+    sources = {"stub_functions": functions, "stub_names": functions, "stub_types": types, "stub_services": types}
+    source = sources.get(group) or modern_module()
     names = {**vars(source), "OTHER": other.Address, "FLOOR": other.Outer.Address, "OTHER_COLOR": other.Color}
     return {**names, "MADE": MADE, "calc": functions.Calculator(3), "shapes": types.Service(), **_people(source)}
 

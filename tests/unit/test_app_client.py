@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -46,6 +48,20 @@ def test_without_a_client_the_environment_decides(server: ScriptedServer) -> Non
     assert add(1).result() == 11
     assert app_client.ping() == "pong"
     assert app_client.get_function_server(5)[0]["func_name"] == "ping"
+
+
+def test_a_stub_is_pickled_by_name_as_a_function_is(server: ScriptedServer) -> None:
+    assert pickle.loads(pickle.dumps(add)) is add and copy.copy(add) is add
+    with pytest.raises(pickle.PicklingError):
+        pickle.dumps(add.options(timeout=3))
+
+
+def test_what_is_no_call_is_refused_where_calls_are_gathered(server: ScriptedServer) -> None:
+    task = add(1)
+    for wrong in (lambda: gather([task]), lambda: gather(1), lambda: as_completed([task, None])):  # type: ignore[list-item]
+        with pytest.raises(TypeError, match=r"calls are expected .* gather\(\*tasks\)"):
+            wrong()
+    assert task.result() == 11
 
 
 def test_the_default_client_is_made_once(server: ScriptedServer) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import threading
 from collections.abc import Coroutine
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from client_kit import FlakyBroker, memory_settings, reply_to, served, unavailable
 
-from prpc.app_client import AsyncClient, Client, OutgoingCall, Proceed, gather
+from prpc.app_client import AsyncClient, AwaitableTask, Client, OutgoingCall, Proceed, gather
 from prpc.brokers.base import Mail
 from prpc.call_context import CurrentCall, bind_current_call
 from prpc.client import client as client_module
@@ -574,6 +576,39 @@ def test_a_client_left_open_in_another_loop_is_closed_from_here() -> None:
         thread.join()
 
 
+def test_a_plain_client_is_closed_in_a_coroutine_without_blocking_its_loop() -> None:
+    with served() as server:
+
+        async def scenario() -> None:
+            with Client("memory", server.settings.url_broker, "q") as client:
+                assert await client.call("add", 1) == 11
+                left = client.call("silent")
+                pump = client.channel.pump()
+                sent = client.call("echo", "sent before the close")
+            assert pump.closed and not pump.usable
+            with pytest.raises(CallError, match="closed before"):
+                await left
+            with contextlib.suppress(CallError):  # sent for sure; answered if the server was faster than the close
+                await sent
+            assert await client.call("add", 2) == 12
+            client.close()
+            client.close()
+
+        run(scenario())
+        server.until(lambda: server.names() == ["add", "silent", "echo", "add"])
+
+
+def test_a_close_begun_in_a_coroutine_ends_before_its_loop_does(flaky: FlakyBroker) -> None:
+    async def scenario() -> None:
+        client = Client("memory", "memory://flaky", "q")
+        client.close()  # nothing to close yet
+        client.call("f")
+        client.close()
+
+    run(scenario())
+    assert len(flaky.published) == 1 and flaky.closed == 2
+
+
 def test_settings_reach_the_client() -> None:
     client = Client("memory", "memory://a", "orders", connect_timeout=3)
     assert client.queue == "orders"
@@ -581,6 +616,21 @@ def test_settings_reach_the_client() -> None:
     assert "orders" in repr(client)
     with pytest.raises(TypeError, match="no_such_setting"):
         Client(no_such_setting=1)
+
+
+def test_the_longest_timeout_is_no_deadline_for_the_server() -> None:
+    with served() as server, Client("memory", server.settings.url_broker, "q") as client:
+        task = client.options(timeout=timedelta.max).call("add", 1)
+        assert task.result(20) == 11
+        assert server.facts[task.message.message_id].timeout is None
+
+
+def test_a_call_that_no_server_could_read_is_refused_at_once() -> None:
+    client = Client("memory", "memory://a", "orders")
+    with pytest.raises(EncodeError, match="name of the function is no text"):
+        client.call(5)  # type: ignore[arg-type]
+    with pytest.raises(EncodeError, match="keyword argument's name is no text"):
+        AwaitableTask("f", (), {1: 2}, client=client)  # type: ignore[dict-item]
 
 
 def test_options_that_cannot_be_used_are_refused() -> None:
@@ -591,4 +641,8 @@ def test_options_that_cannot_be_used_are_refused() -> None:
         client.options(timeout=float("nan"))
     with pytest.raises(TypeError, match="header"):
         client.options(headers={"a": 1})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match="20009 bytes as JSON, allowed are 16384"):
+        client.options(headers={"a": "b" * 20_000})
+    with pytest.raises(ValueError, match="surrogates"):
+        client.options(headers={"a": "\ud800"})
     assert os.environ.get("PRPC_TYPE_BROKER") is None

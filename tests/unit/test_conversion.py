@@ -242,9 +242,64 @@ def test_nothing_is_converted(annotation: Any) -> None:
     assert converter_for(annotation) is None
 
 
-def test_an_unresolvable_field_means_no_conversion() -> None:
-    broken = dataclasses.make_dataclass("broken", [("x", "Nowhere")])
-    assert converter_for(broken) is None
+@dataclass
+class Holder:
+    """pydantic refuses it: for the arbitrary class, and for the date that hides its own type."""
+
+    color: Color
+    points: list[Point] = field(default_factory=list)
+    thing: Arbitrary | None = None
+    date: date | None = None
+    below: Holder | None = None
+    start: InitVar[int] = 0
+    total: int = field(init=False)
+
+    def __post_init__(self, start: int) -> None:
+        self.total = start + 1
+
+
+@dataclass
+class Younger(Holder):
+    name: str = ""
+
+
+HELD = {"color": "red", "points": [{"x": 1}], "thing": {"any": "thing"}, "date": "2024-02-29", "start": 4, "total": 9, "new": 1}
+
+
+def test_a_field_of_an_arbitrary_class_leaves_the_others_converted() -> None:
+    made = convert(Holder, {**HELD, "below": {"color": (1, 2)}})
+    assert type(made) is Holder and made.color is Color.RED and made.points == [Point(1)] and made.total == 5
+    assert made.thing == {"any": "thing"} and made.date == date(2024, 2, 29)
+    assert type(made.below) is Holder and made.below.color is Color.PAIR
+    assert convert(Holder, made) is made
+    assert convert(Younger, {**HELD, "name": "y"}).date == date(2024, 2, 29)
+
+
+def test_such_a_dataclass_is_found_wherever_it_stands() -> None:
+    assert convert(list[Holder], (HELD,))[0].color is Color.RED
+    assert convert(dict[str, Holder | None], {"a": None, "b": HELD})["b"].points == [Point(1)]
+    assert convert(int | Holder, 5) == 5
+    assert convert(Annotated[Holder, "note"], HELD).color is Color.RED
+    assert convert(Iterable[Holder], [HELD])[0].color is Color.RED
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({**HELD, "color": "blue"}, "must be Holder, not .*color must be Color, not 'blue'"),
+        ({**HELD, "date": "soon"}, "date must be date or None, not 'soon'"),
+        ({}, "missing 1.*color"),
+        ([1], r"must be Holder, not \[1\] .*a dictionary or an instance of Holder"),
+    ],
+)
+def test_what_does_not_fit_such_a_dataclass_is_named(value: Any, text: str) -> None:
+    with pytest.raises(ConversionError, match=text):
+        convert(Holder, value)
+
+
+def test_an_unresolvable_field_stays_as_it_came() -> None:
+    broken = dataclasses.make_dataclass("broken", [("x", "Nowhere"), ("y", Color)])
+    assert convert(broken, {"x": [1], "y": "red"}) == broken([1], Color.RED)
 
 
 @pytest.mark.parametrize(

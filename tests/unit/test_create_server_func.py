@@ -116,8 +116,8 @@ class TestWithAServer:
 
 
 ERRORS: list[tuple[PRPCError, str]] = [
-    (NoServerError("nobody"), "no server answered on the queue 'task_prpc' at redis://localhost:6379/0 within 30 s: start it"),
-    (ClientTimeOutError("late"), "no server answered on the queue"),
+    (NoServerError("nobody"), "no server serves the queue 'task_prpc' at redis://localhost:6379/0 now: start it"),
+    (ClientTimeOutError("late"), "no server of the queue 'task_prpc' at redis://localhost:6379/0 answered within 30 s: start it"),
     (BrokerUnavailableError("Redis at redis://x does not answer"), "the broker cannot be reached: Redis at redis://x"),
     (DecodeError("'f' is refused:\nx"), "the server's answer was refused: 'f' is refused: x"),
     (PRPCError("anything"), "PRPCError: anything"),

@@ -147,6 +147,29 @@ def test_asyncio_run_may_be_repeated_with_one_client(server: ScriptedServer) -> 
     assert len(client.channel._pumps) == 1  # those of ended loops are gone
 
 
+def test_awaiting_a_call_whose_loop_stands_still_says_so(server: ScriptedServer) -> None:
+    home = asyncio.new_event_loop()
+    client = AsyncClient("memory", server.settings.url_broker, "q")
+
+    async def make() -> AwaitableTask[Any]:
+        return client.call("add", 1)
+
+    async def wait(task: AwaitableTask[Any]) -> Any:
+        return await task
+
+    async def wait_for_all(task: AwaitableTask[Any]) -> Any:
+        return await gather(task)
+
+    task = home.run_until_complete(make())
+    for waiting in (wait, wait_for_all):
+        with pytest.raises(RuntimeError, match="does not run now"):
+            asyncio.run(waiting(task))
+    assert home.run_until_complete(wait(task)) == 11
+    assert asyncio.run(wait(task)) == 11 and asyncio.run(wait_for_all(task)) == [11]
+    home.run_until_complete(client.close())
+    home.close()
+
+
 def test_cancelling_from_another_thread(server: ScriptedServer) -> None:
     with client_of(server) as client:
         task = client.call("hold")

@@ -384,8 +384,8 @@ def admin(admin: Admin) -> str:
     return f"{admin.name} {admin.rights!r}"
 
 
-def alias(alias: Alias) -> int:
-    return alias.user_id
+def alias(alias: Alias) -> Alias:
+    return Alias(userId=alias.user_id + 1)
 
 
 def page(page: Page[int], other: Page[User] | None = None) -> Page[str]:
@@ -526,6 +526,7 @@ CALLS = [
     "untyped(Untyped(1))",
     "user(USER)",
     "admin(ADMIN)",
+    "alias(Alias(userId=3))",
     "page(Page[int](items=[1, 2]))",
     "ids(Ids([4]))",
     "newtypes(UserId(1))",
