@@ -145,18 +145,17 @@ class CallPump(Forkable):
                 self._expire(call.message_id)
                 return
             call.tick = self._timers.add(call.message_id, self.loop.time() + left)
-        if call.repeats is not None:
-            call.repeats.begin()
         self._dispatch(call)
 
     def _send_again(self, call: Call) -> None:
         if self.closed:
             self._fail(call, self.closed_error())
-        elif call.repeats is not None:
-            call.repeats.begin()
+        else:
             self._dispatch(call)
 
     def _dispatch(self, call: Call) -> None:
+        if call.repeats is not None:
+            call.repeats.begin()
         if self._connection is None:
             self._outbox.append(call)
             self._start()
