@@ -16,12 +16,12 @@ from uuid import UUID
 
 from prpc.brokers.base import ServerRecord, background
 from prpc.client.call import Call, wake_future
-from prpc.client.connection import Connection, place
+from prpc.client.connection import Connection, no_server, place
 from prpc.client.portal import Crossing, Forkable, running_loop, survive_fork
-from prpc.client.repeating import Repeating
+from prpc.client.repeating import Repeating, timed_out
 from prpc.client.timers import TimerWheel
 from prpc.codec import Codec
-from prpc.exceptions import BrokerUnavailableError, CallCancelledError, CallError, ClientTimeOutError, DecodeError, NoServerError
+from prpc.exceptions import BrokerUnavailableError, CallCancelledError, CallError, DecodeError
 from prpc.protocol.pending import PendingCalls
 from prpc.protocol.repeats import Repeats
 from prpc.settings import Settings
@@ -145,18 +145,17 @@ class CallPump(Forkable):
                 self._expire(call.message_id)
                 return
             call.tick = self._timers.add(call.message_id, self.loop.time() + left)
-        if call.repeats is not None:
-            call.repeats.begin()
         self._dispatch(call)
 
     def _send_again(self, call: Call) -> None:
         if self.closed:
             self._fail(call, self.closed_error())
-        elif call.repeats is not None:
-            call.repeats.begin()
+        else:
             self._dispatch(call)
 
     def _dispatch(self, call: Call) -> None:
+        if call.repeats is not None:
+            call.repeats.begin()
         if self._connection is None:
             self._outbox.append(call)
             self._start()
@@ -173,12 +172,7 @@ class CallPump(Forkable):
         try:
             servers = await connection.broker.servers(self._settings.queue_name)
             if all(server.info.get("draining") for server in servers):
-                stopping = " takes calls: those that are there stop" if servers else ""
-                raise NoServerError(
-                    f"no server on {place(self._settings)}{stopping}: start one (python -m prpc run module:app), "
-                    "or correct PRPC_QUEUE_NAME and PRPC_URL_BROKER",
-                    queue=self._settings.queue_name,
-                )
+                raise no_server(self._settings, stopping=bool(servers))
         except Exception as exc:
             if call.repeats is None:
                 self._fail(call, exc)
@@ -226,13 +220,8 @@ class CallPump(Forkable):
 
     def _expire(self, message_id: UUID) -> None:
         call = self.pending.take(message_id)
-        if call is None:
-            return
-        name, timeout = call.message.func_name, call.timeout or 0.0
-        attempts = None if call.repeats is None else call.repeats.attempts
-        often = "" if attempts is None else f", in {attempts} attempt{'s' * (attempts != 1)}"
-        text = f"no outcome of {name}() within its timeout of {timeout:g} s{often}"
-        self._end(call, ClientTimeOutError(text, message_id=str(message_id), timeout=timeout, attempts=attempts))
+        if call is not None:
+            self._end(call, timed_out(call))
 
     def _disarm(self, call: Call) -> None:
         self._timers.remove(call.message_id, call.tick)
@@ -361,7 +350,7 @@ class CallPump(Forkable):
     def close_soon(self) -> None:
         """`close` without waiting, in the loop's thread: it goes on as the loop does, and ends before `asyncio.run` ends."""
         self.closed = True
-        if self._runner is not None and self._farewell is None:
+        if (self._runner is not None or len(self.pending)) and self._farewell is None:
             self._farewell = background(self.close(), "prpc-client-close")
 
     async def _finish(self, reason: Exception) -> None:
@@ -391,6 +380,7 @@ class CallPump(Forkable):
     async def _leave(self, reason: Exception) -> None:
         """End the calls that nobody can answer any more with `reason`, and close the connection."""
         connection, self._connection = self._connection, None
+        self._timers.clear()
         waiting = self.pending.calls()
         kept = {call for call in waiting if not self.closed and self._repeating.outlives(call, reason)}
         unseen = sum(not call.done and not call.watched and call not in kept for call in self._outbox)
@@ -403,11 +393,8 @@ class CallPump(Forkable):
                 connected.set_exception(reason)
         for task in (*self._sending, *self._collecting):
             task.cancel()
-        self._timers.clear()
         for call in waiting:
-            if call in kept:
-                self._repeating.resume(call)
-            else:
+            if call not in kept:
                 self._fail(call, reason)
         if connection is not None:
             await connection.close()

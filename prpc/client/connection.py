@@ -13,12 +13,12 @@ from uuid import UUID
 from prpc.brokers import create_broker
 from prpc.brokers.base import Broker, Mailbox, Outgoing
 from prpc.client.call import Call
-from prpc.exceptions import BrokerUnavailableError
+from prpc.exceptions import BrokerUnavailableError, NoServerError
 from prpc.protocol.facts import CallFacts, write_cancel
 from prpc.protocol.repeats import Repeats
 from prpc.settings import Settings, safe_url
 
-__all__ = ["Connection", "place"]
+__all__ = ["Connection", "no_server", "place"]
 
 logger = logging.getLogger("prpc.client")
 
@@ -32,6 +32,16 @@ def place(settings: Settings) -> str:
 Failed = Callable[[Call, Exception], None]
 #: Told what became of one attempt of a call that is repeated: None where the broker has it.
 Attempted = Callable[[Call, Repeats, int, Exception | None], None]
+
+
+def no_server(settings: Settings, *, stopping: bool = False) -> NoServerError:
+    """The error for a queue that nobody serves; `stopping`: those who do are on their way out."""
+    there = " takes calls: those that are there stop" if stopping else ""
+    return NoServerError(
+        f"no server on {place(settings)}{there}: start one (python -m prpc run module:app), "
+        "or correct PRPC_QUEUE_NAME and PRPC_URL_BROKER",
+        queue=settings.queue_name,
+    )
 
 
 class Connection:

@@ -11,10 +11,10 @@ from uuid import UUID
 
 from prpc.client.call import Call
 from prpc.client.timers import TimerWheel
-from prpc.exceptions import BrokerUnavailableError
+from prpc.exceptions import BrokerUnavailableError, ClientTimeOutError
 from prpc.protocol.repeats import Repeats, Step
 
-__all__ = ["Repeating"]
+__all__ = ["Repeating", "timed_out"]
 
 logger = logging.getLogger("prpc.client")
 
@@ -53,15 +53,13 @@ class Repeating:
         self._arm(call, repeats)
 
     def outlives(self, call: Call, reason: Exception) -> bool:
-        """Whether a call goes on after its connection ended for this reason; `resume` follows then."""
+        """Whether a call goes on after its connection ended for this reason; its timer is set anew then."""
         repeats = call.repeats
-        return repeats is not None and not call.done and repeats.lost(monotonic(), random(), passing=_passes(reason))
-
-    def resume(self, call: Call) -> None:
-        """Set the timer of a call anew, on an emptied wheel."""
-        if call.repeats is not None:
-            self._held[call.message_id] = call
-            self._arm(call, call.repeats)
+        if repeats is None or call.done or not repeats.lost(monotonic(), random(), passing=_passes(reason)):
+            return False
+        self._held[call.message_id] = call
+        self._arm(call, repeats)
+        return True
 
     def let_go(self, call: Call) -> None:
         """The call has its outcome."""
@@ -90,3 +88,12 @@ class Repeating:
 
 def _passes(error: Exception) -> bool:
     return isinstance(error, BrokerUnavailableError)
+
+
+def timed_out(call: Call) -> ClientTimeOutError:
+    """What ends a call at its deadline."""
+    name, timeout = call.message.func_name, call.timeout or 0.0
+    attempts = None if call.repeats is None else call.repeats.attempts
+    often = "" if attempts is None else f", in {attempts} attempt{'s' * (attempts != 1)}"
+    text = f"no outcome of {name}() within its timeout of {timeout:g} s{often}"
+    return ClientTimeOutError(text, message_id=str(call.message_id), timeout=timeout, attempts=attempts)
