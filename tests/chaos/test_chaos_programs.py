@@ -1,0 +1,21 @@
+"""Servers, workers and clients that are killed, paused and stopped under load."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.scenarios import run_scenario
+
+pytestmark = [pytest.mark.real_redis, pytest.mark.chaos, pytest.mark.timeout(120)]
+
+#: Known to draw the faults that their scenario is for; `make chaos` draws new ones.
+SEED = 20
+
+
+@pytest.mark.parametrize("name", ["servers-killed", "servers-paused", "workers-killed", "clients-killed", "rolling-restart"])
+def test_promises_hold(name: str, tmp_path: Path) -> None:
+    report = asyncio.run(run_scenario(name, SEED, tmp_path))
+    assert not report.violations, str(report)
