@@ -6,6 +6,7 @@ A call is noted before its bytes can leave (they do at the end of the loop's tic
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import random
 import signal
@@ -82,4 +83,5 @@ async def main(config: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1)
     asyncio.run(main(json.loads(sys.argv[1])))

@@ -32,10 +32,10 @@ class Scenario:
     harm: Callable[[World, float], Awaitable[None]]
     options: Options = field(default_factory=Options)
     promise: Promise = field(default_factory=Promise)
-    seconds: float = 2.5
+    seconds: float = 2.0
     #: Seconds that the world is given to recover before calls must succeed, and seconds in which they must.
-    recovery: float = 2.0
-    calm: float = 0.7
+    recovery: float = 1.5
+    calm: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +141,8 @@ RANDOM = Scenario(
         functions=("thread", "async", "process", "thread_again", "async_again", "process_again"),
     ),
     promise=Promise(plain=UNSENT | LOST | FORGOTTEN, idempotent=UNSENT | LOST | FORGOTTEN),
-    seconds=8.0,
-    recovery=6.0,
+    seconds=6.0,
+    recovery=5.0,
 )
 SCENARIOS["everything"] = RANDOM
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import os
+import signal
 import sys
 import time
 import uuid
@@ -64,4 +66,5 @@ def make_app(config: dict[str, object]) -> AppServer:
 
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1)
     make_app(json.loads(sys.argv[1])).start()

@@ -32,8 +32,8 @@ ROOT = Path(__file__).parent.parent.parent
 QUEUE = "chaos"
 GROUP = "prpc_group_consumers"
 
-#: Seconds within which a program must start, and end.
-PATIENCE = 30.0
+#: Seconds within which a program must start, end, and the queue be empty.
+PATIENCE = 20.0
 #: Seconds between two looks at the outcomes that Redis keeps.
 LOOK_EVERY = 0.25
 
@@ -47,7 +47,7 @@ class Options:
     slots: int = 16
     functions: tuple[str, ...] = ("thread", "async", "thread_again", "async_again")
     #: Calls per second of each client, and the most that it has open.
-    rate: float = 250.0
+    rate: float = 300.0
     window: int = 150
     #: Deadline of each call.
     timeout: float = 8.0
@@ -70,6 +70,8 @@ class Program:
     log: Path
     #: Whether it was ended on purpose.
     expected: bool = False
+    #: Whether it took calls.
+    ready: bool = False
 
     @property
     def alive(self) -> bool:
@@ -80,12 +82,15 @@ class Program:
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
 
-    async def ended(self, patience: float = PATIENCE) -> int | None:
-        """Its exit code; None where it did not end in time."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
+    async def ended(self) -> int | None:
+        """Its exit code; None where it did not end in time, then what its threads do stands in its log."""
+        try:
+            async with asyncio.timeout(PATIENCE):
                 while self.alive:
                     await asyncio.sleep(0.01)
+        except TimeoutError:
+            self.kill(signal.SIGUSR1)
+            await asyncio.sleep(0.2)
         return self.process.poll()
 
     def tail(self) -> str:
@@ -108,6 +113,7 @@ class World:
         self._data = folder / "redis"
         self._stack = contextlib.AsyncExitStack()
         self._watcher: asyncio.Task[None] | None = None
+        self._watching = True
 
     # its life
 
@@ -140,8 +146,8 @@ class World:
 
     async def __aexit__(self, *_: object) -> None:
         if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.gather(self._watcher, return_exceptions=True)
+            self._watching = False  # redis-py may take a cancellation for a timeout of its own, and the look would go on
+            await self._watcher
         await self._stack.aclose()
         self.journal.close()
 
@@ -232,6 +238,7 @@ class World:
         while time.monotonic() < end and program.alive:
             with contextlib.suppress(RedisError, OSError):
                 if await self.admin.exists(key):
+                    program.ready = True
                     return True
             await asyncio.sleep(0.02)
         ended, program.expected = program.expected, True
@@ -279,13 +286,13 @@ class World:
     async def _watch(self) -> None:
         """Note the outcomes that Redis keeps, and the servers that end by themselves."""
         seen: set[tuple[str, str]] = set()
-        while True:
+        while self._watching:
             await asyncio.sleep(LOOK_EVERY)
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._look(seen)
             for program in self.servers:
-                if not program.expected and not program.alive:
+                if program.ready and not program.expected and not program.alive:
                     program.expected = True
                     code = program.process.returncode
                     self.journal.write("broken", what=f"{program.name} ended by itself with {code}:\n{program.tail()}")
