@@ -190,7 +190,8 @@ class World:
         number = self._counts[kind] = self._counts.get(kind, 0) + 1
         name = f"{kind}-{number}"
         log = self.folder / f"{name}.log"
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("PRPC_")}
+        # Measuring them (coverage) would make them slow enough to lose their short leases.
+        environ = {k: v for k, v in os.environ.items() if not k.startswith(("PRPC_", "COV"))}
         environ |= {"CHAOS_FOLDER": str(self.folder), "CHAOS_SERVER": name, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"}
         if kind == "server":
             config["server"]["instance_name"] = name
@@ -301,7 +302,10 @@ class World:
         prefix = QueueNames(QUEUE).feedback(UUID(int=0)).removesuffix(str(UUID(int=0)))
         keys = [key async for key in self.admin.scan_iter(match=prefix + "*", count=1000)]
         for key, body in zip(keys, await self.admin.mget(keys) if keys else (), strict=True):
-            note = (key.decode().removeprefix(prefix), "" if body is None else hashlib.sha256(body or b"").hexdigest())
+            note = (
+                key.decode().removeprefix(prefix),
+                "" if body is None else hashlib.sha256(body.encode() if isinstance(body, str) else body or b"").hexdigest(),
+            )
             if body is not None and note not in seen:
                 seen.add(note)
                 self.journal.write("stored", id=note[0], content=note[1])
