@@ -98,6 +98,9 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "clients-killed": Scenario(harm=again(faults.kill_client, pause=(0.3, 0.8)), options=Options(recover=4.0)),
     "rolling-restart": Scenario(harm=once_each, options=Options(recover=4.0)),
+    "hurried-restart": Scenario(
+        harm=once_each, options=Options(recover=4.0, grace=0.02), promise=Promise(plain=frozenset({"ServerShutdownError"}))
+    ),
     "redis-restarted": Scenario(
         harm=again(faults.restart_redis_with_data, pause=(0.3, 1.0)),
         options=Options(redis=WITH_DATA),

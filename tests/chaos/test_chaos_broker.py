@@ -11,7 +11,7 @@ import pytest
 from prpc.dev_broker import DevBroker
 from tests.chaos.scenarios import run_scenario
 
-pytestmark = [pytest.mark.real_redis, pytest.mark.chaos, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.real_redis, pytest.mark.chaos, pytest.mark.timeout(180)]
 
 #: Known to draw the faults that their scenario is for; `make chaos` draws new ones.
 SEED = 20

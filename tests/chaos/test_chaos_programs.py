@@ -11,13 +11,16 @@ import pytest
 from prpc.dev_broker import DevBroker
 from tests.chaos.scenarios import run_scenario
 
-pytestmark = [pytest.mark.real_redis, pytest.mark.chaos, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.real_redis, pytest.mark.chaos, pytest.mark.timeout(180)]
 
 #: Known to draw the faults that their scenario is for; `make chaos` draws new ones.
 SEED = 20
 
 
-@pytest.mark.parametrize("name", ["servers-killed", "servers-paused", "workers-killed", "clients-killed", "rolling-restart"])
+@pytest.mark.parametrize(
+    "name",
+    ["servers-killed", "servers-paused", "workers-killed", "clients-killed", "rolling-restart", "hurried-restart"],
+)
 def test_promises_hold(name: str, tmp_path: Path, private_redis: Callable[..., DevBroker]) -> None:
     private_redis().close()  # skips where there is no real one
     report = asyncio.run(run_scenario(name, SEED, tmp_path))

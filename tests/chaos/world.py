@@ -33,7 +33,7 @@ QUEUE = "chaos"
 GROUP = "prpc_group_consumers"
 
 #: Seconds within which a program must start, end, and the queue be empty.
-PATIENCE = 20.0
+PATIENCE = 30.0
 #: Seconds between two looks at the outcomes that Redis keeps.
 LOOK_EVERY = 0.25
 
@@ -54,6 +54,8 @@ class Options:
     heartbeat: float = 0.3
     recover: float = 1.0
     connect_timeout: float = 2.0
+    #: What a stopping server gives its calls.
+    grace: float = 5.0
     #: Arguments of redis-server.
     redis: tuple[str, ...] = ()
     proxied: bool = False
@@ -225,7 +227,7 @@ class World:
             "redis_heartbeat": options.heartbeat,
             "redis_recover": options.recover,
             "connect_timeout": options.connect_timeout,
-            "shutdown_grace": 5.0,
+            "shutdown_grace": options.grace,
             "log_level": "warning",
         }
         config = {"server": server, "processes": any(name.startswith("process") for name in options.functions)}
