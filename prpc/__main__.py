@@ -1,4 +1,4 @@
-"""The command line: `python -m prpc run module:app`, `python -m prpc ping`."""
+"""The command line: `python -m prpc run module:app`, `python -m prpc ping`, `python -m prpc dead`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from prpc import dead_letters
 from prpc.app_server import AppServer
 from prpc.exceptions import BrokerUnavailableError, ConfigurationError, NoServerError, PRPCError
 
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "run":
             return _run(options.app, reload=options.reload)
+        if options.command == "dead":
+            return dead_letters.main(options)
         return _ping(options.timeout, options.wait)
     except PRPCError as exc:
         print(f"prpc: {exc}", file=sys.stderr)  # noqa: T201
@@ -52,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         "--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="how long to wait for the answer (default: 5)"
     )
     ping.add_argument("--wait", type=_seconds, default=0.0, metavar="SECONDS", help="how long to wait for a server to appear")
+    dead_letters.add_command(commands)
     return parser
 
 

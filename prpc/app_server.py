@@ -37,6 +37,8 @@ class ServerSettings(TypedDict, total=False):
 
     instance_name: str
     shutdown_grace: float
+    max_deliveries: int
+    dead_letters_kept: int
     process_start_method: str
     process_max_calls: int
     process_max_bytes: int

@@ -112,6 +112,10 @@ class Settings:
     timeout_worker: float | None = _setting("PRPC_TIMEOUT_WORKER_SEC", None, _number(0.001))
     #: Seconds that a stopping server waits for running calls.
     shutdown_grace: float = _setting("PRPC_SHUTDOWN_GRACE_SEC", 30.0, _number(0))
+    #: Deliveries of one idempotent call whose servers get lost; then it is a dead letter and its caller gets an error.
+    max_deliveries: int = _setting("PRPC_MAX_DELIVERIES", 5, _number(1, whole=True))
+    #: Dead letters that a queue keeps, about; the oldest go first.
+    dead_letters_kept: int = _setting("PRPC_DEAD_LETTERS_KEPT", 1000, _number(1, whole=True))
     #: How process workers start: forkserver where the system has it, else spawn.
     process_start_method: str = _setting("PRPC_PROCESS_START_METHOD", "auto", _choice("auto", "forkserver", "spawn"))
     #: Calls after which a process worker is replaced; 0 is never.

@@ -8,7 +8,7 @@ connected in and is not thread-safe. Driver errors cross only as BrokerUnavailab
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -18,6 +18,8 @@ __all__ = [
     "Broker",
     "Capabilities",
     "Consumer",
+    "DeadLetter",
+    "DeadLetters",
     "Delivery",
     "Facts",
     "Listener",
@@ -94,6 +96,35 @@ class ServerRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An entry that was given up on, with everything that stood in it."""
+
+    #: Name of the letter among those of its queue.
+    id: str
+    #: One word: why it was given up.
+    reason: str
+    #: For a person: the failure and its traceback where there is one, else empty.
+    details: str
+    #: Whether the entry stood in the queue of plain JSON calls.
+    raw: bool
+    #: Id that the entry had in its queue.
+    entry: str
+    #: Deliveries of the entry; 0 where that is not known.
+    attempts: int
+    #: When the broker first took the entry, in seconds since the epoch by the broker's clock; 0 where that is not known.
+    sent: float
+    #: When it was given up, on the same scale.
+    buried: float
+    #: Every field of the entry as it was sent, in its order; those that the adapter itself adds are left out.
+    fields: Sequence[tuple[bytes, bytes]]
+
+    @property
+    def body(self) -> bytes | None:
+        """The message's bytes; None where the entry holds none."""
+        return dict(self.fields).get(b"message")
+
+
+@dataclass(frozen=True, slots=True)
 class Mail:
     """What a mailbox received in one go."""
 
@@ -140,8 +171,8 @@ class Delivery(Protocol):
         """Give the entry back unstarted: another consumer gets it at once. False: the lease was lost."""
         ...
 
-    def bury(self, reason: str, reply: Reply | None = None) -> Awaitable[bool]:
-        """Like settle, and the original entry is kept as a dead letter with `reason`."""
+    def bury(self, reason: str, reply: Reply | None = None, *, details: str = "") -> Awaitable[bool]:
+        """Like settle, and the original entry is kept as a dead letter with `reason` and `details`."""
         ...
 
 
@@ -199,6 +230,34 @@ class Listener(Protocol):
     async def close(self) -> None: ...
 
 
+class DeadLetters(Protocol):
+    """The dead letters of one queue, for a person's decision. The broker keeps about so many as the settings say."""
+
+    async def count(self) -> int:
+        """How many there are."""
+        ...
+
+    def read(self) -> AsyncIterator[DeadLetter]:
+        """Every letter, oldest first, read in small portions; what is buried meanwhile may come along."""
+        ...
+
+    async def get(self, letter_id: str) -> DeadLetter | None:
+        """The letter of this id; None where there is none, or the id is no id."""
+        ...
+
+    async def requeue(self, letter_id: str) -> bool:
+        """Put the entry back to the end of its queue and remove the letter, as one step. False: there is no such letter.
+
+        The entry counts as sent anew: its age and its deliveries begin again, and every field comes back byte for byte but
+        `own`, by which a server tells one entry from its double. Raises EncodeError where it cannot be put back in one step.
+        """
+        ...
+
+    async def drop(self, letter_id: str) -> bool:
+        """Remove the letter for ever. False: there is no such letter."""
+        ...
+
+
 class Broker(Protocol):
     """A connection to one broker. Made by `prpc.brokers.create_broker`."""
 
@@ -251,4 +310,8 @@ class Broker(Protocol):
 
     async def servers(self, queue: str) -> Sequence[ServerRecord]:
         """The servers whose announcement has not run out."""
+        ...
+
+    def dead_letters(self, queue: str) -> DeadLetters:
+        """What was given up on in this queue."""
         ...

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
-from prpc.brokers.base import Capabilities, Delivery, Facts, Mail, Outgoing, Reply, ServerRecord
-from prpc.brokers.memory_space import Bell, DeadLetter, Entry, Hold, Inbox, Space, space_of
+from prpc.brokers.base import Capabilities, DeadLetter, Delivery, Facts, Mail, Outgoing, Reply, ServerRecord
+from prpc.brokers.memory_space import Bell, Entry, Hold, Inbox, Space, space_of
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
 from prpc.settings import Settings
@@ -42,6 +42,7 @@ class _Delivery:
     _queue: str
     _hold: Hold
     _kept_for: float
+    _letters_kept: int
     age: float
 
     @property
@@ -66,8 +67,9 @@ class _Delivery:
     def release(self) -> Awaitable[bool]:
         return _answer(self._space.release(self._queue, self._hold))
 
-    def bury(self, reason: str, reply: Reply | None = None) -> Awaitable[bool]:
-        return _answer(self._space.bury(self._queue, self._hold, reason, reply, self._kept_for))
+    def bury(self, reason: str, reply: Reply | None = None, *, details: str = "") -> Awaitable[bool]:
+        most = self._letters_kept
+        return _answer(self._space.bury(self._queue, self._hold, reason, reply, self._kept_for, details=details, most=most))
 
 
 class _Consumer:
@@ -97,7 +99,8 @@ class _Consumer:
     def _deliver(self, entry: Entry) -> Delivery:
         kept_for = float(self._settings.redis_expire)
         age = time.monotonic() - entry.born
-        return _Delivery(self._space, self._queue, Hold(self._name, entry, entry.attempt), kept_for, age)
+        hold = Hold(self._name, entry, entry.attempt)
+        return _Delivery(self._space, self._queue, hold, kept_for, self._settings.dead_letters_kept, age)
 
     def _plan_renewal(self) -> None:
         self._renewal = asyncio.get_running_loop().call_later(self._settings.redis_heartbeat, self._renew)
@@ -161,6 +164,34 @@ class _Listener:
         self._space.unlisten(self._queue, self._inbox)
 
 
+class _DeadLetters:
+    """What was given up on in one queue."""
+
+    def __init__(self, space: Space, queue: str) -> None:
+        self._space, self._queue = space, queue
+
+    async def count(self) -> int:
+        """See DeadLetters."""
+        return len(self._space.dead_letters(self._queue))
+
+    async def read(self) -> AsyncIterator[DeadLetter]:
+        """See DeadLetters."""
+        for letter in self._space.dead_letters(self._queue):
+            yield letter
+
+    async def get(self, letter_id: str) -> DeadLetter | None:
+        """See DeadLetters."""
+        return next((letter for letter in self._space.dead_letters(self._queue) if letter.id == letter_id), None)
+
+    async def requeue(self, letter_id: str) -> bool:
+        """See DeadLetters."""
+        return self._space.take_letter(self._queue, letter_id, back=True)
+
+    async def drop(self, letter_id: str) -> bool:
+        """See DeadLetters."""
+        return self._space.take_letter(self._queue, letter_id, back=False)
+
+
 async def _drain(space: Space, inbox: Inbox) -> Sequence[bytes]:
     while True:
         inbox.bell.clear()
@@ -216,9 +247,9 @@ class MemoryBroker:
         """Add an entry as a program in another language would: to the raw queue, or one without a message."""
         self._space.put(queue, body, facts or {}, raw=raw)
 
-    def dead_letters(self, queue: str) -> Sequence[DeadLetter]:
-        """What was buried, oldest first."""
-        return self._space.dead_letters(queue)
+    def dead_letters(self, queue: str) -> _DeadLetters:
+        """See Broker."""
+        return _DeadLetters(self._space, queue)
 
     def consume(self, queue: str, *, consumer: str) -> _Consumer:
         """See Broker."""

@@ -17,13 +17,10 @@ from dataclasses import dataclass, field
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-from prpc.brokers.base import Facts, Reply, ServerRecord
+from prpc.brokers.base import DeadLetter, Facts, Reply, ServerRecord
 from prpc.names import QueueNames
 
-__all__ = ["Bell", "DeadLetter", "Entry", "Hold", "Inbox", "Space", "space_of"]
-
-#: Dead letters that a queue keeps; the oldest go first.
-DEAD_LETTERS_KEPT = 1000
+__all__ = ["Bell", "Entry", "Hold", "Inbox", "Space", "space_of"]
 
 
 class Bell:
@@ -79,16 +76,6 @@ class Hold:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """An entry that was given up on."""
-
-    reason: str
-    body: bytes | None
-    facts: Facts
-    raw: bool
-
-
 @dataclass(slots=True, eq=False)
 class Inbox:
     """Bodies on their way to one reader."""
@@ -117,7 +104,8 @@ class _Queue:
     mailboxes: dict[str, Inbox] = field(default_factory=dict)
     listeners: set[Inbox] = field(default_factory=set)
     servers: dict[str, tuple[ServerRecord, float]] = field(default_factory=dict)
-    dead: deque[DeadLetter] = field(default_factory=lambda: deque(maxlen=DEAD_LETTERS_KEPT))
+    #: Dead letters by id, oldest first.
+    dead: dict[str, DeadLetter] = field(default_factory=dict)
 
     def ring(self) -> None:
         for bell in self.takers:
@@ -139,6 +127,8 @@ class Space:
         self._clock = clock
         self._lock = threading.RLock()
         self._queues: dict[str, _Queue] = {}
+        #: Dead letters so far.
+        self._letters = 0
         #: Kept replies in the order in which they came, so that the expired ones stand in front.
         self._kept: dict[str, tuple[bytes, float]] = {}
 
@@ -249,23 +239,35 @@ class Space:
             del self._kept[key]
 
     def release(self, queue: str, hold: Hold) -> bool:
-        """Put the entry back where it stood: in front."""
+        """Put the entry back behind those that wait."""
         with self._lock:
             state = self._queue(queue)
             if not self._drop(state, hold):
                 return False
             hold.entry.attempt -= 1
-            state.put(hold.entry, first=True)
+            state.put(hold.entry)
             return True
 
-    def bury(self, queue: str, hold: Hold, reason: str, reply: Reply | None, seconds: float) -> bool:
-        """Like finish, and keep the entry as a dead letter."""
+    def bury(
+        self, queue: str, hold: Hold, reason: str, reply: Reply | None, seconds: float, *, details: str = "", most: int = 1000
+    ) -> bool:
+        """Like finish, and keep the entry as a dead letter, `most` of them."""
         with self._lock:
             if not self.finish(queue, hold, reply, seconds):
                 return False
-            entry = hold.entry
-            self._queue(queue).dead.append(DeadLetter(reason, entry.body, entry.facts, entry.raw))
+            self._letters += 1
+            state, letter = self._queue(queue), self._letter(str(self._letters), hold, reason, details)
+            state.dead[letter.id] = letter
+            while len(state.dead) > most:
+                del state.dead[next(iter(state.dead))]
             return True
+
+    def _letter(self, id_: str, hold: Hold, reason: str, details: str) -> DeadLetter:
+        entry, now = hold.entry, time.time()
+        fields = [(name.encode(errors="replace"), text.encode(errors="replace")) for name, text in entry.facts.items()]
+        if entry.body is not None:
+            fields.insert(0, (b"message", entry.body))
+        return DeadLetter(id_, reason, details, entry.raw, id_, hold.attempt, now - (self._clock() - entry.born), now, fields)
 
     def size(self, queue: str) -> int:
         """Calls that wait or run, and replies that are kept for any queue."""
@@ -276,7 +278,17 @@ class Space:
 
     def dead_letters(self, queue: str) -> Sequence[DeadLetter]:
         with self._lock:
-            return list(self._queue(queue).dead)
+            return list(self._queue(queue).dead.values())
+
+    def take_letter(self, queue: str, letter_id: str, *, back: bool) -> bool:
+        """Remove a dead letter; `back`: its entry goes to its queue as a new one, without the field `own`."""
+        with self._lock:
+            state = self._queue(queue)
+            letter = state.dead.pop(letter_id, None)
+            if letter is not None and back:
+                facts = {name.decode(): text.decode() for name, text in letter.fields if name not in (b"message", b"own")}
+                state.put(Entry(letter.body, facts, letter.raw, self._clock()))
+            return letter is not None
 
     # replies
 

@@ -17,6 +17,7 @@ from redis.exceptions import ResponseError
 from prpc.brokers.base import Capabilities, Outgoing, ServerRecord
 from prpc.brokers.redis_address import RedisAddress
 from prpc.brokers.redis_consumer import RedisConsumer
+from prpc.brokers.redis_dead import REQUEUE, RedisDeadLetters
 from prpc.brokers.redis_link import Link
 from prpc.brokers.redis_push import RedisListener, RedisMailbox
 from prpc.brokers.redis_scripts import ANNOUNCE, SCRIPTS
@@ -36,7 +37,7 @@ class RedisBroker:
         """Raises ConfigurationError where the URL cannot be used; nothing is opened yet."""
         self._settings = settings
         self._patience = settings.connect_timeout
-        self._link = Link(RedisAddress.parse(settings.url_broker, settings.connect_timeout), SCRIPTS)
+        self._link = Link(RedisAddress.parse(settings.url_broker, settings.connect_timeout), (*SCRIPTS, REQUEUE))
         self._parts: list[RedisConsumer | RedisMailbox | RedisListener] = []
         self._streams: dict[str, str] = {}
 
@@ -125,3 +126,7 @@ class RedisBroker:
             return []
         texts = await self._link.call("MGET", *(names.server(i) for i in instances), patience=self._patience)
         return [ServerRecord(i, json.loads(text)) for i, text in zip(instances, texts, strict=True) if text is not None]
+
+    def dead_letters(self, queue: str) -> RedisDeadLetters:
+        """See Broker."""
+        return RedisDeadLetters(self._link, QueueNames(queue), self._patience)

@@ -24,8 +24,6 @@ log = logging.getLogger(__name__)
 #: Entries and bytes of one settle script: more would make client, Redis and server take turns.
 CHUNK_ENTRIES = 64
 CHUNK_BYTES = 1024 * 1024
-#: Dead letters that a queue keeps, about.
-DEAD_LETTERS_KEPT = 1000
 
 CRASHES, BORN = CRASHES_FIELD.encode(), BORN_FIELD.encode()
 OWN_FIELDS = frozenset((b"message", CRASHES, BORN))
@@ -70,9 +68,9 @@ class RedisDelivery:
         """See Delivery."""
         return self.ending.release([self])
 
-    def bury(self, reason: str, reply: Reply | None = None) -> Awaitable[bool]:
+    def bury(self, reason: str, reply: Reply | None = None, *, details: str = "") -> Awaitable[bool]:
         """See Delivery."""
-        return self.ending.bury(self, reason, reply)
+        return self.ending.bury(self, reason, reply, details)
 
 
 def milliseconds(entry_id: bytes) -> int:
@@ -155,15 +153,16 @@ class Ending:
         keys = (first.lease.key, self._streams[first.raw])
         return self._end(deliveries, RELEASE, keys, (*self._head(first.lease), *words))
 
-    def bury(self, delivery: RedisDelivery, reason: str, reply: Reply | None) -> Awaitable[bool]:
+    def bury(self, delivery: RedisDelivery, reason: str, reply: Reply | None, details: str) -> Awaitable[bool]:
         key, body, channel, payload = "", b"", "", b""
         if reply is not None:
             key, body = self._key(reply), reply.body
             if reply.address is not None:
                 channel, payload = self._names.reply(reply.address), frame([_wake(reply)])
         keys = (delivery.lease.key, self._streams[delivery.raw], self._names.dead)
-        words = (self._settings.redis_expire, delivery.id, key, body, channel, payload, reason, DEAD_LETTERS_KEPT)
-        return self._end([delivery], BURY, keys, (*self._head(delivery.lease), *words))
+        words = (self._settings.redis_expire, delivery.id, key, body, channel, payload, reason)
+        more = (self._settings.dead_letters_kept, details.encode(errors="replace"), delivery.attempt, delivery.born_ms)
+        return self._end([delivery], BURY, keys, (*self._head(delivery.lease), *words, *more))
 
     def _head(self, lease: Lease) -> tuple[Any, ...]:
         return lease.name, self.lease_ms, self._settings.group_name

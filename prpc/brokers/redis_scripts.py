@@ -78,10 +78,10 @@ return 1
 """
 )
 
-#: KEYS lease, stream, dead letters; ARGV consumer, lease ms, group, expiry s, id, key, body, channel, payload, reason, most kept.
+#: KEYS lease, stream, dead letters; ARGV consumer, lease ms, group, expiry s, id, key, body, channel, payload, reason, most kept,
+#: details, attempts, when it was first taken (ms). What stands in the letter before the entry's own fields: redis_dead.
 BURY = Script(
     _FENCE
-    + _COPY
     + """
 local stream, id, key, payload = KEYS[2], ARGV[5], ARGV[6], ARGV[9]
 local entry = redis.call('XRANGE', stream, id, id)[1]
@@ -93,8 +93,20 @@ if key ~= '' then
   if ARGV[8] ~= '' then redis.call('PUBLISH', ARGV[8], payload) end
 end
 if redis.call('XACK', stream, ARGV[3], id) == 1 and entry then
-  local fields = copy(entry[2], {'reason', ARGV[10], 'stream', stream, 'entry', id})
-  redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[11], '*', unpack(fields))
+  local kept, rest = {}, {}
+  for i = 1, #entry[2], 2 do
+    local name, value = entry[2][i], entry[2][i + 1]
+    if name ~= 'prpc_crashes' and name ~= 'prpc_born_ms' then
+      if #kept < 6000 then
+        kept[#kept + 1] = name
+        kept[#kept + 1] = value
+      else
+        rest[#rest + 1] = #name .. ':' .. name .. #value .. ':' .. value
+      end
+    end
+  end
+  redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[11], '*', 'reason', ARGV[10], 'details', ARGV[12], 'stream', stream,
+    'entry', id, 'attempts', ARGV[13], 'sent_ms', ARGV[14], 'rest', table.concat(rest), unpack(kept))
 end
 redis.call('XDEL', stream, id)
 return 1

@@ -20,6 +20,7 @@ FACES = (
     "prpc.app_client",
     "prpc.app_server",
     "prpc.create_server_func",
+    "prpc.dead_letters",
     "prpc.dev_broker",
     "prpc.support_module.exceptions",
     "prpc.testing",

@@ -22,6 +22,8 @@ VALUES = {
     "PRPC_MAX_NUMBER_WORKER": ("9", "max_number_worker", 9),
     "PRPC_TIMEOUT_WORKER_SEC": ("1.5", "timeout_worker", 1.5),
     "PRPC_SHUTDOWN_GRACE_SEC": ("0", "shutdown_grace", 0.0),
+    "PRPC_MAX_DELIVERIES": ("3", "max_deliveries", 3),
+    "PRPC_DEAD_LETTERS_KEPT": ("50", "dead_letters_kept", 50),
     "PRPC_PROCESS_START_METHOD": ("spawn", "process_start_method", "spawn"),
     "PRPC_PROCESS_MAX_CALLS": ("100", "process_max_calls", 100),
     "PRPC_PROCESS_MAX_BYTES": ("1000000", "process_max_bytes", 1000000),
