@@ -171,6 +171,7 @@ class AppServer:
         name: str | None = None,
         timeout: timedelta | float | None = None,
         idempotent: bool = False,
+        max_concurrency: int | None = None,
     ) -> Callable[[F], F]: ...
     def decorator_reg_func(
         self,
@@ -179,11 +180,13 @@ class AppServer:
         name: str | None = None,
         timeout: timedelta | float | None = None,
         idempotent: bool = False,
+        max_concurrency: int | None = None,
     ) -> Any:
         """Register the decorated function, which stays as it is and callable locally. Also available as `function`.
 
         `worker_type`: None for the server's default. `name`: under which clients call it. `timeout`: its longest run.
-        `idempotent`: running it twice does no harm, so it is repeated when its server is lost. Raises RegistrationError.
+        `idempotent`: running it twice does no harm, so it is repeated when its server or worker is lost.
+        `max_concurrency`: most calls of it that run at once in this server. Raises RegistrationError.
         Works without parentheses, too.
         """
         if callable(worker_type):
@@ -191,7 +194,9 @@ class AppServer:
             return worker_type
 
         def register(function: F) -> F:
-            self.register_func(function, worker_type, name=name, timeout=timeout, idempotent=idempotent)
+            self.register_func(
+                function, worker_type, name=name, timeout=timeout, idempotent=idempotent, max_concurrency=max_concurrency
+            )
             return function
 
         return register
@@ -206,10 +211,11 @@ class AppServer:
         name: str | None = None,
         timeout: timedelta | float | None = None,
         idempotent: bool = False,
+        max_concurrency: int | None = None,
     ) -> None:
         """Register a function; parameters and errors as for `decorator_reg_func`."""
         worker_type = worker_type or self.settings.default_type_worker
-        self._registry.add(func, worker_type, name=name, timeout=timeout, idempotent=idempotent)
+        self._registry.add(func, worker_type, name=name, timeout=timeout, idempotent=idempotent, max_concurrency=max_concurrency)
 
     def register_funcs(self, *funcs: Callable[..., Any], worker_type: str | None = None) -> None:
         """Register several functions under their own names."""

@@ -68,7 +68,9 @@ class CallTable(Generic[T]):
             text = f"the server that ran {function}() was lost; the call is not repeated because {function} is not idempotent"
             return WorkerLostError(text, function=function)
         if attempt > self._max_attempts:
-            return WorkerLostError(f"{function}() lost its server {attempt - 1} times; it is given up", function=function)
+            return WorkerLostError(
+                f"{function}() lost its server or worker {attempt - 1} times; it is given up", function=function
+            )
         return None
 
     def cancel(self, message_ids: Iterable[UUID], now: float) -> list[T]:

@@ -85,6 +85,7 @@ class Service:
                 built_ins=self._catalogue.built_ins,
                 schema_of=self._catalogue.schema_of,
                 middleware=self._middleware,
+                max_deliveries=self._settings.max_deliveries,
             )
             await broker.announce(queue, self._record(), ANNOUNCEMENT_HOLDS)
             logger.info(
