@@ -77,7 +77,11 @@ async def _list(settings: Settings, options: argparse.Namespace) -> int:
     if options.json:
         _say(json.dumps(found, indent=2))
     elif found:
-        _say("\n".join(_table([_COLUMNS, *([_cell(row[column]) for column in _COLUMNS] for row in found)])))
+        _say(
+            "\n".join(
+                _table([[name.upper() for name in _COLUMNS], *([_cell(row[column]) for column in _COLUMNS] for row in found)])
+            )
+        )
     else:
         _say(f"no dead letters in queue {settings.queue_name!r}")
     return 0

@@ -51,6 +51,10 @@ class CallTable(Generic[T]):
         """Note that the call has ended."""
         self._running.pop(message_id, None)
 
+    def may_repeat(self, attempt: int) -> bool:
+        """Whether an idempotent call whose worker was lost in this attempt is run again."""
+        return attempt < self._max_attempts
+
     def refusal(
         self, message_id: UUID, function: str, *, timeout: float | None, queued: float, attempt: int, idempotent: bool, now: float
     ) -> CallError | None:
@@ -68,9 +72,7 @@ class CallTable(Generic[T]):
             text = f"the server that ran {function}() was lost; the call is not repeated because {function} is not idempotent"
             return WorkerLostError(text, function=function)
         if attempt > self._max_attempts:
-            return WorkerLostError(
-                f"{function}() lost its server or worker {attempt - 1} times; it is given up", function=function
-            )
+            return WorkerLostError(f"{function}() lost its server {attempt - 1} times; it is given up", function=function)
         return None
 
     def cancel(self, message_ids: Iterable[UUID], now: float) -> list[T]:

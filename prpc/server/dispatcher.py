@@ -275,13 +275,15 @@ class Dispatcher:
         execution.outcome.add_done_callback(functools.partial(self._ended, run, execution))
 
     def _ended(self, run: Run, execution: Execution, outcome: asyncio.Future[Outcome]) -> None:
-        again = False
+        again, dead = False, None
         if self._table.running(run.message.message_id) is run:
             self._table.end(run.message.message_id)
-            again = not self._stopping and self._is_repeated(run, outcome.result())
+            if not self._stopping and self._may_run_twice(run, outcome.result()):
+                again = self._table.may_repeat(run.attempt)
+                dead = _TOO_MANY_ATTEMPTS
             try:
                 if not again:
-                    self._end(run, outcome.result())
+                    self._end(run, outcome.result(), dead)
             except Exception as exc:
                 self._give_up(run.delivery, run, exc)
         if execution.released.done():
@@ -295,10 +297,10 @@ class Dispatcher:
         if self._quiet is not None and not self._quiet.done() and not self._table:
             self._quiet.set_result(None)
 
-    def _is_repeated(self, run: Run, outcome: Outcome) -> bool:
-        """Whether the worker was lost and running the call twice does no harm; how often is the call table's affair."""
-        repeatable = run.function is not None and run.function.idempotent
-        return repeatable and outcome.failure is not None and is_worker_lost(outcome.failure)
+    def _may_run_twice(self, run: Run, outcome: Outcome) -> bool:
+        """Whether the worker was lost, and running the call again does no harm."""
+        harmless = run.function is not None and run.function.idempotent
+        return harmless and outcome.failure is not None and is_worker_lost(outcome.failure)
 
     def _release_slot(self, run: Run, _: object = None) -> None:
         self._free += 1
