@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from prpc import dead_letters
+from prpc import dead_letters, queue_state
 from prpc.app_server import AppServer
 from prpc.exceptions import BrokerUnavailableError, ConfigurationError, NoServerError, PRPCError
 
@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(options.app, reload=options.reload)
         if options.command == "dead":
             return dead_letters.main(options)
+        if options.command == "queue":
+            return queue_state.main(options)
         return _ping(options.timeout, options.wait)
     except PRPCError as exc:
         print(f"prpc: {exc}", file=sys.stderr)  # noqa: T201
@@ -55,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         "--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="how long to wait for the answer (default: 5)"
     )
     ping.add_argument("--wait", type=_seconds, default=0.0, metavar="SECONDS", help="how long to wait for a server to appear")
+    queue_state.add_command(commands)
     dead_letters.add_command(commands)
     return parser
 

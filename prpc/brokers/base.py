@@ -26,6 +26,7 @@ __all__ = [
     "Mail",
     "Mailbox",
     "Outgoing",
+    "QueueState",
     "Reply",
     "ServerRecord",
     "background",
@@ -93,6 +94,20 @@ class ServerRecord:
     instance: str
     #: Plain facts: functions, schema hash, capacity, draining, host, pid.
     info: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """One queue at one moment, both dialects together."""
+
+    #: Entries that no server has taken.
+    waiting: int
+    #: Entries in the hands of servers, also of lost ones.
+    taken: int
+    #: Seconds that the entry waits which is taken next, by the broker's clock; None where nothing waits.
+    next_waits: float | None
+    #: Dead letters.
+    dead: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,4 +329,8 @@ class Broker(Protocol):
 
     def dead_letters(self, queue: str) -> DeadLetters:
         """What was given up on in this queue."""
+        ...
+
+    async def state(self, queue: str) -> QueueState:
+        """How long the queue is, for operators."""
         ...

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
-from prpc.brokers.base import Capabilities, DeadLetter, Delivery, Facts, Mail, Outgoing, Reply, ServerRecord
+from prpc.brokers.base import Capabilities, DeadLetter, Delivery, Facts, Mail, Outgoing, QueueState, Reply, ServerRecord
 from prpc.brokers.memory_space import Bell, Entry, Hold, Inbox, Space, space_of
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
@@ -283,3 +283,7 @@ class MemoryBroker:
     async def servers(self, queue: str) -> Sequence[ServerRecord]:
         """See Broker."""
         return self._space.servers(queue)
+
+    async def state(self, queue: str) -> QueueState:
+        """See Broker."""
+        return self._space.state(queue)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-from prpc.brokers.base import DeadLetter, Facts, Reply, ServerRecord
+from prpc.brokers.base import DeadLetter, Facts, QueueState, Reply, ServerRecord
 from prpc.names import QueueNames
 
 __all__ = ["Bell", "Entry", "Hold", "Inbox", "Space", "space_of"]
@@ -275,6 +275,14 @@ class Space:
             state = self._queue(queue)
             held = sum(len(lease.entries) for lease in state.leases.values())
             return len(state.calls) + len(state.raw_calls) + held + len(self._kept)
+
+    def state(self, queue: str) -> QueueState:
+        """How long the queue is."""
+        with self._lock:
+            state, now = self._queue(queue), self._clock()
+            taken = sum(len(lease.entries) for lease in state.leases.values())
+            ages = [now - line[0].born for line in (state.calls, state.raw_calls) if line]
+            return QueueState(len(state.calls) + len(state.raw_calls), taken, max(ages, default=None), len(state.dead))
 
     def dead_letters(self, queue: str) -> Sequence[DeadLetter]:
         with self._lock:

@@ -14,13 +14,14 @@ from collections.abc import Awaitable, Sequence
 
 from redis.exceptions import ResponseError
 
-from prpc.brokers.base import Capabilities, Outgoing, ServerRecord
+from prpc.brokers.base import Capabilities, Outgoing, QueueState, ServerRecord
 from prpc.brokers.redis_address import RedisAddress
 from prpc.brokers.redis_consumer import RedisConsumer
 from prpc.brokers.redis_dead import REQUEUE, RedisDeadLetters
 from prpc.brokers.redis_link import Link
 from prpc.brokers.redis_push import RedisListener, RedisMailbox
 from prpc.brokers.redis_scripts import ANNOUNCE, SCRIPTS
+from prpc.brokers.redis_state import STATE, read_state
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
 from prpc.settings import Settings
@@ -37,7 +38,7 @@ class RedisBroker:
         """Raises ConfigurationError where the URL cannot be used; nothing is opened yet."""
         self._settings = settings
         self._patience = settings.connect_timeout
-        self._link = Link(RedisAddress.parse(settings.url_broker, settings.connect_timeout), (*SCRIPTS, REQUEUE))
+        self._link = Link(RedisAddress.parse(settings.url_broker, settings.connect_timeout), (*SCRIPTS, REQUEUE, STATE))
         self._parts: list[RedisConsumer | RedisMailbox | RedisListener] = []
         self._streams: dict[str, str] = {}
 
@@ -130,3 +131,7 @@ class RedisBroker:
     def dead_letters(self, queue: str) -> RedisDeadLetters:
         """See Broker."""
         return RedisDeadLetters(self._link, QueueNames(queue), self._patience)
+
+    async def state(self, queue: str) -> QueueState:
+        """See Broker."""
+        return await read_state(self._link, QueueNames(queue), self._settings.group_name, self._patience)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from broker_harness import Harness, RedisHarness, connected, outgoing, run, take_all, take_one
 
-from prpc.brokers.base import Broker, Consumer, DeadLetter, DeadLetters
+from prpc.brokers.base import Broker, Consumer, DeadLetter, DeadLetters, QueueState
 from prpc.exceptions import EncodeError
 from prpc.settings import Settings
 
@@ -152,5 +152,29 @@ def test_nothing_is_lost_where_an_entry_cannot_go_back(settings: Settings, harne
             assert await letters.count() == 3
             assert await letters.requeue(by_hand.id)
             assert await (await take_one(consumer)).settle(None)
+
+    run(work())
+
+
+def test_the_state_of_a_queue(settings: Settings, harness: Harness) -> None:
+    async def work() -> None:
+        async with reading(settings) as (broker, consumer, _):
+            queue = settings.queue_name
+            assert await broker.state(queue) == QueueState(0, 0, None, 0)
+            for _ in range(3):
+                await broker.publish(queue, outgoing())
+            harness.put({"message": b"raw"}, raw=True)
+            first, second = await take_all(consumer, 2, most=2)
+            state = await broker.state(queue)
+            assert (state.waiting, state.taken, state.dead) == (2, 2, 0)
+            assert state.next_waits is not None
+            assert 0 <= state.next_waits < 60
+            assert await first.bury("form")
+            assert await second.settle(None)
+            rest = await take_all(consumer, 2)
+            assert await broker.state(queue) == QueueState(0, 2, None, 1)
+            assert all([await delivery.settle(None) for delivery in rest])
+            nobody = await broker.state(f"{queue}_that_was_never_declared")
+            assert nobody == QueueState(0, 0, None, 0)
 
     run(work())

@@ -17,6 +17,7 @@ import redis
 
 from prpc.__main__ import main
 from prpc.brokers import create_broker
+from prpc.brokers.base import ServerRecord
 from prpc.codec import Codec
 from prpc.names import QueueNames
 from prpc.prpcmessage import PRPCMessage
@@ -148,10 +149,45 @@ def test_a_wrong_command_line(words: list[str], names: QueueNames, capsys: pytes
     assert "usage: python -m prpc dead" in capsys.readouterr().err
 
 
-def test_a_memory_broker_is_nobody_elses(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("words", [["dead", "list"], ["queue"]])
+def test_a_memory_broker_is_nobody_elses(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("PRPC_TYPE_BROKER", "memory")
-    assert main(["dead", "list"]) == 1
+    assert main(words) == 1
     assert "memory broker" in capsys.readouterr().err
+
+
+def test_the_queue(bury: Callable[..., str], names: QueueNames, admin: redis.Redis, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["queue"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "waiting:       0",
+        "taken:         0",
+        "dead letters:  0",
+        "servers:       0",
+    ]
+    bury("form", {"message": b"x"})
+    admin.xadd(names.calls, {"message": b"x", "prpc_born_ms": "1000"})
+
+    async def announce() -> None:
+        broker = create_broker(Settings.from_env())
+        await broker.connect()
+        info = {"host": "web\x1b", "pid": 7, "slots": 4, "functions": ["a", "b"]}
+        await broker.announce(names.queue, ServerRecord("one", info), 60)
+        await broker.close()
+
+    asyncio.run(announce())
+    assert main(["queue"]) == 0
+    first, waiting, *_, dead, servers, server = capsys.readouterr().out.splitlines()
+    assert first == f"queue:         {names.queue}"
+    assert waiting.startswith("waiting:       1, the next one for ")
+    assert (dead, servers) == ("dead letters:  1", "servers:       1")
+    assert server == "  one on web\\x1b, pid 7, 4 slots, 2 functions"
+    assert main(["queue", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["waiting"], facts["taken"], facts["dead_letters"]) == (1, 0, 1)
+    assert facts["next_waits_seconds"] > 1e9
+    assert facts["servers"][0]["functions"] == ["a", "b"]
 
 
 def test_no_broker(monkeypatch: pytest.MonkeyPatch, names: QueueNames) -> None:

@@ -22,6 +22,7 @@ FACES = (
     "prpc.create_server_func",
     "prpc.dead_letters",
     "prpc.dev_broker",
+    "prpc.queue_state",
     "prpc.support_module.exceptions",
     "prpc.testing",
 )
