@@ -16,8 +16,9 @@ import pytest
 import redis
 
 from prpc.__main__ import main
+from prpc.app_server import AppServer
 from prpc.brokers import create_broker
-from prpc.brokers.base import ServerRecord
+from prpc.brokers.base import Outgoing, ServerRecord
 from prpc.codec import Codec
 from prpc.names import QueueNames
 from prpc.prpcmessage import PRPCMessage
@@ -196,3 +197,37 @@ def test_no_broker(monkeypatch: pytest.MonkeyPatch, names: QueueNames) -> None:
     done = subprocess.run([sys.executable, "-m", "prpc", "dead", "list"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("prpc: ")
+
+
+def test_a_requeued_call_runs(names: QueueNames, admin: redis.Redis, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its id was sent before, and yet it is no double of itself."""
+    ran: list[int] = []
+
+    async def give_up() -> None:
+        broker = create_broker(Settings.from_env())
+        await broker.connect()
+        await broker.declare(names.queue)
+        await broker.publish(names.queue, Outgoing(MESSAGE_ID, CALL, {}))
+        (delivery,) = await broker.consume(names.queue, consumer="one").take(1)
+        assert await delivery.bury("attempts")
+        await broker.close()
+
+    async def serve() -> None:
+        done = asyncio.Event()
+
+        async def charge(x: int) -> None:
+            ran.append(x)
+            done.set()
+
+        app = AppServer()
+        app.register_func(charge, "async")
+        server = asyncio.create_task(app.serve())
+        async with asyncio.timeout(30):
+            await done.wait()
+        await app.stop()
+        await server
+
+    asyncio.run(give_up())
+    assert printed(capsys, "requeue", "--all") == "1 requeued\n"
+    asyncio.run(serve())
+    assert ran == [1]
