@@ -44,6 +44,7 @@ class ServerSettings(TypedDict, total=False):
     max_message_bytes: int
     max_message_depth: int
     max_message_items: int
+    secret_key: str
     log_format: str
     log_level: str
     redis_expire: int

@@ -110,7 +110,7 @@ class DecodeError(SerializationError, ValueError):
     """A text that is refused: broken, too large, too deep, or with tags that could run code. The sender's fault."""
 
     facts = ("reason", "message_id")
-    #: Short word for logs and dead letters: "json", "tag", "size", "depth", "items", "form".
+    #: Short word for logs and dead letters: "json", "tag", "size", "depth", "items", "form", "signature".
     reason: str | None
     #: Dashed id of the call where it could be read, so that its caller can be answered.
     message_id: str | None

@@ -24,6 +24,8 @@ __all__ = ["Settings", "load_environment", "safe_url"]
 
 BROKERS = ("redis", "kafka", "memory")
 WORKERS = ("thread", "process", "async")
+#: Fewest characters of a key that signs messages.
+MIN_KEY_LENGTH = 32
 DEFAULT_URLS = {"redis": "redis://localhost:6379/0", "kafka": "localhost:9092", "memory": "memory://"}
 
 
@@ -89,6 +91,14 @@ def _text(variable: str, value: str) -> str:
     return value.strip()
 
 
+def _keys(variable: str, value: str) -> str:
+    """One or several keys; an error never shows them."""
+    if any(len(key.strip()) < MIN_KEY_LENGTH for key in value.split(",")):
+        text = f"{variable} cannot be used: every key, separated by commas, needs at least {MIN_KEY_LENGTH} characters"
+        raise ConfigurationError(text, variable=variable, value="***")
+    return value.strip()
+
+
 def _setting(variable: str, default: Any, read: Callable[[str, str], Any], **more: Any) -> Any:
     return field(default=default, metadata={"variable": variable, "read": read}, **more)
 
@@ -130,6 +140,9 @@ class Settings:
     max_message_depth: int = _setting("PRPC_MAX_MESSAGE_DEPTH", 100, _number(8, whole=True))
     #: Most values (items of lists, entries of dicts) in one message.
     max_message_items: int = _setting("PRPC_MAX_MESSAGE_ITEMS", 5_000_000, _number(100, whole=True))
+
+    #: Keys that sign messages, separated by commas: the first signs, any may have signed. Empty: nothing is signed.
+    secret_key: str = _setting("PRPC_SECRET_KEY", "", _keys, repr=False)
 
     log_format: str = _setting("PRPC_LOG_FORMAT", "text", _choice("text", "json"))
     log_level: str = _setting("PRPC_LOG_LEVEL", "info", _choice("debug", "info", "warning", "error"))

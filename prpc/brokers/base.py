@@ -140,8 +140,11 @@ class Delivery(Protocol):
         """Give the entry back unstarted: another consumer gets it at once. False: the lease was lost."""
         ...
 
-    def bury(self, reason: str, reply: Reply | None = None) -> Awaitable[bool]:
-        """Like settle, and the original entry is kept as a dead letter with `reason`."""
+    def bury(self, reason: str, reply: Reply | None = None, *, keep: bool = True) -> Awaitable[bool]:
+        """Like settle, and the original entry is kept as a dead letter with `reason`.
+
+        `keep=False`: the reply only wakes its address. It is not the call's outcome, and the id stays free for that.
+        """
         ...
 
 
@@ -215,6 +218,10 @@ class Broker(Protocol):
 
     async def ping(self) -> float:
         """Seconds of one round trip, for readiness."""
+        ...
+
+    def now(self) -> float:
+        """Seconds since 1970 by the broker's clock, as far as it is known without asking."""
         ...
 
     async def declare(self, queue: str) -> None:

@@ -66,8 +66,8 @@ class _Delivery:
     def release(self) -> Awaitable[bool]:
         return _answer(self._space.release(self._queue, self._hold))
 
-    def bury(self, reason: str, reply: Reply | None = None) -> Awaitable[bool]:
-        return _answer(self._space.bury(self._queue, self._hold, reason, reply, self._kept_for))
+    def bury(self, reason: str, reply: Reply | None = None, *, keep: bool = True) -> Awaitable[bool]:
+        return _answer(self._space.bury(self._queue, self._hold, reason, reply, self._kept_for if keep else None))
 
 
 class _Consumer:
@@ -202,6 +202,10 @@ class MemoryBroker:
         start = time.perf_counter()
         self._space.touch()
         return time.perf_counter() - start
+
+    def now(self) -> float:
+        """See Broker."""
+        return time.time()
 
     async def declare(self, queue: str) -> None:
         """See Broker."""

@@ -205,8 +205,11 @@ class Space:
                 entry.owner = None
                 state.put(entry, first=True)
 
-    def finish(self, queue: str, hold: Hold, reply: Reply | None, seconds: float) -> bool:
-        """Keep the reply for `seconds`, wake its reader and drop the entry. False: it is not this consumer's any more."""
+    def finish(self, queue: str, hold: Hold, reply: Reply | None, seconds: float | None) -> bool:
+        """Keep the reply for `seconds` (None: not at all), wake its reader and drop the entry.
+
+        False: it is not this consumer's any more.
+        """
         with self._lock:
             state = self._queue(queue)
             if not self._drop(state, hold):
@@ -223,12 +226,12 @@ class Space:
         lease.entries.discard(entry)
         return True
 
-    def _answer(self, state: _Queue, reply: Reply, seconds: float) -> None:
+    def _answer(self, state: _Queue, reply: Reply, seconds: float | None) -> None:
         now = self._clock()
         self._forget_expired(now)
         key = state.names.raw_feedback(reply.message_id) if reply.raw else state.names.feedback(reply.message_id)
-        earlier = self._kept_reply(key, now)
-        if earlier is None:
+        earlier = self._kept_reply(key, now) if seconds is not None else None
+        if earlier is None and seconds is not None:
             self._kept.pop(key, None)
             self._kept[key] = (reply.body, now + seconds)
         inbox = state.mailboxes.get(reply.address) if reply.address is not None else None
@@ -258,7 +261,7 @@ class Space:
             state.put(hold.entry, first=True)
             return True
 
-    def bury(self, queue: str, hold: Hold, reason: str, reply: Reply | None, seconds: float) -> bool:
+    def bury(self, queue: str, hold: Hold, reason: str, reply: Reply | None, seconds: float | None) -> bool:
         """Like finish, and keep the entry as a dead letter."""
         with self._lock:
             if not self.finish(queue, hold, reply, seconds):

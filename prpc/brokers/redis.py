@@ -57,6 +57,10 @@ class RedisBroker:
         await self._link.call("PING", patience=self._patience)
         return time.perf_counter() - start
 
+    def now(self) -> float:
+        """See Broker."""
+        return self._link.clock.now()
+
     async def declare(self, queue: str) -> None:
         """See Broker."""
         names = QueueNames(queue)

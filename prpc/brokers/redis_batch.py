@@ -70,9 +70,9 @@ class RedisDelivery:
         """See Delivery."""
         return self.ending.release([self])
 
-    def bury(self, reason: str, reply: Reply | None = None) -> Awaitable[bool]:
+    def bury(self, reason: str, reply: Reply | None = None, *, keep: bool = True) -> Awaitable[bool]:
         """See Delivery."""
-        return self.ending.bury(self, reason, reply)
+        return self.ending.bury(self, reason, reply, keep)
 
 
 def milliseconds(entry_id: bytes) -> int:
@@ -155,10 +155,10 @@ class Ending:
         keys = (first.lease.key, self._streams[first.raw])
         return self._end(deliveries, RELEASE, keys, (*self._head(first.lease), *words))
 
-    def bury(self, delivery: RedisDelivery, reason: str, reply: Reply | None) -> Awaitable[bool]:
+    def bury(self, delivery: RedisDelivery, reason: str, reply: Reply | None, keep: bool) -> Awaitable[bool]:
         key, body, channel, payload = "", b"", "", b""
         if reply is not None:
-            key, body = self._key(reply), reply.body
+            key, body = self._key(reply) if keep else "", reply.body
             if reply.address is not None:
                 channel, payload = self._names.reply(reply.address), frame([_wake(reply)])
         keys = (delivery.lease.key, self._streams[delivery.raw], self._names.dead)

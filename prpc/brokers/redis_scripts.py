@@ -90,8 +90,8 @@ if key ~= '' then
     local kept = redis.call('GET', key)
     payload = #kept .. ':' .. kept
   end
-  if ARGV[8] ~= '' then redis.call('PUBLISH', ARGV[8], payload) end
 end
+if ARGV[8] ~= '' then redis.call('PUBLISH', ARGV[8], payload) end
 if redis.call('XACK', stream, ARGV[3], id) == 1 and entry then
   local fields = copy(entry[2], {'reason', ARGV[10], 'stream', stream, 'entry', id})
   redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[11], '*', unpack(fields))

@@ -20,6 +20,7 @@ from prpc.client.connection import Connection, place
 from prpc.client.portal import Crossing, Forkable, running_loop, survive_fork
 from prpc.client.timers import TimerWheel
 from prpc.codec import Codec
+from prpc.codec.signing import REPLY, signatures_of
 from prpc.exceptions import BrokerUnavailableError, CallCancelledError, CallError, ClientTimeOutError, DecodeError, NoServerError
 from prpc.protocol.pending import PendingCalls
 from prpc.settings import Settings
@@ -42,6 +43,7 @@ class CallPump(Forkable):
         self.closed = False
         self._settings = settings
         self._codec = codec
+        self._signatures = signatures_of(settings.secret_key, settings.queue_name)
         self._crossing = Crossing(loop)
         self._timers: TimerWheel[UUID] = TimerWheel(loop, self._expire)
         self._connection: Connection | None = None
@@ -205,7 +207,7 @@ class CallPump(Forkable):
         delivered = []
         for body in bodies:
             try:
-                reply = self._codec.read_reply(body)
+                reply = self._codec.read_reply(body if self._signatures is None else self._signatures.open(REPLY, body))
             except DecodeError as exc:
                 self._refuse(exc)
                 continue
@@ -288,7 +290,7 @@ class CallPump(Forkable):
             self._start()
 
     async def _connect(self) -> Connection:
-        connection = self._connection = await Connection.open(self._settings, self._fail)
+        connection = self._connection = await Connection.open(self._settings, self._fail, self._signatures)
         arrivals, self._arrivals = self._arrivals, []
         for connected in arrivals:
             wake_future(connected)

@@ -13,6 +13,7 @@ from uuid import UUID
 from prpc.brokers import create_broker
 from prpc.brokers.base import Broker, Mailbox, Outgoing
 from prpc.client.call import Call
+from prpc.codec.signing import CONTROL, Signatures
 from prpc.exceptions import BrokerUnavailableError
 from prpc.protocol.facts import CallFacts, write_cancel
 from prpc.settings import Settings, safe_url
@@ -30,8 +31,16 @@ def place(settings: Settings) -> str:
 class Connection:
     """Made by `open`. Its methods belong to the loop's thread."""
 
-    def __init__(self, settings: Settings, broker: Broker, mailbox: Mailbox, failed: Callable[[Call, Exception], None]) -> None:
-        """`failed` is told the calls that could not be sent, and why."""
+    def __init__(
+        self,
+        settings: Settings,
+        broker: Broker,
+        mailbox: Mailbox,
+        failed: Callable[[Call, Exception], None],
+        signatures: Signatures | None,
+    ) -> None:
+        """`failed` is told the calls that could not be sent, and why. `signatures`: None where nothing is signed."""
+        self._signatures = signatures
         self.broker = broker
         self.mailbox = mailbox
         self._settings = settings
@@ -43,7 +52,9 @@ class Connection:
         self._cancelled: list[UUID] = []
 
     @classmethod
-    async def open(cls, settings: Settings, failed: Callable[[Call, Exception], None]) -> Connection:
+    async def open(
+        cls, settings: Settings, failed: Callable[[Call, Exception], None], signatures: Signatures | None = None
+    ) -> Connection:
         """Connect and open the mailbox. Raises BrokerUnavailableError within the connect timeout."""
         broker = create_broker(settings)
         try:
@@ -57,7 +68,7 @@ class Connection:
                 url, seconds = safe_url(settings.url_broker), settings.connect_timeout
                 raise BrokerUnavailableError(f"the broker at {url} did not answer within {seconds:g} s", url=url) from exc
             raise
-        return cls(settings, broker, mailbox, failed)
+        return cls(settings, broker, mailbox, failed, signatures)
 
     def publish(self, call: Call) -> None:
         """Hand a call over, unless it has its outcome already; where that fails, the error is its outcome."""
@@ -66,9 +77,11 @@ class Connection:
             return
         call.body, call.sent = None, True
         left = None if call.expires is None else max(0.0, call.expires - monotonic())
-        facts = CallFacts(self.mailbox.address, left, call.schema, call.options.headers)
+        facts = CallFacts(self.mailbox.address, left, call.schema, call.options.headers).to_fields()
         try:
-            sent = self.broker.publish(self._queue, Outgoing(call.message_id, body, facts.to_fields()))
+            if self._signatures is not None:
+                facts = self._signatures.sign_call(body, facts, self.broker.now())
+            sent = self.broker.publish(self._queue, Outgoing(call.message_id, body, facts))
         except Exception as exc:
             self._failed(call, exc)
             return
@@ -129,7 +142,9 @@ class Connection:
     def _broadcast(self) -> None:
         ids, self._cancelled = self._cancelled, []
         if ids:
-            self._confirm(self.broker.broadcast(self._queue, write_cancel(ids)), self._broadcast_ended)
+            body = write_cancel(ids)
+            signed = body if self._signatures is None else self._signatures.sign(CONTROL, body)
+            self._confirm(self.broker.broadcast(self._queue, signed), self._broadcast_ended)
 
     def _broadcast_ended(self, future: asyncio.Future[None]) -> None:
         self._unconfirmed.discard(future)

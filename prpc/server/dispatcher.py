@@ -36,6 +36,7 @@ from prpc.server.middleware import Middleware
 from prpc.server.outcomes import is_shutdown, outcome_of_built_in, server_shutdown, with_queue_time
 from prpc.server.registry import STALE_STUB, RegisteredFunction, Registry
 from prpc.server.replies import ReplyWriter, nameless_call
+from prpc.server.seal import Seal
 from prpc.server.wrapped_call import WrappedCall
 from prpc.workers.base import Execution, Job, Outcome, WorkerKind, WorkerPool
 
@@ -100,10 +101,11 @@ class Dispatcher:
         built_ins: Mapping[str, Callable[[], Any]],
         schema_of: Callable[[str], str | None],
         middleware: Sequence[Middleware] = (),
+        seal: Seal | None = None,
     ) -> None:
         self._consumer = consumer
         self._codec = codec
-        self._replies = ReplyWriter(codec)
+        self._replies, self._seal = ReplyWriter(codec, seal), seal
         self._registry = registry
         self._pools = pools
         self._timeout = timeout
@@ -199,6 +201,8 @@ class Dispatcher:
         try:
             if body is None:
                 raise DecodeError("the entry has no field 'message'", reason="form")
+            if self._seal is not None:
+                self._seal.check(delivery, body)
             message = self._codec.read_raw_call(body) if delivery.raw else self._codec.read_call(body)
             message_id = message.message_id
             return _Run(delivery, message, CallFacts.from_fields(delivery.facts) if delivery.facts else _NO_FACTS)
@@ -214,11 +218,9 @@ class Dispatcher:
         )
         reply = None
         if message_id is not None:
-            now = self._clock.now()
-            address = delivery.facts.get("reply_to")
-            call = nameless_call(message_id, now)
-            reply, _ = self._replies.write(call, None, failure_of(error), when=now, address=address, raw=delivery.raw)
-        self._watch(delivery.bury(error.reason or "refused", reply))
+            now, address = self._clock.now(), delivery.facts.get("reply_to")
+            reply = self._replies.refusal(message_id, error, when=now, address=address, raw=delivery.raw)
+        self._watch(delivery.bury(error.reason or "refused", reply, keep=error.reason != "signature"))
 
     def _give_up(self, delivery: Delivery, run: _Run | None, error: Exception) -> None:
         """A fault of the server's own: the caller is told, the entry is kept."""

@@ -21,6 +21,7 @@ from prpc.server.dispatcher import Dispatcher
 from prpc.server.logs import logger
 from prpc.server.middleware import Middleware
 from prpc.server.registry import Registry
+from prpc.server.seal import Seal
 from prpc.settings import Settings, safe_url
 from prpc.workers import create_pool
 from prpc.workers.base import WorkerKind, WorkerPool
@@ -67,6 +68,7 @@ class Service:
         queue = self._settings.queue_name
         async with AsyncExitStack() as stack:
             broker = await self._open_broker(stack)
+            seal = Seal(self._settings.secret_key, queue, broker.now)
             await self._open_pools(stack)
             if self._lifespan is not None:
                 await stack.enter_async_context(self._lifespan())
@@ -85,13 +87,14 @@ class Service:
                 built_ins=self._catalogue.built_ins,
                 schema_of=self._catalogue.schema_of,
                 middleware=self._middleware,
+                seal=seal,
             )
             await broker.announce(queue, self._record(), ANNOUNCEMENT_HOLDS)
             logger.info(
                 "serving %d functions from queue %r on %s", len(self._registry), queue, safe_url(self._settings.url_broker)
             )
             on_ready()
-            await self._pump(broker, dispatcher, listener)
+            await self._pump(broker, dispatcher, listener, seal)
         logger.info("stopped serving queue %r", queue)
 
     async def _open_broker(self, stack: AsyncExitStack) -> Broker:
@@ -114,9 +117,9 @@ class Service:
         for function in self._registry:
             _ = function.binder
 
-    async def _pump(self, broker: Broker, dispatcher: Dispatcher, listener: Listener) -> None:
+    async def _pump(self, broker: Broker, dispatcher: Dispatcher, listener: Listener, seal: Seal) -> None:
         pump = asyncio.create_task(dispatcher.run(), name="prpc-pump")
-        ear = asyncio.create_task(_hear_cancellations(listener, dispatcher), name="prpc-cancellations")
+        ear = asyncio.create_task(_hear_cancellations(listener, dispatcher, seal), name="prpc-cancellations")
         presence = asyncio.create_task(self._announce(broker), name="prpc-presence")
         stop = asyncio.create_task(self._stop.wait(), name="prpc-stop")
         helpers = [ear, presence, stop]
@@ -159,11 +162,11 @@ def _codec(settings: Settings) -> Codec:
     )
 
 
-async def _hear_cancellations(listener: Listener, dispatcher: Dispatcher) -> None:
+async def _hear_cancellations(listener: Listener, dispatcher: Dispatcher, seal: Seal) -> None:
     while True:
         for body in await listener.receive():
             try:
-                dispatcher.cancel(read_cancel(body))
+                dispatcher.cancel(read_cancel(seal.open_control(body)))
             except DecodeError as exc:
                 logger.warning("a control message was refused: %s", exc)
 

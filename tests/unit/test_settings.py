@@ -30,6 +30,7 @@ VALUES = {
     "PRPC_MAX_MESSAGE_BYTES": ("2048", "max_message_bytes", 2048),
     "PRPC_MAX_MESSAGE_DEPTH": ("8", "max_message_depth", 8),
     "PRPC_MAX_MESSAGE_ITEMS": ("100", "max_message_items", 100),
+    "PRPC_SECRET_KEY": (f" {'k' * 32},{'l' * 32} ", "secret_key", f"{'k' * 32},{'l' * 32}"),
     "PRPC_LOG_FORMAT": ("json", "log_format", "json"),
     "PRPC_LOG_LEVEL": ("DEBUG", "log_level", "debug"),
     "PRPC_REDIS_EXPIRE_MESSAGE_FEEDBACK_SEC": ("60", "redis_expire", 60),
