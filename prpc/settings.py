@@ -92,8 +92,8 @@ def _text(variable: str, value: str) -> str:
 
 
 def _keys(variable: str, value: str) -> str:
-    """One or several keys; an error never shows them."""
-    if any(len(key.strip()) < MIN_KEY_LENGTH for key in value.split(",")):
+    """One or several keys, or none; an error never shows them."""
+    if value and any(len(key.strip()) < MIN_KEY_LENGTH for key in value.split(",")):
         text = f"{variable} cannot be used: every key, separated by commas, needs at least {MIN_KEY_LENGTH} characters"
         raise ConfigurationError(text, variable=variable, value="***")
     return value.strip()
