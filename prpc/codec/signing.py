@@ -7,7 +7,7 @@ so that whoever has no key still reads them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from hmac import compare_digest, digest
 
 from prpc.codec.text import find_message_id
@@ -23,7 +23,7 @@ CALL, RAW_CALL, REPLY, CONTROL = b"call", b"raw call", b"reply", b"control"
 #: a deadline has no longer than that, but at least LEAST_DELAY, for clocks are never quite the same.
 MOST_DELAY, LEAST_DELAY = 300.0, 5.0
 
-_VERSION = b"prpc 1"
+_VERSION = b"6:prpc 1,"
 _DIGITS = 64
 #: Bracket that ends a text -> what stands before the signature that is put in front of it.
 _OPENINGS = {b"}": b', "signature": "', b"]": b',"'}
@@ -98,12 +98,18 @@ class Signatures:
 
     def _call_text(self, body: bytes, facts: Mapping[str, str], raw: bool) -> bytes:
         names = sorted(name for name in facts if name != SIGNATURE)
-        beside = (text.encode("utf-8", "surrogatepass") for name in names for text in (name, facts[name]))
-        return self._text(RAW_CALL if raw else CALL, body, beside)
+        texts = [text for name in names for text in (name, facts[name])]
+        beside = "".join([f"{len(text)}:{text}," for text in texts])
+        if beside.isascii():
+            written = beside.encode()
+        else:  # the lengths are those of the bytes
+            coded = [text.encode("utf-8", "surrogatepass") for text in texts]
+            written = b"".join([b"%d:%b," % (len(text), text) for text in coded])
+        return self._text(RAW_CALL if raw else CALL, body, written)
 
-    def _text(self, kind: bytes, message: bytes, beside: Iterable[bytes] = ()) -> bytes:
-        parts = (_VERSION, kind, self._queue, message, *beside)
-        return b"".join([b"%d:%b," % (len(part), part) for part in parts])
+    def _text(self, kind: bytes, message: bytes, beside: bytes = b"") -> bytes:
+        head = b"%b%d:%b,%d:%b,%d:" % (_VERSION, len(kind), kind, len(self._queue), self._queue, len(message))
+        return b"".join((head, message, b",", beside))
 
     def _sign(self, text: bytes) -> bytes:
         return digest(self._keys[0], text, "sha256").hex().encode()
