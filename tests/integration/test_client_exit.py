@@ -29,6 +29,8 @@ ENDINGS = {
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_no_call_is_lost(ending: str, host: str, redis_url: str, queue: str) -> None:
+    if ending == "a thread that goes on" and (3, 12) <= sys.version_info < (3, 12, 2):
+        pytest.skip("this Python refuses new threads once the main one has ended (python/cpython#113964)")
     code, count = ENDINGS[ending]
     environ = {
         **os.environ,
