@@ -48,8 +48,8 @@ class House:
     def space(self) -> Space:
         return self.broker._space
 
-    def client(self, **more: Any) -> AsyncClient:
-        return AsyncClient("memory", self.app.settings.url_broker, QUEUE, **({"secret_key": KEY} | more))
+    def client(self, secret_key: str | None = KEY) -> AsyncClient:
+        return AsyncClient("memory", self.app.settings.url_broker, QUEUE, secret_key=secret_key)
 
     def message(self, *args: Any, name: str = "note") -> tuple[UUID, bytes]:
         message = PRPCMessage(name, args, {}, uuid4(), datetime.now(UTC))
