@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -105,7 +106,8 @@ def test_stubs_calls_and_errors_work_with_a_key_and_nothing_without(place: Place
         assert "the server refused the call" in stranger.stderr
         assert place.run("-m", "prpc", "ping", key=None).returncode != 0
     assert KEY not in place.log() + made.stdout + made.stderr + stranger.stderr
-    with redis.Redis.from_url(place.url) as connection:
+    connection: Any = redis.Redis.from_url(place.url)
+    with connection:
         letters = connection.xrange(place.names.dead)
         assert {fields[b"reason"] for _, fields in letters} == {b"signature"}
         assert len(letters) == 2
@@ -133,7 +135,8 @@ def test_raw_calls_are_signed_too(place: Place, queue: str) -> None:
         return json.dumps({"func_name": "double", "func_args": [x], "func_kwargs": {}, "message_id": message_id}).encode()
 
     signatures = Signatures(KEY, queue)
-    with place.serving(), redis.Redis.from_url(place.url) as connection:
+    connection: Any = redis.Redis.from_url(place.url)
+    with place.serving(), connection:
         good, bad = str(uuid.uuid4()), str(uuid.uuid4())
         seconds, microseconds = connection.time()
         facts = signatures.sign_call(raw(good, 3), {}, seconds + microseconds / 1e6, raw=True)
