@@ -57,12 +57,6 @@ class Signatures:
         if problem is not None:
             raise DecodeError(f"the call {problem}", reason="signature", message_id=find_message_id(body))
 
-    def sign_again(self, body: bytes, facts: Mapping[str, str], now: float, *, raw: bool = False) -> dict[str, str] | None:
-        """The facts of a call that enters the queue anew, signed now; None where no key of ours had signed them."""
-        if not self._verify(facts.get(SIGNATURE, ""), self._call_text(body, facts, raw)):
-            return None
-        return self.sign_call(body, {n: v for n, v in facts.items() if n != SIGNATURE}, now, raw=raw)
-
     def sign(self, kind: bytes, text: bytes) -> bytes:
         """A reply or control message, which is a JSON object or list, with its signature as the last member."""
         end = text[-1:]

@@ -141,16 +141,6 @@ def test_a_signed_call_says_when_it_was_signed(text: str) -> None:
     assert reason(signatures, BODY, facts) == "the call does not say when it was signed"
 
 
-def test_what_was_rightly_signed_can_be_signed_again() -> None:
-    old, both = Signatures(OTHER, "q"), Signatures(f"{KEY},{OTHER}", "q")
-    facts = old.sign_call(BODY, FACTS, NOW)
-    later = both.sign_again(BODY, facts, NOW + 3600)
-    assert later == Signatures(KEY, "q").sign_call(BODY, FACTS, NOW + 3600)
-    assert both.sign_again(BODY, FACTS, NOW) is None
-    assert both.sign_again(BODY, {**facts, "reply_to": "him"}, NOW) is None
-    assert both.sign_again(BODY, facts, NOW, raw=True) is None
-
-
 class TestTexts:
     @pytest.mark.parametrize("text", [b'{"cancel": []}', b'["id",1,null,"date"]'])
     def test_a_text_opens_to_what_was_signed(self, text: bytes) -> None:
