@@ -1,4 +1,4 @@
-"""PRPC: call functions of another Python program through Redis or Kafka as if they were local.
+"""PRPC: call functions of another Python program through Redis as if they were local.
 
 The public names are looked up on first use, so that importing the package does no work and loads no broker's driver.
 """

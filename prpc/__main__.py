@@ -14,7 +14,7 @@ from prpc.exceptions import BrokerUnavailableError, ConfigurationError, NoServer
 
 __all__ = ["load_app", "main"]
 
-_DESCRIPTION = "Call functions of another Python program through Redis or Kafka."
+_DESCRIPTION = "Call functions of another Python program through Redis."
 _MORE = """\
 further commands:
   python -m prpc.create_server_func   write server_func.py from a running server

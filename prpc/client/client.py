@@ -346,7 +346,7 @@ class CallPump(Forkable):
                 if self._connection is not None:
                     await self._connection.flush()
         except Exception as exc:
-            logger.warning("calls to %s may be unsent: %s", place(self._settings), exc or type(exc).__name__)
+            logger.warning("calls to %s may be unsent: %s", place(self._settings), str(exc) or type(exc).__name__)
             return exc if isinstance(exc, BrokerUnavailableError) else reason
         return reason
 

@@ -92,7 +92,7 @@ class Connection:
             async with asyncio.timeout(self._settings.connect_timeout):
                 return await self.mailbox.collect(message_ids)
         except (BrokerUnavailableError, TimeoutError) as exc:
-            logger.warning("results could not be collected from %s: %s", place(self._settings), exc or "no answer")
+            logger.warning("results could not be collected from %s: %s", place(self._settings), str(exc) or "no answer")
             return None
 
     async def flush(self) -> None:
