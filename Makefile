@@ -7,7 +7,10 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-all coverage test-coverage coverage-report check format bench clean
+# Runs under faults for so many minutes; a seed repeats a run.
+MINUTES ?= 30
+
+.PHONY: demo test test-all chaos coverage test-coverage coverage-report check format bench clean
 
 demo: $(VENV)/.demo
 	@$(RUN) -m examples.demo
@@ -42,6 +45,9 @@ check: $(VENV)/.test
 format: $(VENV)/.test
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
+
+chaos: $(VENV)/.test
+	$(RUN) -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/.test
 	$(RUN) -m benchmarks.calls

@@ -1,4 +1,4 @@
-"""The command line: `python -m prpc run module:app`, `python -m prpc ping`."""
+"""The command line: `python -m prpc run module:app`, `ping`, `health`, `servers`, `running`, `queue`, `dead`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
+from prpc import dead_letters, queue_state
 from prpc.app_server import AppServer
 from prpc.exceptions import BrokerUnavailableError, ConfigurationError, NoServerError, PRPCError
 
@@ -34,7 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "run":
             return _run(options.app, reload=options.reload)
-        return _ping(options.timeout, options.wait)
+        if options.command == "ping":
+            return _ping(options.timeout, options.wait)
+        from prpc import status
+
+        if options.command == "health":
+            return status.health(options.instance, options.timeout)
+        if options.command == "dead":
+            return dead_letters.main(options)
+        if options.command == "queue":
+            return queue_state.main(options)
+        show = status.servers if options.command == "servers" else status.running
+        return show(options.timeout, as_json=options.json)
     except PRPCError as exc:
         print(f"prpc: {exc}", file=sys.stderr)  # noqa: T201
         return 1
@@ -52,7 +65,25 @@ def _parser() -> argparse.ArgumentParser:
         "--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="how long to wait for the answer (default: 5)"
     )
     ping.add_argument("--wait", type=_seconds, default=0.0, metavar="SECONDS", help="how long to wait for a server to appear")
+    _add_status(commands)
+    queue_state.add_command(commands)
+    dead_letters.add_command(commands)
     return parser
+
+
+def _add_status(commands: Any) -> None:
+    health = commands.add_parser("health", help="say whether a server is ready for calls")
+    health.add_argument(
+        "--instance", metavar="NAME", help="which server (default: PRPC_INSTANCE_NAME; where that is not set, any of the queue)"
+    )
+    servers = commands.add_parser("servers", help="list the servers of the queue")
+    running = commands.add_parser("running", help="list the calls that run now")
+    for command in (servers, running):
+        command.add_argument("--json", action="store_true", help="print JSON")
+    for command in (health, servers, running):
+        command.add_argument(
+            "--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="how long to wait for the broker (default: 5)"
+        )
 
 
 def _seconds(text: str) -> float:

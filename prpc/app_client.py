@@ -18,7 +18,7 @@ from prpc.client.channel import Channel, default_channel, set_default_channel
 from prpc.client.many import AsCompleted, Gathered, as_completed, gather
 from prpc.client.middleware import Middleware, OutgoingCall, Proceed
 from prpc.client.portal import current_portal
-from prpc.client.remote import RemoteFunction, merge_options, remote_function
+from prpc.client.remote import RemoteFunction, merge_options, merge_repeats, remote_function
 from prpc.client.task import AwaitableTask
 from prpc.settings import Settings
 
@@ -83,12 +83,22 @@ class _ClientBase:
         self,
         *,
         timeout: timedelta | float | None = None,
+        idempotent: bool | None = None,
+        retries: int | None = None,
+        attempt_timeout: timedelta | float | None = None,
+        backoff: timedelta | float | None = None,
         headers: Mapping[str, str] | None = None,
         require_server: bool | None = None,
     ) -> Self:
-        """The same client, over the same connection, with options for its calls; what is not given stays as it was."""
+        """The same client, over the same connection, with options for its calls; what is not given stays as it was.
+
+        No stub says here whether a function is idempotent: `idempotent=True` says so, and so does giving `retries`.
+        """
         other = copy.copy(self)
-        other._options = merge_options(self._options, timeout, headers, require_server)
+        options = merge_options(self._options, timeout, headers, require_server)
+        if idempotent is None:
+            idempotent = options.idempotent or bool(retries)
+        other._options = merge_repeats(options, idempotent, retries, attempt_timeout, backoff)
         return other
 
     def _built_in(self, name: str, timeout: timedelta | float | None) -> AwaitableTask[Any]:

@@ -28,6 +28,8 @@ __all__ = ["AppServer", "Readiness", "ServerSettings"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: Exit code of a server that had to end calls when it stopped.
+FORCED = 3
 #: What `lifespan=` takes: called with the server, gives what is entered before the first call and left after the last.
 Lifespan = Callable[["AppServer"], AbstractAsyncContextManager[Any]]
 
@@ -37,13 +39,22 @@ class ServerSettings(TypedDict, total=False):
 
     instance_name: str
     shutdown_grace: float
+    health_port: int
+    health_host: str
+    health_window: float
+    max_deliveries: int
+    dead_letters_kept: int
     process_start_method: str
     process_max_calls: int
     process_max_bytes: int
     connect_timeout: float
+    broker_silence: float
     max_message_bytes: int
     max_message_depth: int
     max_message_items: int
+    duplicate_window: int
+    max_queue_length: int
+    secret_key: str
     log_format: str
     log_level: str
     redis_expire: int
@@ -169,6 +180,7 @@ class AppServer:
         name: str | None = None,
         timeout: timedelta | float | None = None,
         idempotent: bool = False,
+        max_concurrency: int | None = None,
     ) -> Callable[[F], F]: ...
     def decorator_reg_func(
         self,
@@ -177,11 +189,13 @@ class AppServer:
         name: str | None = None,
         timeout: timedelta | float | None = None,
         idempotent: bool = False,
+        max_concurrency: int | None = None,
     ) -> Any:
         """Register the decorated function, which stays as it is and callable locally. Also available as `function`.
 
         `worker_type`: None for the server's default. `name`: under which clients call it. `timeout`: its longest run.
-        `idempotent`: running it twice does no harm, so it is repeated when its server is lost. Raises RegistrationError.
+        `idempotent`: running it twice does no harm, so it is repeated when its server or worker is lost.
+        `max_concurrency`: most calls of it that run at once in this server. Raises RegistrationError.
         Works without parentheses, too.
         """
         if callable(worker_type):
@@ -189,7 +203,9 @@ class AppServer:
             return worker_type
 
         def register(function: F) -> F:
-            self.register_func(function, worker_type, name=name, timeout=timeout, idempotent=idempotent)
+            self.register_func(
+                function, worker_type, name=name, timeout=timeout, idempotent=idempotent, max_concurrency=max_concurrency
+            )
             return function
 
         return register
@@ -204,11 +220,20 @@ class AppServer:
         name: str | None = None,
         timeout: timedelta | float | None = None,
         idempotent: bool = False,
+        max_concurrency: int | None = None,
     ) -> None:
         """Register a function; parameters and errors as for `decorator_reg_func`."""
         worker_type = worker_type or self.settings.default_type_worker
         can_run = None if self._service is None else self._service.runs
-        self._registry.add(func, worker_type, name=name, timeout=timeout, idempotent=idempotent, can_run=can_run)
+        self._registry.add(
+            func,
+            worker_type,
+            name=name,
+            timeout=timeout,
+            idempotent=idempotent,
+            max_concurrency=max_concurrency,
+            can_run=can_run,
+        )
 
     def register_funcs(self, *funcs: Callable[..., Any], worker_type: str | None = None) -> None:
         """Register several functions under their own names."""
@@ -249,15 +274,18 @@ class AppServer:
         """Serve until SIGTERM or SIGINT, then drain and return.
 
         Sets up the log as the settings say. The first signal stops taking calls and waits for those that run up to
-        `shutdown_grace` seconds; a second one ends the process at once. Where the server cannot start or fails, one line
-        says why and the process exits with 1.
+        `shutdown_grace` seconds; a second one ends the process at once. Where calls had to be ended after that time, or
+        outcomes could not be handed over, the process exits with 3. Where the server cannot start or fails, one line says
+        why and the process exits with 1.
         """
         logs.configure(self.settings.log_format, self.settings.log_level)
         try:
-            asyncio.run(self._start())
+            cut_short = asyncio.run(self._start())
         except PRPCError as exc:
             print(f"prpc: {exc}", file=sys.stderr)  # noqa: T201 - for the person at the terminal, whatever the log's level
             raise SystemExit(1) from None
+        if cut_short:
+            raise SystemExit(FORCED)
 
     async def serve(self) -> None:
         """Serve in the running event loop until `stop`, or until cancelled (then calls that run are ended at once).
@@ -298,10 +326,11 @@ class AppServer:
             self._service = None
             self._ended.set()
 
-    async def _start(self) -> None:
+    async def _start(self) -> int:
         service = self._new_service(self.settings)
         with _ended_by_signals(asyncio.get_running_loop(), service):
             await self._serve(service, _freeze)
+        return service.cut_short
 
     @contextmanager
     def _in_memory(self, url: str) -> Iterator[Settings]:

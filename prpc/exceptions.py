@@ -110,7 +110,7 @@ class DecodeError(SerializationError, ValueError):
     """A text that is refused: broken, too large, too deep, or with tags that could run code. The sender's fault."""
 
     facts = ("reason", "message_id")
-    #: Short word for logs and dead letters: "json", "tag", "size", "depth", "items", "form".
+    #: Short word for logs and dead letters: "json", "tag", "size", "depth", "items", "form", "signature".
     reason: str | None
     #: Dashed id of the call where it could be read, so that its caller can be answered.
     message_id: str | None
@@ -144,10 +144,12 @@ class RemoteError(CallError):
 class ClientTimeOutError(CallError, TimeoutError):
     """No outcome within the time that the caller gave. The call may still run; waiting again works."""
 
-    facts = ("message_id", "timeout")
+    facts = ("message_id", "timeout", "attempts")
     message_id: str | None
     #: Seconds that were waited.
     timeout: float | None
+    #: How often the call was sent; None where it is not one that is repeated, or its deadline has not come.
+    attempts: int | None
 
 
 class FunctionNotFoundError(CallError, LookupError):

@@ -70,6 +70,26 @@ class QueueNames:
         """Stream or topic of dead letters: what could not be read or given up on, kept for a person."""
         return f"prpc_dead_{self.queue}"
 
+    @property
+    def limits(self) -> str:
+        """Redis hash of what the servers of the queue set for all who call: bound of the queue, window of doubles."""
+        return f"prpc_limits_{self.queue}"
+
+    @property
+    def admitted(self) -> str:
+        """Start of the Redis sets of admitted message ids, one for each stretch of time."""
+        return f"prpc_admitted_{self.queue}_"
+
+    @property
+    def claimed(self) -> str:
+        """Start of the Redis hashes of message ids that a server claimed, one for each stretch of time."""
+        return f"prpc_claimed_{self.queue}_"
+
+    @property
+    def others(self) -> str:
+        """Redis hash of further callers that wait for an outcome: key of the result to their channels."""
+        return f"prpc_others_{self.queue}"
+
     def feedback(self, message_id: UUID) -> str:
         """Redis key of one call's result."""
         return f"prpc_feedback_{self.queue}_{message_id}"

@@ -24,6 +24,8 @@ __all__ = ["Settings", "load_environment", "safe_url"]
 
 BROKERS = ("redis", "kafka", "memory")
 WORKERS = ("thread", "process", "async")
+#: Fewest characters of a key that signs messages.
+MIN_KEY_LENGTH = 32
 DEFAULT_URLS = {"redis": "redis://localhost:6379/0", "kafka": "localhost:9092", "memory": "memory://"}
 
 
@@ -83,9 +85,27 @@ def _number(low: float, *, whole: bool = False) -> Callable[[str, str], Any]:
     return read
 
 
+def _port(variable: str, value: str) -> int:
+    try:
+        number = int(value)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 65535:
+        raise _refuse(variable, value, "allowed is a port from 1 to 65535, or 0 for none")
+    return number
+
+
 def _text(variable: str, value: str) -> str:
     if not value.strip():
         raise _refuse(variable, value, "allowed is a text that is not empty")
+    return value.strip()
+
+
+def _keys(variable: str, value: str) -> str:
+    """One or several keys, or none; an error never shows them."""
+    if value and any(len(key.strip()) < MIN_KEY_LENGTH for key in value.split(",")):
+        text = f"{variable} cannot be used: every key, separated by commas, needs at least {MIN_KEY_LENGTH} characters"
+        raise ConfigurationError(text, variable=variable, value="***")
     return value.strip()
 
 
@@ -112,6 +132,16 @@ class Settings:
     timeout_worker: float | None = _setting("PRPC_TIMEOUT_WORKER_SEC", None, _number(0.001))
     #: Seconds that a stopping server waits for running calls.
     shutdown_grace: float = _setting("PRPC_SHUTDOWN_GRACE_SEC", 30.0, _number(0))
+    #: Port that answers /live and /ready; 0 is none.
+    health_port: int = _setting("PRPC_HEALTH_PORT", 0, _port)
+    #: Address at which it listens.
+    health_host: str = _setting("PRPC_HEALTH_HOST", "127.0.0.1", _text)
+    #: A server is ready while its last round trip to the broker is no older than these seconds.
+    health_window: float = _setting("PRPC_HEALTH_WINDOW_SEC", 6.0, _number(2))
+    #: Deliveries of one idempotent call whose servers get lost; then it is a dead letter and its caller gets an error.
+    max_deliveries: int = _setting("PRPC_MAX_DELIVERIES", 5, _number(1, whole=True))
+    #: Dead letters that a queue keeps, about; the oldest go first.
+    dead_letters_kept: int = _setting("PRPC_DEAD_LETTERS_KEPT", 1000, _number(1, whole=True))
     #: How process workers start: forkserver where the system has it, else spawn.
     process_start_method: str = _setting("PRPC_PROCESS_START_METHOD", "auto", _choice("auto", "forkserver", "spawn"))
     #: Calls after which a process worker is replaced; 0 is never.
@@ -121,8 +151,19 @@ class Settings:
 
     #: Seconds that a caller waits when it names no timeout itself; None is without end.
     call_timeout: float | None = _setting("PRPC_CALL_TIMEOUT_SEC", None, _number(0.001))
+    #: Attempts after the first of a call whose function is idempotent.
+    call_retries: int = _setting("PRPC_CALL_RETRIES", 3, _number(0, whole=True))
+    #: Seconds that one attempt is waited for.
+    call_attempt_timeout: float = _setting("PRPC_CALL_ATTEMPT_TIMEOUT_SEC", 30.0, _number(0.001))
+    #: Seconds of pause before the second attempt, doubled before each further one.
+    call_backoff: float = _setting("PRPC_CALL_BACKOFF_SEC", 0.5, _number(0))
+    #: Longest such pause in seconds.
+    call_backoff_max: float = _setting("PRPC_CALL_BACKOFF_MAX_SEC", 30.0, _number(0))
     #: Seconds after which a broker that does not answer is named unavailable.
     connect_timeout: float = _setting("PRPC_CONNECT_TIMEOUT_SEC", 5.0, _number(0.001))
+
+    #: Seconds without an answer after which a connection to the broker counts as dead and is opened anew.
+    broker_silence: float = _setting("PRPC_BROKER_SILENCE_SEC", 5.0, _number(0.1))
 
     #: Largest message in bytes that is read or written.
     max_message_bytes: int = _setting("PRPC_MAX_MESSAGE_BYTES", 64 * 1024 * 1024, _number(1024, whole=True))
@@ -130,6 +171,13 @@ class Settings:
     max_message_depth: int = _setting("PRPC_MAX_MESSAGE_DEPTH", 100, _number(8, whole=True))
     #: Most values (items of lists, entries of dicts) in one message.
     max_message_items: int = _setting("PRPC_MAX_MESSAGE_ITEMS", 5_000_000, _number(100, whole=True))
+
+    #: Seconds for which a message id is remembered, so that it runs once; the servers' value holds for all callers.
+    duplicate_window: int = _setting("PRPC_DUPLICATE_WINDOW_SEC", 300, _number(1, whole=True))
+    #: Calls that may wait or run in the queue; 0 is without bound. The servers' value holds for all callers.
+    max_queue_length: int = _setting("PRPC_MAX_QUEUE_LENGTH", 0, _number(0, whole=True))
+    #: Keys that sign messages, separated by commas: the first signs, any may have signed. Empty: nothing is signed.
+    secret_key: str = _setting("PRPC_SECRET_KEY", "", _keys, repr=False)
 
     log_format: str = _setting("PRPC_LOG_FORMAT", "text", _choice("text", "json"))
     log_level: str = _setting("PRPC_LOG_LEVEL", "info", _choice("debug", "info", "warning", "error"))

@@ -58,7 +58,7 @@ def running(app: AppServer) -> Iterator[Client]:
         thread.start()
         loop = started.result(_START_SECONDS)
         try:
-            with Client("memory", url, settings.queue_name) as client:
+            with Client("memory", url, settings.queue_name, secret_key=settings.secret_key) as client:
                 yield client
         finally:
             asyncio.run_coroutine_threadsafe(app.stop(), loop).result(_START_SECONDS + settings.shutdown_grace)

@@ -54,7 +54,8 @@ class ScriptedServer:
         self.cancelled: list[UUID] = []
         self._announced = announced
         self._codec = Codec()
-        self._held: dict[UUID, tuple[Delivery, PRPCMessage]] = {}
+        #: Calls without an answer, by id and attempt.
+        self._held: dict[tuple[UUID, int], tuple[Delivery, PRPCMessage]] = {}
         self._changed = threading.Condition()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="scripted-server", daemon=True)
@@ -76,16 +77,16 @@ class ScriptedServer:
     def names(self) -> list[str]:
         return [message.func_name for message in self.calls]
 
-    def answer(self, message_id: UUID, result: Any) -> None:
-        """Answer a held call; from any thread."""
-        self.until(lambda: message_id in self._held)
-        delivery, message = self._held.pop(message_id)
+    def answer(self, message_id: UUID, result: Any, attempt: int = 1) -> None:
+        """Answer a held call, in the entry of this attempt; from any thread."""
+        self.until(lambda: (message_id, attempt) in self._held)
+        delivery, message = self._held.pop((message_id, attempt))
         self._loop.call_soon_threadsafe(self._settle, delivery, message, result, None)
 
     def fail(self, message_id: UUID, error: Exception) -> None:
         """End a held call with an exception; from any thread."""
-        self.until(lambda: message_id in self._held)
-        delivery, message = self._held.pop(message_id)
+        self.until(lambda: (message_id, 1) in self._held)
+        delivery, message = self._held.pop((message_id, 1))
         self._loop.call_soon_threadsafe(self._settle, delivery, message, None, error)
 
     async def _serve(self) -> None:
@@ -126,9 +127,9 @@ class ScriptedServer:
         message = self._codec.read_call(delivery.body)
         with self._changed:
             self.calls.append(message)
-            self.facts[message.message_id] = CallFacts.from_fields(delivery.facts)
+            facts = self.facts[message.message_id] = CallFacts.from_fields(delivery.facts)
             if message.func_name == "hold":
-                self._held[message.message_id] = (delivery, message)
+                self._held[message.message_id, facts.attempt] = (delivery, message)
             self._changed.notify_all()
         if message.func_name in FUNCTIONS:
             try:
@@ -279,8 +280,8 @@ class SyncFace:
     async def until(self, server: ScriptedServer, happened: Callable[[], bool]) -> None:
         server.until(happened)
 
-    async def answer(self, server: ScriptedServer, task: AwaitableTask[Any], result: Any) -> None:
-        server.answer(task.message.message_id, result)
+    async def answer(self, server: ScriptedServer, task: AwaitableTask[Any], result: Any, attempt: int = 1) -> None:
+        server.answer(task.message.message_id, result, attempt)
 
 
 class AsyncFace:
@@ -320,8 +321,8 @@ class AsyncFace:
     async def until(self, server: ScriptedServer, happened: Callable[[], bool]) -> None:
         await asyncio.to_thread(server.until, happened)
 
-    async def answer(self, server: ScriptedServer, task: AwaitableTask[Any], result: Any) -> None:
-        await asyncio.to_thread(server.answer, task.message.message_id, result)
+    async def answer(self, server: ScriptedServer, task: AwaitableTask[Any], result: Any, attempt: int = 1) -> None:
+        await asyncio.to_thread(server.answer, task.message.message_id, result, attempt)
 
 
 Face = SyncFace | AsyncFace

@@ -8,25 +8,31 @@ connected in and is not thread-safe. Driver errors cross only as BrokerUnavailab
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
+
+from prpc.exceptions import QueueFullError
 
 __all__ = [
     "Broker",
     "Capabilities",
     "Consumer",
+    "DeadLetter",
+    "DeadLetters",
     "Delivery",
     "Facts",
     "Listener",
     "Mail",
     "Mailbox",
     "Outgoing",
+    "QueueState",
     "Reply",
     "ServerRecord",
     "background",
+    "queue_full",
 ]
 
 T = TypeVar("T")
@@ -48,6 +54,12 @@ def background(work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio
     return task
 
 
+def queue_full(queue: str, length: int) -> QueueFullError:
+    """What `publish` raises for a queue at its bound."""
+    text = f"queue {queue!r} is full: {length} calls wait or run in it; try later, or start more servers"
+    return QueueFullError(text, queue=queue, length=length)
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What an adapter can do; steers tests and warnings, never a branch above brokers/."""
@@ -67,6 +79,10 @@ class Outgoing:
     message_id: UUID
     body: bytes
     facts: Facts
+    #: Mailbox of the caller: woken where the id is known already and has its outcome, or when it has.
+    address: str | None = None
+    #: A further attempt of a call that may run twice: added although its id is known, unless its outcome is there.
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +107,51 @@ class ServerRecord:
     instance: str
     #: Plain facts: functions, schema hash, capacity, draining, host, pid.
     info: Mapping[str, object]
+    #: Seconds since it said so, by the broker's clock; filled in by `Broker.servers`.
+    age: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """One queue at one moment, both dialects together."""
+
+    #: Entries that no server has taken.
+    waiting: int
+    #: Entries in the hands of servers, also of lost ones.
+    taken: int
+    #: Seconds that the entry waits which is taken next, by the broker's clock; None where nothing waits.
+    next_waits: float | None
+    #: Dead letters.
+    dead: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An entry that was given up on, with everything that stood in it."""
+
+    #: Name of the letter among those of its queue.
+    id: str
+    #: One word: why it was given up.
+    reason: str
+    #: For a person: the failure and its traceback where there is one, else empty.
+    details: str
+    #: Whether the entry stood in the queue of plain JSON calls.
+    raw: bool
+    #: Id that the entry had in its queue.
+    entry: str
+    #: Deliveries of the entry; 0 where that is not known.
+    attempts: int
+    #: When the broker first took the entry, in seconds since the epoch by the broker's clock; 0 where that is not known.
+    sent: float
+    #: When it was given up, on the same scale.
+    buried: float
+    #: Every field of the entry as it was sent, in its order; those that the adapter itself adds are left out.
+    fields: Sequence[tuple[bytes, bytes]]
+
+    @property
+    def body(self) -> bytes | None:
+        """The message's bytes; None where the entry holds none."""
+        return dict(self.fields).get(b"message")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +189,19 @@ class Delivery(Protocol):
         """Seconds between the broker's taking the entry and its delivery, by the broker's clock alone."""
         ...
 
+    @property
+    def admitted(self) -> bool:
+        """Whether the broker knows the entry for the first one of its message id; any other must be claimed before it runs."""
+        ...
+
+    def claim(self, message_id: UUID, address: str | None) -> Awaitable[bool]:
+        """Ask whether the entry may run: whether no other entry of this id was admitted or claimed within the window.
+
+        False: it must not, and this delivery has ended. Its caller (`address`, if it named one) gets the first outcome, at
+        once where it is kept, else when it is there. Everything that is asked in one tick is one round trip.
+        """
+        ...
+
     def settle(self, reply: Reply | None) -> Awaitable[bool]:
         """Hand over the reply (None: there is nobody to answer) and remove the entry, as one step.
 
@@ -140,8 +214,11 @@ class Delivery(Protocol):
         """Give the entry back unstarted: another consumer gets it at once. False: the lease was lost."""
         ...
 
-    def bury(self, reason: str, reply: Reply | None = None) -> Awaitable[bool]:
-        """Like settle, and the original entry is kept as a dead letter with `reason`."""
+    def bury(self, reason: str, reply: Reply | None = None, *, details: str = "", keep: bool = True) -> Awaitable[bool]:
+        """Like settle, and the original entry is kept as a dead letter with `reason` and `details`.
+
+        `keep=False`: the reply only wakes its address. It is not the call's outcome, and the id stays free for that.
+        """
         ...
 
 
@@ -199,6 +276,34 @@ class Listener(Protocol):
     async def close(self) -> None: ...
 
 
+class DeadLetters(Protocol):
+    """The dead letters of one queue, for a person's decision. The broker keeps about so many as the settings say."""
+
+    async def count(self) -> int:
+        """How many there are."""
+        ...
+
+    def read(self) -> AsyncIterator[DeadLetter]:
+        """Every letter, oldest first, read in small portions; what is buried meanwhile may come along."""
+        ...
+
+    async def get(self, letter_id: str) -> DeadLetter | None:
+        """The letter of this id; None where there is none, or the id is no id."""
+        ...
+
+    async def requeue(self, letter_id: str) -> bool:
+        """Put the entry back to the end of its queue and remove the letter, as one step. False: there is no such letter.
+
+        The entry counts as sent anew: its age and its deliveries begin again, and every field comes back byte for byte but
+        `own`, by which a server tells one entry from its double. Raises EncodeError where it cannot be put back in one step.
+        """
+        ...
+
+    async def drop(self, letter_id: str) -> bool:
+        """Remove the letter for ever. False: there is no such letter."""
+        ...
+
+
 class Broker(Protocol):
     """A connection to one broker. Made by `prpc.brokers.create_broker`."""
 
@@ -217,12 +322,24 @@ class Broker(Protocol):
         """Seconds of one round trip, for readiness."""
         ...
 
+    def now(self) -> float:
+        """Seconds since 1970 by the broker's clock, as far as it is known without asking."""
+        ...
+
     async def declare(self, queue: str) -> None:
-        """Make the queue's streams, topics and groups where they are missing. Idempotent; a call sent earlier is not lost."""
+        """Make the queue's streams, topics and groups where they are missing. Idempotent; a call sent earlier is not lost.
+
+        For servers: this connection's window of doubles and bound of the queue hold for every caller from now on.
+        """
         ...
 
     def publish(self, queue: str, call: Outgoing) -> Awaitable[None]:
-        """Queue one call for sending at once; the awaitable ends when the broker has it."""
+        """Queue one call for sending at once; the awaitable ends when the broker has it.
+
+        An id that the queue knows already (within the window) is not added again: its caller gets the first outcome. A
+        further attempt (`Outgoing.again`) is added while there is no outcome, as an entry that must be claimed.
+        Raises QueueFullError where the queue is at its bound.
+        """
         ...
 
     def consume(self, queue: str, *, consumer: str) -> Consumer:
@@ -251,4 +368,12 @@ class Broker(Protocol):
 
     async def servers(self, queue: str) -> Sequence[ServerRecord]:
         """The servers whose announcement has not run out."""
+        ...
+
+    def dead_letters(self, queue: str) -> DeadLetters:
+        """What was given up on in this queue."""
+        ...
+
+    async def state(self, queue: str) -> QueueState:
+        """How long the queue is, for operators."""
         ...

@@ -10,13 +10,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
-from prpc.brokers.base import Capabilities, Delivery, Facts, Mail, Outgoing, Reply, ServerRecord
-from prpc.brokers.memory_space import Bell, DeadLetter, Entry, Hold, Inbox, Space, space_of
+from prpc.brokers.base import (
+    Capabilities,
+    DeadLetter,
+    Delivery,
+    Facts,
+    Mail,
+    Outgoing,
+    QueueState,
+    Reply,
+    ServerRecord,
+    queue_full,
+)
+from prpc.brokers.memory_bell import Bell
+from prpc.brokers.memory_ids import Limits
+from prpc.brokers.memory_space import Entry, Hold, Inbox, Space, space_of
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
 from prpc.settings import Settings
@@ -42,6 +55,8 @@ class _Delivery:
     _queue: str
     _hold: Hold
     _kept_for: float
+    _limits: Limits
+    _letters_kept: int
     age: float
 
     @property
@@ -60,14 +75,26 @@ class _Delivery:
     def raw(self) -> bool:
         return self._hold.entry.raw
 
+    @property
+    def admitted(self) -> bool:
+        return self._hold.entry.admitted
+
+    def claim(self, message_id: UUID, address: str | None) -> Awaitable[bool]:
+        return _answer(self._space.claim(self._queue, self._hold, message_id, address, self._limits))
+
     def settle(self, reply: Reply | None) -> Awaitable[bool]:
         return _answer(self._space.finish(self._queue, self._hold, reply, self._kept_for))
 
     def release(self) -> Awaitable[bool]:
         return _answer(self._space.release(self._queue, self._hold))
 
-    def bury(self, reason: str, reply: Reply | None = None) -> Awaitable[bool]:
-        return _answer(self._space.bury(self._queue, self._hold, reason, reply, self._kept_for))
+    def bury(self, reason: str, reply: Reply | None = None, *, details: str = "", keep: bool = True) -> Awaitable[bool]:
+        most, seconds = self._letters_kept, self._kept_for if keep else None
+        return _answer(self._space.bury(self._queue, self._hold, reason, reply, seconds, details=details, most=most))
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(settings.duplicate_window, settings.max_queue_length)
 
 
 class _Consumer:
@@ -97,7 +124,8 @@ class _Consumer:
     def _deliver(self, entry: Entry) -> Delivery:
         kept_for = float(self._settings.redis_expire)
         age = time.monotonic() - entry.born
-        return _Delivery(self._space, self._queue, Hold(self._name, entry, entry.attempt), kept_for, age)
+        hold = Hold(self._name, entry, entry.attempt)
+        return _Delivery(self._space, self._queue, hold, kept_for, _limits(self._settings), self._settings.dead_letters_kept, age)
 
     def _plan_renewal(self) -> None:
         self._renewal = asyncio.get_running_loop().call_later(self._settings.redis_heartbeat, self._renew)
@@ -161,6 +189,34 @@ class _Listener:
         self._space.unlisten(self._queue, self._inbox)
 
 
+class _DeadLetters:
+    """What was given up on in one queue."""
+
+    def __init__(self, space: Space, queue: str) -> None:
+        self._space, self._queue = space, queue
+
+    async def count(self) -> int:
+        """See DeadLetters."""
+        return len(self._space.dead_letters(self._queue))
+
+    async def read(self) -> AsyncIterator[DeadLetter]:
+        """See DeadLetters."""
+        for letter in self._space.dead_letters(self._queue):
+            yield letter
+
+    async def get(self, letter_id: str) -> DeadLetter | None:
+        """See DeadLetters."""
+        return next((letter for letter in self._space.dead_letters(self._queue) if letter.id == letter_id), None)
+
+    async def requeue(self, letter_id: str) -> bool:
+        """See DeadLetters."""
+        return self._space.take_letter(self._queue, letter_id, back=True)
+
+    async def drop(self, letter_id: str) -> bool:
+        """See DeadLetters."""
+        return self._space.take_letter(self._queue, letter_id, back=False)
+
+
 async def _drain(space: Space, inbox: Inbox) -> Sequence[bytes]:
     while True:
         inbox.bell.clear()
@@ -203,22 +259,31 @@ class MemoryBroker:
         self._space.touch()
         return time.perf_counter() - start
 
+    def now(self) -> float:
+        """See Broker."""
+        return time.time()
+
     async def declare(self, queue: str) -> None:
         """See Broker."""
-        QueueNames(queue)
+        self._space.declare(queue, _limits(self._settings))
 
     def publish(self, queue: str, call: Outgoing) -> Awaitable[None]:
         """See Broker."""
-        self._space.put(queue, call.body, call.facts)
-        return _answer(None)
+        length = self._space.admit(queue, call, _limits(self._settings))
+        if length is None:
+            return _answer(None)
+        refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        refused.set_exception(queue_full(queue, length))
+        refused.exception()  # whoever does not await it has nothing to be told
+        return refused
 
     def put_raw(self, queue: str, body: bytes | None, facts: Facts | None = None, *, raw: bool = True) -> None:
         """Add an entry as a program in another language would: to the raw queue, or one without a message."""
         self._space.put(queue, body, facts or {}, raw=raw)
 
-    def dead_letters(self, queue: str) -> Sequence[DeadLetter]:
-        """What was buried, oldest first."""
-        return self._space.dead_letters(queue)
+    def dead_letters(self, queue: str) -> _DeadLetters:
+        """See Broker."""
+        return _DeadLetters(self._space, queue)
 
     def consume(self, queue: str, *, consumer: str) -> _Consumer:
         """See Broker."""
@@ -252,3 +317,7 @@ class MemoryBroker:
     async def servers(self, queue: str) -> Sequence[ServerRecord]:
         """See Broker."""
         return self._space.servers(queue)
+
+    async def state(self, queue: str) -> QueueState:
+        """See Broker."""
+        return self._space.state(queue)

@@ -6,55 +6,22 @@ which may be rung from any thread.
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-from prpc.brokers.base import Facts, Reply, ServerRecord
+from prpc.brokers.base import DeadLetter, Facts, Outgoing, QueueState, Reply, ServerRecord
+from prpc.brokers.memory_bell import Bell
+from prpc.brokers.memory_ids import KnownIds, Limits
 from prpc.names import QueueNames
 
-__all__ = ["Bell", "DeadLetter", "Entry", "Hold", "Inbox", "Space", "space_of"]
-
-#: Dead letters that a queue keeps; the oldest go first.
-DEAD_LETTERS_KEPT = 1000
-
-
-class Bell:
-    """Wakes one waiting coroutine from any thread or loop. Made in the loop that waits."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._event = asyncio.Event()
-
-    def ring(self) -> None:
-        try:
-            here = asyncio.get_running_loop() is self._loop
-        except RuntimeError:
-            here = False
-        if here:
-            self._event.set()
-        else:
-            with suppress(RuntimeError):  # the loop was closed, nobody waits there
-                self._loop.call_soon_threadsafe(self._event.set)
-
-    def clear(self) -> None:
-        """Call before looking at the state, so that a ring in between is not lost."""
-        self._event.clear()
-
-    async def wait(self, seconds: float | None = None) -> None:
-        """Until it rings, or for so many seconds."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._event.wait()
-        except TimeoutError:
-            return
+__all__ = ["Entry", "Hold", "Inbox", "Space", "space_of"]
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +35,10 @@ class Entry:
     attempt: int = 0
     #: Consumer that holds it; None while it waits, and after it ended.
     owner: str | None = None
+    #: Whether it is the one of its message id that may run.
+    admitted: bool = False
+    #: Tells it from every other entry.
+    number: int = field(default_factory=itertools.count().__next__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +48,6 @@ class Hold:
     consumer: str
     entry: Entry
     attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """An entry that was given up on."""
-
-    reason: str
-    body: bytes | None
-    facts: Facts
-    raw: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -116,8 +77,15 @@ class _Queue:
     takers: set[Bell] = field(default_factory=set)
     mailboxes: dict[str, Inbox] = field(default_factory=dict)
     listeners: set[Inbox] = field(default_factory=set)
-    servers: dict[str, tuple[ServerRecord, float]] = field(default_factory=dict)
-    dead: deque[DeadLetter] = field(default_factory=lambda: deque(maxlen=DEAD_LETTERS_KEPT))
+    #: Instance -> its announcement, when it was made and when it runs out.
+    servers: dict[str, tuple[ServerRecord, float, float]] = field(default_factory=dict)
+    #: Dead letters by id, oldest first.
+    dead: dict[str, DeadLetter] = field(default_factory=dict)
+
+    limits: Limits | None = None
+    known: KnownIds = field(default_factory=KnownIds)
+    #: Addresses that wait for the outcome of another entry, by the key of its reply.
+    others: dict[str, list[str]] = field(default_factory=dict)
 
     def ring(self) -> None:
         for bell in self.takers:
@@ -139,6 +107,8 @@ class Space:
         self._clock = clock
         self._lock = threading.RLock()
         self._queues: dict[str, _Queue] = {}
+        #: Dead letters so far.
+        self._letters = 0
         #: Kept replies in the order in which they came, so that the expired ones stand in front.
         self._kept: dict[str, tuple[bytes, float]] = {}
 
@@ -154,6 +124,61 @@ class Space:
         """Add one entry; what stands in it is not looked at."""
         with self._lock:
             self._queue(queue).put(Entry(body, dict(facts), raw, self._clock()))
+
+    def declare(self, queue: str, limits: Limits) -> None:
+        """Set the limits for every caller of the queue."""
+        with self._lock:
+            self._queue(queue).limits = limits
+
+    def admit(self, queue: str, call: Outgoing, limits: Limits) -> int | None:
+        """Add a call, unless its id is known: then its caller gets the first outcome. `limits` hold where no server set any.
+
+        None, or the length of the queue where it is full.
+        """
+        with self._lock:
+            state, now = self._queue(queue), self._clock()
+            limits = state.limits or limits
+            key, known = state.names.feedback(call.message_id), state.known.owner(call.message_id, now) is not None
+            if known and not (call.again and self._kept_reply(key, now) is None):
+                self._first_outcome(state, key, call.address)
+                return None
+            length = len(state.calls) + sum(not e.raw for lease in state.leases.values() for e in lease.entries)
+            if limits.length and length >= limits.length:
+                return length
+            entry = Entry(call.body, dict(call.facts), False, now, admitted=not known)
+            if not known:
+                state.known.remember(call.message_id, entry.number, now + limits.window)
+            state.put(entry)
+            return None
+
+    def claim(self, queue: str, hold: Hold, message_id: UUID, address: str | None, limits: Limits) -> bool:
+        """Whether the entry may run. Where it may not it has ended, and its caller gets the first outcome."""
+        with self._lock:
+            state, entry, now = self._queue(queue), hold.entry, self._clock()
+            if entry.owner != hold.consumer or entry.attempt != hold.attempt:
+                return False
+            if entry.admitted:
+                return True
+            if state.known.owner(message_id, now) in (None, entry.number):
+                state.known.remember(message_id, entry.number, now + (state.limits or limits).window)
+                entry.admitted = True
+            else:
+                self._drop(state, hold)
+                names = state.names
+                key = names.raw_feedback(message_id) if entry.raw else names.feedback(message_id)
+                self._first_outcome(state, key, address)
+            return entry.admitted
+
+    def _first_outcome(self, state: _Queue, key: str, address: str | None) -> None:
+        """Wake a further caller with the kept reply, or note it for when it is there."""
+        kept = self._kept_reply(key, self._clock())
+        inbox = state.mailboxes.get(address) if address is not None else None
+        if inbox is not None and kept is not None:
+            inbox.put(kept)
+        elif address is not None and inbox is not None:
+            waiting = state.others.setdefault(key, [])
+            if address not in waiting:
+                waiting.append(address)
 
     def touch(self) -> None:
         """Wait for whoever works on the state."""
@@ -205,8 +230,11 @@ class Space:
                 entry.owner = None
                 state.put(entry, first=True)
 
-    def finish(self, queue: str, hold: Hold, reply: Reply | None, seconds: float) -> bool:
-        """Keep the reply for `seconds`, wake its reader and drop the entry. False: it is not this consumer's any more."""
+    def finish(self, queue: str, hold: Hold, reply: Reply | None, seconds: float | None) -> bool:
+        """Keep the reply for `seconds` (None: not at all), wake its reader and drop the entry.
+
+        False: it is not this consumer's any more.
+        """
         with self._lock:
             state = self._queue(queue)
             if not self._drop(state, hold):
@@ -223,12 +251,12 @@ class Space:
         lease.entries.discard(entry)
         return True
 
-    def _answer(self, state: _Queue, reply: Reply, seconds: float) -> None:
+    def _answer(self, state: _Queue, reply: Reply, seconds: float | None) -> None:
         now = self._clock()
         self._forget_expired(now)
         key = state.names.raw_feedback(reply.message_id) if reply.raw else state.names.feedback(reply.message_id)
-        earlier = self._kept_reply(key, now)
-        if earlier is None:
+        earlier = self._kept_reply(key, now) if seconds is not None else None
+        if earlier is None and seconds is not None:
             self._kept.pop(key, None)
             self._kept[key] = (reply.body, now + seconds)
         inbox = state.mailboxes.get(reply.address) if reply.address is not None else None
@@ -236,6 +264,8 @@ class Space:
             inbox.put(earlier)
         elif inbox is not None:
             inbox.put(reply.body if reply.wake is None else reply.wake)
+        for address in state.others.pop(key, ()):
+            self._first_outcome(state, key, address)
 
     def _kept_reply(self, key: str, now: float) -> bytes | None:
         body, until = self._kept.get(key, (None, now))
@@ -249,23 +279,43 @@ class Space:
             del self._kept[key]
 
     def release(self, queue: str, hold: Hold) -> bool:
-        """Put the entry back where it stood: in front."""
+        """Put the entry back behind those that wait."""
         with self._lock:
             state = self._queue(queue)
             if not self._drop(state, hold):
                 return False
             hold.entry.attempt -= 1
-            state.put(hold.entry, first=True)
+            state.put(hold.entry)
             return True
 
-    def bury(self, queue: str, hold: Hold, reason: str, reply: Reply | None, seconds: float) -> bool:
-        """Like finish, and keep the entry as a dead letter."""
+    def bury(
+        self,
+        queue: str,
+        hold: Hold,
+        reason: str,
+        reply: Reply | None,
+        seconds: float | None,
+        *,
+        details: str = "",
+        most: int = 1000,
+    ) -> bool:
+        """Like finish, and keep the entry as a dead letter, `most` of them."""
         with self._lock:
             if not self.finish(queue, hold, reply, seconds):
                 return False
-            entry = hold.entry
-            self._queue(queue).dead.append(DeadLetter(reason, entry.body, entry.facts, entry.raw))
+            self._letters += 1
+            state, letter = self._queue(queue), self._letter(str(self._letters), hold, reason, details)
+            state.dead[letter.id] = letter
+            while len(state.dead) > most:
+                del state.dead[next(iter(state.dead))]
             return True
+
+    def _letter(self, id_: str, hold: Hold, reason: str, details: str) -> DeadLetter:
+        entry, now = hold.entry, time.time()
+        fields = [(name.encode(errors="replace"), text.encode(errors="replace")) for name, text in entry.facts.items()]
+        if entry.body is not None:
+            fields.insert(0, (b"message", entry.body))
+        return DeadLetter(id_, reason, details, entry.raw, id_, hold.attempt, now - (self._clock() - entry.born), now, fields)
 
     def size(self, queue: str) -> int:
         """Calls that wait or run, and replies that are kept for any queue."""
@@ -274,9 +324,27 @@ class Space:
             held = sum(len(lease.entries) for lease in state.leases.values())
             return len(state.calls) + len(state.raw_calls) + held + len(self._kept)
 
+    def state(self, queue: str) -> QueueState:
+        """How long the queue is."""
+        with self._lock:
+            state, now = self._queue(queue), self._clock()
+            taken = sum(len(lease.entries) for lease in state.leases.values())
+            ages = [now - line[0].born for line in (state.calls, state.raw_calls) if line]
+            return QueueState(len(state.calls) + len(state.raw_calls), taken, max(ages, default=None), len(state.dead))
+
     def dead_letters(self, queue: str) -> Sequence[DeadLetter]:
         with self._lock:
-            return list(self._queue(queue).dead)
+            return list(self._queue(queue).dead.values())
+
+    def take_letter(self, queue: str, letter_id: str, *, back: bool) -> bool:
+        """Remove a dead letter; `back`: its entry goes to its queue as a new one, without the field `own`."""
+        with self._lock:
+            state = self._queue(queue)
+            letter = state.dead.pop(letter_id, None)
+            if letter is not None and back:
+                facts = {name.decode(): text.decode() for name, text in letter.fields if name not in (b"message", b"own")}
+                state.put(Entry(letter.body, facts, letter.raw, self._clock(), admitted=True))
+            return letter is not None
 
     # replies
 
@@ -326,7 +394,8 @@ class Space:
 
     def announce(self, queue: str, record: ServerRecord, seconds: float) -> None:
         with self._lock:
-            self._queue(queue).servers[record.instance] = (record, self._clock() + seconds)
+            now = self._clock()
+            self._queue(queue).servers[record.instance] = (record, now, now + seconds)
 
     def withdraw(self, queue: str, instance: str) -> None:
         with self._lock:
@@ -335,8 +404,8 @@ class Space:
     def servers(self, queue: str) -> list[ServerRecord]:
         with self._lock:
             state, now = self._queue(queue), self._clock()
-            state.servers = {k: v for k, v in state.servers.items() if v[1] > now}
-            return [record for record, _ in state.servers.values()]
+            state.servers = {k: v for k, v in state.servers.items() if v[2] > now}
+            return [replace(record, age=now - made) for record, made, _ in state.servers.values()]
 
 
 _spaces: WeakValueDictionary[str, Space] = WeakValueDictionary()

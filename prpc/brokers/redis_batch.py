@@ -6,42 +6,30 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from prpc.brokers.base import Facts, Reply
+from prpc.brokers.redis_claims import Claims
+from prpc.brokers.redis_lease import Lease
 from prpc.brokers.redis_link import Link
-from prpc.brokers.redis_scripts import BORN_FIELD, BURY, CRASHES_FIELD, LOST, RELEASE, SETTLE, Script
+from prpc.brokers.redis_scripts import BORN_FIELD, BURY, CRASHES_FIELD, LOST, OWN_FIELD, RELEASE, SETTLE, Script
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
 from prpc.settings import Settings
 
-__all__ = ["Ending", "Lease", "RedisDelivery", "frame", "milliseconds", "read_entry", "unframe"]
+__all__ = ["Ending", "RedisDelivery", "frame", "milliseconds", "read_entry", "unframe"]
 
 log = logging.getLogger(__name__)
 
 #: Entries and bytes of one settle script: more would make client, Redis and server take turns.
 CHUNK_ENTRIES = 64
 CHUNK_BYTES = 1024 * 1024
-#: Dead letters that a queue keeps, about.
-DEAD_LETTERS_KEPT = 1000
 
-CRASHES, BORN = CRASHES_FIELD.encode(), BORN_FIELD.encode()
-OWN_FIELDS = frozenset((b"message", CRASHES, BORN))
-
-
-@dataclass(slots=True, eq=False)
-class Lease:
-    """One consumer name and its key. A lost one never comes back: its owner takes a new name."""
-
-    name: str
-    key: str
-    #: Monotonic seconds of the last renewal that Redis confirmed.
-    renewed: float = float("-inf")
-    lost: bool = False
-    #: Entries under this lease that have not ended: (number of the stream, id).
-    held: set[tuple[int, bytes]] = field(default_factory=set)
+CRASHES, BORN, OWN = CRASHES_FIELD.encode(), BORN_FIELD.encode(), OWN_FIELD.encode()
+OWN_FIELDS = frozenset((b"message", CRASHES, BORN, OWN))
 
 
 @dataclass(slots=True, eq=False)
@@ -57,10 +45,15 @@ class RedisDelivery:
     raw: bool
     age: float
     born_ms: int
+    admitted: bool
 
     @property
     def key(self) -> tuple[int, bytes]:
         return int(self.raw), self.id
+
+    def claim(self, message_id: UUID, address: str | None) -> Awaitable[bool]:
+        """See Delivery."""
+        return self.ending.claims.add(self, message_id, address)
 
     def settle(self, reply: Reply | None) -> Awaitable[bool]:
         """See Delivery."""
@@ -70,9 +63,9 @@ class RedisDelivery:
         """See Delivery."""
         return self.ending.release([self])
 
-    def bury(self, reason: str, reply: Reply | None = None) -> Awaitable[bool]:
+    def bury(self, reason: str, reply: Reply | None = None, *, details: str = "", keep: bool = True) -> Awaitable[bool]:
         """See Delivery."""
-        return self.ending.bury(self, reason, reply)
+        return self.ending.bury(self, reason, reply, details, keep)
 
 
 def milliseconds(entry_id: bytes) -> int:
@@ -80,12 +73,12 @@ def milliseconds(entry_id: bytes) -> int:
     return int(entry_id.partition(b"-")[0])
 
 
-def read_entry(fields: Sequence[bytes]) -> tuple[bytes | None, dict[str, str], int, int | None]:
-    """Body, facts, crashes before, and when it was first taken (ms; None: see its id)."""
+def read_entry(fields: Sequence[bytes]) -> tuple[bytes | None, dict[str, str], int, int | None, bytes | None]:
+    """Body, facts, crashes before, when it was first taken (ms; None: see its id), and the id that it names as its own."""
     pairs = dict(zip(fields[::2], fields[1::2], strict=True))
     facts = {k.decode(errors="replace"): v.decode(errors="replace") for k, v in pairs.items() if k not in OWN_FIELDS}
     crashes, born = pairs.get(CRASHES, b""), pairs.get(BORN, b"")
-    return pairs.get(b"message"), facts, _count(crashes) or 0, _count(born)
+    return pairs.get(b"message"), facts, _count(crashes) or 0, _count(born), pairs.get(OWN)
 
 
 def _count(text: bytes) -> int | None:
@@ -124,6 +117,7 @@ class Ending:
     def __init__(self, link: Link, names: QueueNames, settings: Settings) -> None:
         self._link, self._names, self._settings = link, names, settings
         self._streams = (names.calls, names.raw_calls)
+        self.claims = Claims(link, names, settings, self.lease_ms)
         self._settling: list[_Settling] = []
         #: Scripts under way, and who waits until there are none.
         self._open = 0
@@ -151,19 +145,20 @@ class Ending:
         first = deliveries[0]
         words: list[Any] = []
         for delivery in deliveries:
-            words += (delivery.id, delivery.attempt - 1, delivery.born_ms)
+            words += (delivery.id, delivery.attempt - 1, delivery.born_ms, int(delivery.admitted))
         keys = (first.lease.key, self._streams[first.raw])
         return self._end(deliveries, RELEASE, keys, (*self._head(first.lease), *words))
 
-    def bury(self, delivery: RedisDelivery, reason: str, reply: Reply | None) -> Awaitable[bool]:
+    def bury(self, delivery: RedisDelivery, reason: str, reply: Reply | None, details: str, keep: bool) -> Awaitable[bool]:
         key, body, channel, payload = "", b"", "", b""
         if reply is not None:
-            key, body = self._key(reply), reply.body
+            key, body = self._key(reply) if keep else "", reply.body
             if reply.address is not None:
                 channel, payload = self._names.reply(reply.address), frame([_wake(reply)])
-        keys = (delivery.lease.key, self._streams[delivery.raw], self._names.dead)
-        words = (self._settings.redis_expire, delivery.id, key, body, channel, payload, reason, DEAD_LETTERS_KEPT)
-        return self._end([delivery], BURY, keys, (*self._head(delivery.lease), *words))
+        keys = (delivery.lease.key, self._streams[delivery.raw], self._names.dead, self._names.others)
+        words = (self._settings.redis_expire, delivery.id, key, body, channel, payload, reason)
+        more = (self._settings.dead_letters_kept, details.encode(errors="replace"), delivery.attempt, delivery.born_ms)
+        return self._end([delivery], BURY, keys, (*self._head(delivery.lease), *words, *more))
 
     def _head(self, lease: Lease) -> tuple[Any, ...]:
         return lease.name, self.lease_ms, self._settings.group_name
@@ -211,7 +206,8 @@ class Ending:
         for address, found in wakes.items():
             groups += (self._names.reply(address), frame([body for _, body in found]), found[0][0], found[-1][0])
         head = (*self._head(first.lease), self._settings.redis_expire, len(ids), len(wakes))
-        self._post(chunk, SETTLE, (first.lease.key, self._streams[first.raw]), (*head, *ids, *replies, *groups))
+        keys = (first.lease.key, self._streams[first.raw], self._names.others)
+        self._post(chunk, SETTLE, keys, (*head, *ids, *replies, *groups))
 
     def _ended(self, items: Sequence[_Settling], answer: Any, error: Exception | None) -> None:
         self._open -= 1

@@ -17,7 +17,8 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 
 from prpc.brokers.base import background
-from prpc.brokers.redis_batch import Ending, Lease, RedisDelivery, milliseconds, read_entry
+from prpc.brokers.redis_batch import Ending, RedisDelivery, milliseconds, read_entry
+from prpc.brokers.redis_lease import Lease
 from prpc.brokers.redis_link import Backoff, Link
 from prpc.brokers.redis_scripts import LEAVE, LOST, RECLAIM, RENEW, TAKE_OVER
 from prpc.brokers.redis_wire import Wire, pack
@@ -29,9 +30,9 @@ __all__ = ["RedisConsumer"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds that one read waits at Redis; the answer may take SLACK longer before the connection counts as dead.
-BLOCK = 5.0
-SLACK = 5.0
+#: Seconds that one read waits at Redis; the answer may take half of PRPC_BROKER_SILENCE_SEC longer before the connection
+#: counts as dead.
+BLOCK = 4.0
 #: Turns of the loop for which the next read waits after one that brought a single entry: a short function is answered first,
 #: as the write that wakes Redis costs more than it does. Where there are more, the next ones are read while they run.
 TURNS = 4
@@ -66,6 +67,8 @@ class RedisConsumer:
         self._single: int | None = None  # the stream to read alone next, while both are busy
         self._alone = False
         self._reading = False
+        self._slack = settings.broker_silence / 2
+        self._late: asyncio.TimerHandle | None = None  # gives a silent connection up
         self._rest = asyncio.Event()
         self._rest.set()
         self._stopping = asyncio.Event()
@@ -172,7 +175,8 @@ class RedisConsumer:
     async def _open(self) -> None:
         connection = await self._link.address.open()
         try:
-            self._connection_id = int(await connection.ask(pack(("CLIENT", "ID"))))
+            async with asyncio.timeout(self._settings.connect_timeout):
+                self._connection_id = int(await connection.ask(pack(("CLIENT", "ID"))))
         except BaseException:
             await connection.hang_up()
             raise
@@ -183,7 +187,7 @@ class RedisConsumer:
         if connection is not None:
             await connection.hang_up()
         now = time.monotonic()
-        self._checks = [now, now + BLOCK + SLACK]
+        self._checks = [now, now + BLOCK + self._slack]
 
     # reading
 
@@ -211,7 +215,7 @@ class RedisConsumer:
             words += ("BLOCK", round(BLOCK * 1000))
         words += ("STREAMS", *(self._streams[n] for n in numbers), *(">" for _ in numbers))
         self._reading = True
-        too_late = asyncio.get_running_loop().call_later(BLOCK + SLACK, connection.give_up, TimeoutError("no answer"))
+        self._expect(BLOCK + self._slack, connection)
         try:
             answer = await connection.ask(pack(tuple(words)))
         except ResponseError:
@@ -220,7 +224,8 @@ class RedisConsumer:
             await self._drop_connection()
             raise
         finally:
-            too_late.cancel()
+            if self._late is not None:
+                self._late.cancel()
             self._reading = False
         taken: list[RedisDelivery] = []
         for stream, entries in answer or ():
@@ -228,12 +233,23 @@ class RedisConsumer:
             taken += [self._deliver(lease, (number, id_, fields, 1)) for id_, fields in entries]
         return taken
 
+    def _expect(self, seconds: float, connection: Wire) -> None:
+        """Something must arrive within these seconds; what arrives in pieces may go on."""
+        self._late = asyncio.get_running_loop().call_later(seconds, self._too_late, connection, connection.heard)
+
+    def _too_late(self, connection: Wire, heard: int) -> None:
+        if connection.heard == heard:
+            connection.give_up(TimeoutError("no answer"))
+        else:
+            self._expect(self._slack, connection)
+
     def _deliver(self, lease: Lease, entry: Entry) -> RedisDelivery:
         number, id_, fields, deliveries = entry
-        body, facts, crashes, born = read_entry(fields)
+        body, facts, crashes, born, own = read_entry(fields)
         born_ms = milliseconds(id_) if born is None else born
         age = max(0.0, self._link.clock.now() - born_ms / 1000)
-        delivery = RedisDelivery(self._ending, lease, id_, body, facts, deliveries + crashes, number == 1, age, born_ms)
+        attempt, raw = deliveries + crashes, number == 1
+        delivery = RedisDelivery(self._ending, lease, id_, body, facts, attempt, raw, age, born_ms, own == id_)
         lease.held.add(delivery.key)
         return delivery
 

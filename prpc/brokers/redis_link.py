@@ -36,8 +36,8 @@ __all__ = ["Backoff", "Link"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds without an answer to a command under way after which the connection counts as dead.
-STALLED = 15.0
+#: How often a connection is looked at before it counts as dead. A pause of this whole process is one look.
+LOOKS = 4
 #: Seconds after which a command is tried again that Redis cannot carry out now (out of memory, disk full, failing over).
 RETRY_AFTER = 1.0
 #: Bytes after which a write ends: the rest stays in the queue until the transport has room.
@@ -92,8 +92,10 @@ class Clock:
 class Link:
     """The pipelining connection. Bound to the loop in which `connect` ran."""
 
-    def __init__(self, address: RedisAddress, scripts: Sequence[Script]) -> None:
+    def __init__(self, address: RedisAddress, scripts: Sequence[Script], silence: float = 5.0) -> None:
+        """`silence`: seconds without an answer to a command under way after which the connection counts as dead."""
         self.address = address
+        self.silence = silence
         self.clock = Clock()
         #: Counts the connections.
         self.epoch = 0
@@ -135,9 +137,22 @@ class Link:
         self.post(script, keys, args, partial(_resolve, answer), patience)
         return answer
 
-    def post(self, script: Script, keys: Sequence[str], args: Sequence[Any], then: Then, patience: float | None = None) -> None:
+    def post(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[Any],
+        then: Then,
+        patience: float | None = None,
+        *,
+        repeat: bool = True,
+    ) -> None:
         """`run` for those who need not wait a tick for the answer: `then` gets it at once. It must not raise."""
-        self._push(pack(("EVALSHA", script.sha, len(keys), *keys, *args)), then, True, script, patience)
+        self._push(pack(("EVALSHA", script.sha, len(keys), *keys, *args)), then, repeat, script, patience)
+
+    def promise(self) -> asyncio.Future[Any]:
+        """A future for an answer. Raises BrokerUnavailableError where the connection was never opened or is closed."""
+        return self._open_loop().create_future()
 
     def before_write(self, filler: Callable[[], None]) -> None:
         """Have `filler` called once, right before the next write: what it queues goes out with it."""
@@ -262,22 +277,25 @@ class Link:
                 size += len(command.data)
             wire.write(b"".join(batch))
         if self._stall_timer is None and sent:
-            self._watch(-1)
+            self._watch()
 
     def _fill(self) -> None:
         fillers, self._fillers = self._fillers, []
         for filler in fillers:
             filler()
 
-    def _watch(self, answered: int) -> None:
-        """Give the connection up when nothing under way was answered between two looks."""
+    def _watch(self, before: tuple[int, int] | None = None, still: int = 0) -> None:
+        """Give the connection up when, with commands under way, it neither brought nor took anything in several looks."""
         self._stall_timer = None
         if self._wire is None or self._loop is None or not self._sent:
             return
-        if answered == self._answered:
-            self._wire.give_up(TimeoutError(f"no answer for {STALLED:g} s"))
+        now = (self._wire.heard, self._wire.unsent)
+        moved = before is None or now[0] != before[0] or now[1] < before[1]
+        still = 0 if moved else still + 1
+        if still >= LOOKS:
+            self._wire.give_up(TimeoutError(f"no answer for {self.silence:g} s"))
         else:
-            self._stall_timer = self._loop.call_later(STALLED, self._watch, self._answered)
+            self._stall_timer = self._loop.call_later(self.silence / LOOKS, self._watch, now, still)
 
     def _receive(self, answer: Any) -> None:
         if not isinstance(answer, RedisError):
@@ -312,6 +330,7 @@ class Link:
 
     def _recover(self, error: BaseException) -> None:
         """Sort what was under way: send again what may run twice, and what Redis surely refused."""
+        self._fill()
         refused = isinstance(error, (ResponseError, BusyLoadingError))
         again: list[_Command] = []
         for command in self._sent:
@@ -324,6 +343,7 @@ class Link:
         self._idle.set()
 
     def _expire(self, error: BrokerUnavailableError) -> None:
+        self._fill()
         now = asyncio.get_running_loop().time()
         kept: deque[_Command] = deque()
         for command in self._queue:

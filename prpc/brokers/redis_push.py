@@ -22,8 +22,6 @@ __all__ = ["RedisListener", "RedisMailbox", "Subscription"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds of silence after which a subscribed connection is asked whether it still lives; as many again and it counts as dead.
-PING_EVERY = 30.0
 #: Seconds over which removals of delivered replies are gathered.
 FORGET_EVERY = 0.005
 #: Keys in one MGET or UNLINK.
@@ -31,13 +29,15 @@ KEYS_AT_ONCE = 512
 
 
 class Subscription:
-    """One channel. `receive` hands out what was pushed since the last time, to one receiver."""
+    """One channel. `receive` hands out what was pushed since the last time, to one receiver.
 
-    def __init__(self, address: RedisAddress, channel: str) -> None:
-        self._address, self._channel = address, channel
+    After `silence` seconds without a word it is asked whether it still lives; as many again, and it counts as dead.
+    """
+
+    def __init__(self, address: RedisAddress, channel: str, silence: float) -> None:
+        self._address, self._channel, self._silence = address, channel, silence
         self._payloads: list[bytes] = []
         self._gap = False
-        self._heard = False
         self._news: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -81,7 +81,6 @@ class Subscription:
     def _received(self, answer: Any) -> None:
         if isinstance(answer, RedisError):
             raise answer
-        self._heard = True
         if answer[0] == b"message":
             self._payloads.append(answer[2])
             self._tell()
@@ -112,14 +111,14 @@ class Subscription:
 
     async def _ping(self, wire: Wire) -> None:
         while True:
-            self._heard = False
-            await asyncio.sleep(PING_EVERY)
-            if self._heard:
+            heard = wire.heard
+            await asyncio.sleep(self._silence)
+            if wire.heard != heard:
                 continue
             wire.write(pack(("PING",)))
-            await asyncio.sleep(PING_EVERY)
-            if not self._heard:
-                wire.give_up(TimeoutError(f"no answer for {PING_EVERY:g} s"))
+            await asyncio.sleep(self._silence)
+            if wire.heard == heard:
+                wire.give_up(TimeoutError(f"no answer for {self._silence:g} s"))
                 return
 
     async def _again(self) -> Wire:
@@ -137,7 +136,7 @@ class RedisMailbox:
 
     def __init__(self, link: Link, queue: str, client: str) -> None:
         self._link, self._names, self.address = link, QueueNames(queue), client
-        self._subscription = Subscription(link.address, self._names.reply(client))
+        self._subscription = Subscription(link.address, self._names.reply(client), link.silence)
         self._forgotten: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -187,7 +186,7 @@ class RedisListener:
     """See prpc.brokers.base.Listener."""
 
     def __init__(self, link: Link, queue: str) -> None:
-        self._subscription = Subscription(link.address, QueueNames(queue).control)
+        self._subscription = Subscription(link.address, QueueNames(queue).control, link.silence)
 
     async def open(self) -> None:
         """Hear from now on. Raises BrokerUnavailableError."""

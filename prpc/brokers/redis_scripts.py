@@ -10,13 +10,30 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-__all__ = ["ANNOUNCE", "BURY", "LEAVE", "LOST", "RECLAIM", "RELEASE", "RENEW", "SCRIPTS", "SETTLE", "TAKE_OVER", "Script"]
+__all__ = [
+    "ADD_OWN",
+    "ANNOUNCE",
+    "BURY",
+    "FENCE",
+    "LEAVE",
+    "LOST",
+    "RECLAIM",
+    "RELEASE",
+    "RENEW",
+    "SCRIPTS",
+    "SETTLE",
+    "TAKE_OVER",
+    "WAKE_OTHERS",
+    "Script",
+]
 
 #: Answer of a fenced script whose lease is gone.
 LOST = -1
 #: Fields that the adapter adds to a re-added entry: crashes before it, and when it was first taken (milliseconds).
 CRASHES_FIELD = "prpc_crashes"
 BORN_FIELD = "prpc_born_ms"
+#: Field in which an entry that was admitted names its own id: a copy of it stands under another one.
+OWN_FIELD = "own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +48,7 @@ class Script:
 
 
 # KEYS[1] lease; ARGV 1 consumer, 2 lease in ms
-_FENCE = """
+FENCE = """
 local owner = redis.call('GET', KEYS[1])
 if not owner then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 elseif owner ~= ARGV[1] then return -1 end
@@ -41,7 +58,7 @@ elseif owner ~= ARGV[1] then return -1 end
 _COPY = """
 local function copy(fields, into)
   for i = 1, math.min(#fields, 6000), 2 do
-    if fields[i] ~= 'prpc_crashes' and fields[i] ~= 'prpc_born_ms' then
+    if fields[i] ~= 'prpc_crashes' and fields[i] ~= 'prpc_born_ms' and fields[i] ~= 'own' then
       into[#into + 1] = fields[i]
       into[#into + 1] = fields[i + 1]
     end
@@ -50,10 +67,45 @@ local function copy(fields, into)
 end
 """
 
-#: KEYS lease, stream; ARGV consumer, lease ms, group, expiry s, entries n, groups g, n ids, n x (key, body),
+#: add_own(stream, fields...): adds an entry that names its own id. One clock for the whole script; where the stream is ahead
+#: of it (a clock that was set back, an id made by hand) the entry goes behind the stream's last one.
+ADD_OWN = """
+local now = redis.call('TIME')
+local ms = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000))
+local seq = (now[2] % 1000) * 100000
+local function add_own(stream, ...)
+  seq = seq + 1
+  local id = ms .. '-' .. string.format('%.0f', seq)
+  if type(redis.pcall('XADD', stream, id, 'own', id, ...)) ~= 'table' then return end
+  local info = redis.call('XINFO', 'STREAM', stream)
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then
+      local last_ms, last_seq = string.match(info[i + 1], '(%d+)-(%d+)')
+      ms, seq = last_ms, tonumber(last_seq) + 1
+      if #last_seq > 15 then ms, seq = string.format('%.0f', tonumber(last_ms) + 1), 0 end -- Lua would round it
+    end
+  end
+  id = ms .. '-' .. string.format('%.0f', seq)
+  redis.call('XADD', stream, id, 'own', id, ...)
+end
+"""
+
+#: wake_others(others, key): hands the kept reply to the callers of doubled entries that wait for it.
+WAKE_OTHERS = """
+local function wake_others(others, key)
+  local channels = redis.call('HGET', others, key)
+  if not channels then return end
+  redis.call('HDEL', others, key)
+  local kept = redis.call('GET', key)
+  for channel in string.gmatch(channels, '[^\\n]+') do redis.call('PUBLISH', channel, #kept .. ':' .. kept) end
+end
+"""
+
+#: KEYS lease, stream, others; ARGV consumer, lease ms, group, expiry s, entries n, groups g, n ids, n x (key, body),
 #: g x (channel, payload, first entry, last entry). A reply that came second wakes its reader with the first one.
 SETTLE = Script(
-    _FENCE
+    FENCE
+    + WAKE_OTHERS
     + """
 local stream, n, groups = KEYS[2], tonumber(ARGV[5]), tonumber(ARGV[6])
 local late = false
@@ -74,14 +126,21 @@ for at = 7 + 3 * n, 3 + 3 * n + 4 * groups, 4 do
   end
   redis.call('PUBLISH', ARGV[at], payload)
 end
+if redis.call('EXISTS', KEYS[3]) == 1 then
+  for at = 7 + n, 5 + 3 * n, 2 do
+    if ARGV[at] ~= '' then wake_others(KEYS[3], ARGV[at]) end
+  end
+end
 return 1
 """
 )
 
-#: KEYS lease, stream, dead letters; ARGV consumer, lease ms, group, expiry s, id, key, body, channel, payload, reason, most kept.
+#: KEYS lease, stream, dead letters, others;
+#: ARGV consumer, lease ms, group, expiry s, id, key, body, channel, payload, reason, most kept,
+#: details, attempts, when it was first taken (ms). What stands in the letter before the entry's own fields: redis_dead.
 BURY = Script(
-    _FENCE
-    + _COPY
+    FENCE
+    + WAKE_OTHERS
     + """
 local stream, id, key, payload = KEYS[2], ARGV[5], ARGV[6], ARGV[9]
 local entry = redis.call('XRANGE', stream, id, id)[1]
@@ -90,28 +149,43 @@ if key ~= '' then
     local kept = redis.call('GET', key)
     payload = #kept .. ':' .. kept
   end
-  if ARGV[8] ~= '' then redis.call('PUBLISH', ARGV[8], payload) end
+  wake_others(KEYS[4], key)
 end
+if ARGV[8] ~= '' then redis.call('PUBLISH', ARGV[8], payload) end
 if redis.call('XACK', stream, ARGV[3], id) == 1 and entry then
-  local fields = copy(entry[2], {'reason', ARGV[10], 'stream', stream, 'entry', id})
-  redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[11], '*', unpack(fields))
+  local kept, rest = {}, {}
+  for i = 1, #entry[2], 2 do
+    local name, value = entry[2][i], entry[2][i + 1]
+    if name ~= 'prpc_crashes' and name ~= 'prpc_born_ms' and not (name == 'own' and value == id) then
+      if #kept < 6000 then
+        kept[#kept + 1] = name
+        kept[#kept + 1] = value
+      else
+        rest[#rest + 1] = #name .. ':' .. name .. #value .. ':' .. value
+      end
+    end
+  end
+  redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[11], '*', 'reason', ARGV[10], 'details', ARGV[12], 'stream', stream,
+    'entry', id, 'attempts', ARGV[13], 'sent_ms', ARGV[14], 'rest', table.concat(rest), unpack(kept))
 end
 redis.call('XDEL', stream, id)
 return 1
 """
 )
 
-#: KEYS lease, stream; ARGV consumer, lease ms, group, then per entry: id, crashes before it, when it was first taken (ms).
+#: KEYS lease, stream; ARGV consumer, lease ms, group, then per entry: id, crashes before it, when it was first taken (ms),
+#: 1 where it is the one of its message id that may run.
 RELEASE = Script(
-    _FENCE
+    FENCE
     + _COPY
+    + ADD_OWN
     + """
-for at = 4, #ARGV, 3 do
+for at = 4, #ARGV, 4 do
   if redis.call('XACK', KEYS[2], ARGV[3], ARGV[at]) == 1 then
     local entry = redis.call('XRANGE', KEYS[2], ARGV[at], ARGV[at])[1]
     if entry then
       local fields = copy(entry[2], {'prpc_crashes', ARGV[at + 1], 'prpc_born_ms', ARGV[at + 2]})
-      redis.call('XADD', KEYS[2], '*', unpack(fields))
+      if ARGV[at + 3] == '1' then add_own(KEYS[2], unpack(fields)) else redis.call('XADD', KEYS[2], '*', unpack(fields)) end
       redis.call('XDEL', KEYS[2], ARGV[at])
     end
   end
@@ -123,7 +197,7 @@ return 1
 #: KEYS lease, calls, raw calls; ARGV consumer, lease ms, group, start of every lease key.
 #: Answers {is the group there?, seconds, microseconds, consumers without a lease}; LOST when the lease is gone.
 RENEW = Script(
-    _FENCE
+    FENCE
     + """
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local there, without, seen = 1, {}, {}
@@ -145,7 +219,7 @@ return {there, now[1], now[2], without}
 #: KEYS lease of the taker, calls, raw calls, lease of the lost one; ARGV taker, lease ms, group, lost one, memory of it in s.
 #: Answers the entries: {number of the stream, id, fields, deliveries}.
 TAKE_OVER = Script(
-    _FENCE
+    FENCE
     + """
 local group, lost, taken = ARGV[3], ARGV[4], {}
 if redis.call('GET', KEYS[4]) == lost then return taken end
@@ -174,7 +248,7 @@ return taken
 #: KEYS lease, calls, raw calls; ARGV consumer, lease ms, group, name before, then per entry: number of the stream, id.
 #: What was read under the name before, and taken over by nobody, is this consumer's now. Answers the places of those entries.
 RECLAIM = Script(
-    _FENCE
+    FENCE
     + """
 local mine = {}
 for at = 5, #ARGV, 2 do
@@ -190,7 +264,7 @@ return mine
 
 #: KEYS lease, calls, raw calls; ARGV consumer, lease ms, group. Leaves the group where nothing is pending any more.
 LEAVE = Script(
-    _FENCE
+    FENCE
     + """
 local clean = 1
 for s = 2, 3 do

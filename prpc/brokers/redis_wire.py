@@ -76,6 +76,8 @@ class Wire(asyncio.Protocol):
         self.receive: Callable[[Any], None] = _unasked
         #: Called when there is room again after a time without `writable`.
         self.resumed: Callable[[], None] = _nobody
+        #: Counts what arrives, in pieces of any size.
+        self.heard = 0
         #: Whether the transport has room: what is written meanwhile grows without bound.
         self.writable = True
         if reader.at_eof() or reader.exception() is not None or self._transport.is_closing():
@@ -98,6 +100,11 @@ class Wire(asyncio.Protocol):
         """Send commands whose answers go to `receive`; dropped where the connection is lost."""
         if not self.lost.done():
             self._transport.write(data)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the system has not taken yet."""
+        return self._transport.get_write_buffer_size()
 
     def give_up(self, reason: BaseException) -> None:
         """Count the connection as lost. `hang_up` closes it."""
@@ -126,6 +133,7 @@ class Wire(asyncio.Protocol):
         parser, asked = self._parser, self._asked
         if self.lost.done():
             return
+        self.heard += 1
         try:
             parser.feed(data)
             while not self.lost.done() and (answer := parser.gets()) is not _NOTHING:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from prpc.codec import ReadReply
 from prpc.exceptions import PRPCError
 from prpc.failure import restore
 from prpc.protocol.facts import MAX_HEADERS_BYTES
+from prpc.protocol.repeats import RepeatPolicy, Repeats
 from prpc.prpcmessage import PRPCMessage
 
 __all__ = ["Call", "CallOptions", "Home", "seconds_of", "wake_future"]
@@ -46,8 +48,17 @@ class CallOptions:
     headers: Mapping[str, str] = field(default_factory=dict)
     #: Refuse the call with NoServerError where nobody serves the queue.
     require_server: bool = False
+    #: Whether running the function twice is as good as once; only then the call is repeated.
+    idempotent: bool = False
+    #: Attempts after the first; None takes PRPC_CALL_RETRIES.
+    retries: int | None = None
+    #: Seconds that one attempt is waited for; None takes PRPC_CALL_ATTEMPT_TIMEOUT_SEC.
+    attempt_timeout: float | None = None
+    #: Seconds of pause before the second attempt; None takes PRPC_CALL_BACKOFF_SEC.
+    backoff: float | None = None
 
     def __post_init__(self) -> None:
+        self._check_repeats()
         if self.timeout is not None and self.timeout <= 0:
             raise ValueError(f"timeout={self.timeout:g} cannot be used: allowed is a time above zero, or None")
         for name, value in self.headers.items():
@@ -55,6 +66,38 @@ class CallOptions:
                 raise TypeError(f"header {name!r}: {value!r} cannot be used: names and values are texts")
         if self.headers:
             _check_headers(self.headers)
+
+    def _check_repeats(self) -> None:
+        retries = self.retries
+        if retries is not None and (isinstance(retries, bool) or not isinstance(retries, int)):
+            raise TypeError(f"retries={retries!r} cannot be used: allowed is a whole number")
+        if retries is not None and retries < 0:
+            raise ValueError(f"retries={retries} cannot be used: allowed is a whole number from 0 up")
+        if self.attempt_timeout is not None and not 0 < self.attempt_timeout < math.inf:
+            raise ValueError(f"attempt_timeout={self.attempt_timeout:g} cannot be used: allowed is a time above zero")
+        if self.backoff is not None and not 0 <= self.backoff < math.inf:
+            raise ValueError(f"backoff={self.backoff:g} cannot be used: allowed is a time from zero up")
+        if self.asks_for_repeats and not self.idempotent:
+            raise ValueError(
+                "only calls of idempotent functions are repeated: another may run twice, and nobody said that this does no harm. "
+                "Where it does none, say so with idempotent=True"
+            )
+
+    @property
+    def asks_for_repeats(self) -> bool:
+        """Whether something is set that has a meaning only for repeats."""
+        return bool(self.retries) or self.attempt_timeout is not None or self.backoff is not None
+
+    def policy(self, default: RepeatPolicy) -> RepeatPolicy:
+        """`default` with what is set here."""
+        if self.retries is None and self.attempt_timeout is None and self.backoff is None:
+            return default
+        return RepeatPolicy(
+            default.retries if self.retries is None else self.retries,
+            default.attempt_timeout if self.attempt_timeout is None else self.attempt_timeout,
+            default.backoff if self.backoff is None else self.backoff,
+            default.longest if self.backoff is None else max(default.longest, self.backoff),
+        )
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:
@@ -104,6 +147,7 @@ class Call:
         "message",
         "message_id",
         "options",
+        "repeats",
         "reply",
         "schema",
         "sent",
@@ -114,7 +158,7 @@ class Call:
     def __init__(self, message: PRPCMessage, body: bytes | None, options: CallOptions, schema: str | None, home: Home) -> None:
         self.message = message
         self.message_id: UUID = message.message_id
-        #: The message's text until it is handed to the broker.
+        #: The message's text until it is handed to the broker; of a call that is repeated, until its outcome.
         self.body: bytes | None = body
         #: Whether the broker has got it; written and read in the home's loop.
         self.sent = False
@@ -126,8 +170,10 @@ class Call:
         self.timeout: float | None = None
         #: Moment of the deadline on the clock of `time.monotonic`; None without one.
         self.expires: float | None = None
-        #: Where the pump's timer wheel holds it.
+        #: Where the pump's timer wheel holds it; 0: nowhere.
         self.tick = 0
+        #: The call's attempts, where it is one that is repeated; belongs to the home's loop.
+        self.repeats: Repeats | None = None
         #: What a server answered.
         self.reply: ReadReply | None = None
         #: What ended it here: a timeout, a cancellation, a broker that is away.

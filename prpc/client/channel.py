@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
@@ -17,6 +18,7 @@ from prpc.client.client import CallPump
 from prpc.client.middleware import Layers, Middleware, OutgoingCall
 from prpc.client.portal import current_portal, guard, running_loop
 from prpc.codec import Codec, Limits
+from prpc.protocol.repeats import RepeatPolicy, Repeats
 from prpc.prpcmessage import PRPCMessage
 from prpc.settings import Settings
 
@@ -30,6 +32,9 @@ class Channel:
         self.settings = settings
         self._middleware = tuple(middleware)
         self._codec = Codec(Limits(settings.max_message_bytes, settings.max_message_depth, settings.max_message_items))
+        self._policy = RepeatPolicy(
+            settings.call_retries, settings.call_attempt_timeout, settings.call_backoff, settings.call_backoff_max
+        )
         self._pumps: dict[asyncio.AbstractEventLoop, CallPump] = {}
         #: The pump in the background loop, for plain code.
         self._plain: CallPump | None = None
@@ -59,8 +64,15 @@ class Channel:
         if self._middleware:
             return self._submit_layered(pump, name, args, kwargs, options, schema)
         call = self._call(pump, uuid4(), name, args, kwargs, options, schema)
+        if options.idempotent:
+            self._set_repeats(call, options)
         pump.submit(call)
         return call
+
+    def _set_repeats(self, call: Call, options: CallOptions) -> None:
+        policy = options.policy(self._policy)
+        if policy.retries:
+            call.repeats = Repeats(policy, call.expires)
 
     def _call(
         self,
@@ -105,9 +117,11 @@ class Channel:
         return call
 
     def _send_layered(self, pump: CallPump, outer: Call, changed: OutgoingCall) -> Call:
-        options = CallOptions(None, dict(changed.headers), outer.options.require_server)
+        options = replace(outer.options, timeout=None, headers=dict(changed.headers))
         call = self._call(pump, outer.message_id, changed.function, changed.args, changed.kwargs, options, outer.schema)
         call.timeout, call.expires = outer.timeout, outer.expires
+        if options.idempotent:
+            self._set_repeats(call, options)
         pump.submit(call)
         return call
 

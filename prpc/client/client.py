@@ -16,12 +16,15 @@ from uuid import UUID
 
 from prpc.brokers.base import ServerRecord, background
 from prpc.client.call import Call, wake_future
-from prpc.client.connection import Connection, place
+from prpc.client.connection import Connection, no_server, place
 from prpc.client.portal import Crossing, Forkable, running_loop, survive_fork
+from prpc.client.repeating import Repeating, timed_out
 from prpc.client.timers import TimerWheel
 from prpc.codec import Codec
-from prpc.exceptions import BrokerUnavailableError, CallCancelledError, CallError, ClientTimeOutError, DecodeError, NoServerError
+from prpc.codec.signing import REPLY, signatures_of
+from prpc.exceptions import BrokerUnavailableError, CallCancelledError, CallError, DecodeError
 from prpc.protocol.pending import PendingCalls
+from prpc.protocol.repeats import Repeats
 from prpc.settings import Settings
 
 __all__ = ["CallPump"]
@@ -42,8 +45,10 @@ class CallPump(Forkable):
         self.closed = False
         self._settings = settings
         self._codec = codec
+        self._signatures = signatures_of(settings.secret_key, settings.queue_name)
         self._crossing = Crossing(loop)
-        self._timers: TimerWheel[UUID] = TimerWheel(loop, self._expire)
+        self._timers: TimerWheel[UUID] = TimerWheel(loop, self._due)
+        self._repeating = Repeating(loop, self._timers, self._send_again, self._fail)
         self._connection: Connection | None = None
         #: Calls that wait for the connection.
         self._outbox: list[Call] = []
@@ -142,6 +147,17 @@ class CallPump(Forkable):
                 self._expire(call.message_id)
                 return
             call.tick = self._timers.add(call.message_id, self.loop.time() + left)
+        self._dispatch(call)
+
+    def _send_again(self, call: Call) -> None:
+        if self.closed:
+            self._fail(call, self.closed_error())
+        else:
+            self._dispatch(call)
+
+    def _dispatch(self, call: Call) -> None:
+        if call.repeats is not None:
+            call.repeats.begin()
         if self._connection is None:
             self._outbox.append(call)
             self._start()
@@ -149,21 +165,21 @@ class CallPump(Forkable):
             self._publish(self._connection, call)
 
     def _publish(self, connection: Connection, call: Call) -> None:
-        if call.options.require_server:
+        if call.options.require_server and not call.sent:
             self._spawn(self._publish_if_served(connection, call), self._sending)
         else:
             connection.publish(call)
 
     async def _publish_if_served(self, connection: Connection, call: Call) -> None:
         try:
-            if not await connection.broker.servers(self._settings.queue_name):
-                raise NoServerError(
-                    f"no server on {place(self._settings)}: start one (python -m prpc run module:app), "
-                    "or correct PRPC_QUEUE_NAME and PRPC_URL_BROKER",
-                    queue=self._settings.queue_name,
-                )
+            servers = await connection.broker.servers(self._settings.queue_name)
+            if all(server.info.get("draining") for server in servers):
+                raise no_server(self._settings, stopping=bool(servers))
         except Exception as exc:
-            self._fail(call, exc)
+            if call.repeats is None:
+                self._fail(call, exc)
+            else:
+                self._attempted(call, call.repeats, call.repeats.attempts, exc)
         else:
             connection.publish(call)
 
@@ -183,27 +199,40 @@ class CallPump(Forkable):
 
     # -- outcomes ------------------------------------------------------------------------------------------------------
 
+    def _attempted(self, call: Call, repeats: Repeats, attempt: int, error: Exception | None) -> None:
+        if not self.closed:
+            self._repeating.attempted(call, repeats, attempt, error)
+        elif error is not None:
+            self._fail(call, error)
+
     def _fail(self, call: Call, error: Exception) -> None:
         if self.pending.take(call.message_id) is not None:
             self._end(call, error)
 
     def _end(self, call: Call, error: Exception) -> None:
-        if call.expires is not None:
-            self._timers.remove(call.message_id, call.tick)
+        if call.tick:
+            self._disarm(call)
         call.end(error)
         call.notify()
 
+    def _due(self, message_id: UUID) -> None:
+        call = self.pending.get(message_id)
+        if call is not None and not self._repeating.due(call):
+            self._expire(message_id)
+
     def _expire(self, message_id: UUID) -> None:
         call = self.pending.take(message_id)
-        if call is None:
-            return
-        name, timeout = call.message.func_name, call.timeout or 0.0
-        text = f"no outcome of {name}() within its timeout of {timeout:g} s"
-        self._end(call, ClientTimeOutError(text, message_id=str(message_id), timeout=timeout))
+        if call is not None:
+            self._end(call, timed_out(call))
+
+    def _disarm(self, call: Call) -> None:
+        self._timers.remove(call.message_id, call.tick)
+        if call.repeats is not None:
+            self._repeating.let_go(call)
 
     def _withdraw(self, call: Call) -> None:
-        if call.expires is not None:
-            self._timers.remove(call.message_id, call.tick)
+        if call.tick:
+            self._disarm(call)
         call.notify()
         if call.sent and self._connection is not None:
             self._connection.cancel(call.message_id)
@@ -212,7 +241,7 @@ class CallPump(Forkable):
         delivered = []
         for body in bodies:
             try:
-                reply = self._codec.read_reply(body)
+                reply = self._codec.read_reply(body if self._signatures is None else self._signatures.open(REPLY, body))
             except DecodeError as exc:
                 self._refuse(exc)
                 continue
@@ -220,8 +249,8 @@ class CallPump(Forkable):
             delivered.append(reply.message_id)
             call = self.pending.take(reply.message_id)
             if call is not None:
-                if call.expires is not None:
-                    self._timers.remove(call.message_id, call.tick)
+                if call.tick:
+                    self._disarm(call)
                 call.end(reply)
                 call.notify()
         if delivered:
@@ -295,7 +324,7 @@ class CallPump(Forkable):
             self._start()
 
     async def _connect(self) -> Connection:
-        connection = self._connection = await Connection.open(self._settings, self._fail)
+        connection = self._connection = await Connection.open(self._settings, self._fail, self._attempted, self._signatures)
         arrivals, self._arrivals = self._arrivals, []
         for connected in arrivals:
             wake_future(connected)
@@ -323,7 +352,7 @@ class CallPump(Forkable):
     def close_soon(self) -> None:
         """`close` without waiting, in the loop's thread: it goes on as the loop does, and ends before `asyncio.run` ends."""
         self.closed = True
-        if self._runner is not None and self._farewell is None:
+        if (self._runner is not None or len(self.pending)) and self._farewell is None:
             self._farewell = background(self.close(), "prpc-client-close")
 
     async def _finish(self, reason: Exception) -> None:
@@ -353,7 +382,10 @@ class CallPump(Forkable):
     async def _leave(self, reason: Exception) -> None:
         """End the calls that nobody can answer any more with `reason`, and close the connection."""
         connection, self._connection = self._connection, None
-        unseen = sum(not call.done and not call.watched for call in self._outbox)
+        self._timers.clear()
+        waiting = self.pending.calls()
+        kept = {call for call in waiting if not self.closed and self._repeating.outlives(call, reason)}
+        unseen = sum(not call.done and not call.watched and call not in kept for call in self._outbox)
         if unseen and not self.closed:
             logger.warning("%d calls could not be sent to %s: %s", unseen, place(self._settings), reason)
         self._outbox.clear()
@@ -363,8 +395,8 @@ class CallPump(Forkable):
                 connected.set_exception(reason)
         for task in (*self._sending, *self._collecting):
             task.cancel()
-        for call in self.pending.take_all():
-            self._end(call, reason)
-        self._timers.clear()
+        for call in waiting:
+            if call not in kept:
+                self._fail(call, reason)
         if connection is not None:
             await connection.close()

@@ -13,11 +13,13 @@ from uuid import UUID
 from prpc.brokers import create_broker
 from prpc.brokers.base import Broker, Mailbox, Outgoing
 from prpc.client.call import Call
-from prpc.exceptions import BrokerUnavailableError
+from prpc.codec.signing import CONTROL, Signatures
+from prpc.exceptions import BrokerUnavailableError, NoServerError
 from prpc.protocol.facts import CallFacts, write_cancel
+from prpc.protocol.repeats import Repeats
 from prpc.settings import Settings, safe_url
 
-__all__ = ["Connection", "place"]
+__all__ = ["Connection", "no_server", "place"]
 
 logger = logging.getLogger("prpc.client")
 
@@ -27,23 +29,51 @@ def place(settings: Settings) -> str:
     return f"queue {settings.queue_name!r} at {safe_url(settings.url_broker)}"
 
 
+#: Told the calls that could not be sent, and why.
+Failed = Callable[[Call, Exception], None]
+#: Told what became of one attempt of a call that is repeated: None where the broker has it.
+Attempted = Callable[[Call, Repeats, int, Exception | None], None]
+
+
+def no_server(settings: Settings, *, stopping: bool = False) -> NoServerError:
+    """The error for a queue that nobody serves; `stopping`: those who do are on their way out."""
+    there = " takes calls: those that are there stop" if stopping else ""
+    return NoServerError(
+        f"no server on {place(settings)}{there}: start one (python -m prpc run module:app), "
+        "or correct PRPC_QUEUE_NAME and PRPC_URL_BROKER",
+        queue=settings.queue_name,
+    )
+
+
 class Connection:
     """Made by `open`. Its methods belong to the loop's thread."""
 
-    def __init__(self, settings: Settings, broker: Broker, mailbox: Mailbox, failed: Callable[[Call, Exception], None]) -> None:
-        """`failed` is told the calls that could not be sent, and why."""
+    def __init__(
+        self,
+        settings: Settings,
+        broker: Broker,
+        mailbox: Mailbox,
+        failed: Failed,
+        attempted: Attempted,
+        signatures: Signatures | None,
+    ) -> None:
+        """`signatures`: None where nothing is signed."""
+        self._signatures = signatures
         self.broker = broker
         self.mailbox = mailbox
         self._settings = settings
         self._queue = settings.queue_name
         self._failed = failed
+        self._attempted = attempted
         self._unconfirmed: set[asyncio.Future[Any]] = set()
         #: What the broker answered last, and the calls that this answer is about.
         self._last: tuple[Awaitable[None] | None, list[Call]] = (None, [])
         self._cancelled: list[UUID] = []
 
     @classmethod
-    async def open(cls, settings: Settings, failed: Callable[[Call, Exception], None]) -> Connection:
+    async def open(
+        cls, settings: Settings, failed: Failed, attempted: Attempted, signatures: Signatures | None = None
+    ) -> Connection:
         """Connect and open the mailbox. Raises BrokerUnavailableError within the connect timeout."""
         broker = create_broker(settings)
         try:
@@ -57,18 +87,21 @@ class Connection:
                 url, seconds = safe_url(settings.url_broker), settings.connect_timeout
                 raise BrokerUnavailableError(f"the broker at {url} did not answer within {seconds:g} s", url=url) from exc
             raise
-        return cls(settings, broker, mailbox, failed)
+        return cls(settings, broker, mailbox, failed, attempted, signatures)
 
     def publish(self, call: Call) -> None:
         """Hand a call over, unless it has its outcome already; where that fails, the error is its outcome."""
         body = call.body
         if body is None or call.done:
             return
-        call.body, call.sent = None, True
-        left = None if call.expires is None else max(0.0, call.expires - monotonic())
-        facts = CallFacts(self.mailbox.address, left, call.schema, call.options.headers)
+        call.sent = True
+        repeats = call.repeats
+        if repeats is not None:
+            self._publish_attempt(call, body, repeats)
+            return
+        call.body = None
         try:
-            sent = self.broker.publish(self._queue, Outgoing(call.message_id, body, facts.to_fields()))
+            sent = self._hand_over(call, body, 1)
         except Exception as exc:
             self._failed(call, exc)
             return
@@ -79,6 +112,30 @@ class Connection:
         batch = [call]
         self._last = (sent, batch)
         self._confirm(sent, partial(self._published, batch))
+
+    def _publish_attempt(self, call: Call, body: bytes, repeats: Repeats) -> None:
+        attempt = repeats.attempts
+        try:
+            sent = self._hand_over(call, body, attempt)
+        except Exception as exc:
+            self._attempted(call, repeats, attempt, exc)
+            return
+
+        def answered(future: asyncio.Future[None]) -> None:
+            self._unconfirmed.discard(future)
+            error = None if future.cancelled() else future.exception()
+            if error is None or isinstance(error, Exception):
+                self._attempted(call, repeats, attempt, error)
+
+        self._confirm(sent, answered)
+
+    def _hand_over(self, call: Call, body: bytes, attempt: int) -> Awaitable[None]:
+        left = None if call.expires is None else max(0.0, call.expires - monotonic())
+        facts = CallFacts(self.mailbox.address, left, call.schema, call.options.headers, attempt).to_fields()
+        if self._signatures is not None:
+            facts = self._signatures.sign_call(body, facts, self.broker.now())
+        outgoing = Outgoing(call.message_id, body, facts, self.mailbox.address, again=attempt > 1)
+        return self.broker.publish(self._queue, outgoing)
 
     def cancel(self, message_id: UUID) -> None:
         """Tell the servers that nobody wants this call any more; all of one tick in one message."""
@@ -129,7 +186,9 @@ class Connection:
     def _broadcast(self) -> None:
         ids, self._cancelled = self._cancelled, []
         if ids:
-            self._confirm(self.broker.broadcast(self._queue, write_cancel(ids)), self._broadcast_ended)
+            body = write_cancel(ids)
+            signed = body if self._signatures is None else self._signatures.sign(CONTROL, body)
+            self._confirm(self.broker.broadcast(self._queue, signed), self._broadcast_ended)
 
     def _broadcast_ended(self, future: asyncio.Future[None]) -> None:
         self._unconfirmed.discard(future)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -34,7 +36,7 @@ class RemoteFunction(Generic[P, R]):
         self.schema = schema
         #: Whether running it twice is as good as once, as its server said.
         self.idempotent = idempotent
-        self._options = CallOptions()
+        self._options = CallOptions(idempotent=idempotent)
         self._client: HasChannel | None = None
         self._result = _ResultType(function)
 
@@ -48,6 +50,9 @@ class RemoteFunction(Generic[P, R]):
         self,
         *,
         timeout: timedelta | float | None = None,
+        retries: int | None = None,
+        attempt_timeout: timedelta | float | None = None,
+        backoff: timedelta | float | None = None,
         headers: Mapping[str, str] | None = None,
         require_server: bool | None = None,
         client: HasChannel | None = None,
@@ -57,10 +62,19 @@ class RemoteFunction(Generic[P, R]):
         `timeout`: seconds until the call's deadline, after which its outcome is ClientTimeOutError and a server does not
         start it any more. `headers`: texts that the function finds in `current_call().headers`. `require_server`: refuse
         with NoServerError where nobody serves the queue. `client`: where to send it.
+
+        For idempotent functions: `retries` more attempts under the same message id, the next one when one had no answer for
+        `attempt_timeout` seconds and after a pause: `backoff` seconds, doubled each time. ValueError for other functions.
         """
+        if (retries or attempt_timeout is not None or backoff is not None) and not self.idempotent:
+            raise ValueError(
+                f"calls of {self.name}() are not repeated: the server did not register it with idempotent=True, "
+                "so running it twice may do harm"
+            )
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other._options = merge_options(self._options, timeout, headers, require_server)
+        options = merge_options(self._options, timeout, headers, require_server)
+        other._options = merge_repeats(options, self.idempotent, retries, attempt_timeout, backoff)
         if client is not None:
             other._client = client
         return other
@@ -104,11 +118,34 @@ def merge_options(
     base: CallOptions, timeout: timedelta | float | None, headers: Mapping[str, str] | None, require_server: bool | None
 ) -> CallOptions:
     """`base` with what is given."""
-    return CallOptions(
-        base.timeout if timeout is None else seconds_of(timeout),
-        base.headers if headers is None else dict(headers),
-        base.require_server if require_server is None else require_server,
+    return replace(
+        base,
+        timeout=base.timeout if timeout is None else seconds_of(timeout),
+        headers=base.headers if headers is None else dict(headers),
+        require_server=base.require_server if require_server is None else require_server,
     )
+
+
+def merge_repeats(
+    base: CallOptions,
+    idempotent: bool,
+    retries: int | None,
+    attempt_timeout: timedelta | float | None,
+    backoff: timedelta | float | None,
+) -> CallOptions:
+    """`base` with what is given about repeats."""
+    return replace(
+        base,
+        idempotent=idempotent,
+        retries=base.retries if retries is None else retries,
+        attempt_timeout=base.attempt_timeout if attempt_timeout is None else _finite(attempt_timeout),
+        backoff=base.backoff if backoff is None else _finite(backoff),
+    )
+
+
+def _finite(time: timedelta | float) -> float:
+    seconds = seconds_of(time)
+    return math.inf if seconds is None else seconds  # which CallOptions refuses
 
 
 def remote_function(name: str, *, schema: str = "", idempotent: bool = False) -> Callable[[Callable[P, R]], RemoteFunction[P, R]]:

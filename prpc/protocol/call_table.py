@@ -51,6 +51,10 @@ class CallTable(Generic[T]):
         """Note that the call has ended."""
         self._running.pop(message_id, None)
 
+    def may_repeat(self, attempt: int) -> bool:
+        """Whether an idempotent call whose worker was lost in this attempt is run again."""
+        return attempt < self._max_attempts
+
     def refusal(
         self, message_id: UUID, function: str, *, timeout: float | None, queued: float, attempt: int, idempotent: bool, now: float
     ) -> CallError | None:

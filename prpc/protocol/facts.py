@@ -29,6 +29,8 @@ class CallFacts:
     schema: str | None = None
     #: What the caller set with `options(headers=...)`.
     headers: Mapping[str, str] = field(default_factory=dict)
+    #: Which of the caller's attempts this is, from 1; all of one call have the same message id.
+    attempt: int = 1
 
     def to_fields(self) -> dict[str, str]:
         """As fields of an entry; what is not set is left out."""
@@ -41,20 +43,29 @@ class CallFacts:
             fields["schema"] = self.schema
         if self.headers:
             fields["headers"] = json.dumps(dict(self.headers), ensure_ascii=False)
+        if self.attempt > 1:
+            fields["attempt"] = str(self.attempt)
         return fields
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, str]) -> CallFacts:
         """Read them back. Raises DecodeError where a field cannot be read; unknown fields are left alone."""
-        timeout_ms, headers = fields.get("timeout_ms"), fields.get("headers")
-        if timeout_ms is not None and not (timeout_ms.isascii() and timeout_ms.isdigit() and len(timeout_ms) < 16):
+        timeout_ms, headers, attempt = fields.get("timeout_ms"), fields.get("headers"), fields.get("attempt")
+        if timeout_ms is not None and not _is_count(timeout_ms):
             raise DecodeError(f"field timeout_ms={timeout_ms[:40]!r} is no number of milliseconds", reason="form")
+        if attempt is not None and not _is_count(attempt):
+            raise DecodeError(f"field attempt={attempt[:40]!r} is no number", reason="form")
         return cls(
             reply_to=fields.get("reply_to"),
             timeout=None if timeout_ms is None else int(timeout_ms) / 1000,
             schema=fields.get("schema"),
             headers={} if headers is None else _read_headers(headers),
+            attempt=1 if attempt is None else int(attempt),
         )
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 16
 
 
 def _read_headers(text: str) -> dict[str, str]:

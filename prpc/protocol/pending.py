@@ -56,13 +56,18 @@ class PendingCalls(Generic[C]):
         entry = self._entries.pop(message_id, None)
         return None if entry is None else entry()
 
+    def get(self, message_id: UUID) -> C | None:
+        """The call that waits under this id, left where it is; None as for `take`."""
+        entry = self._entries.get(message_id)
+        return None if entry is None else entry()
+
     def waiting(self) -> list[UUID]:
         """Ids still waited for, oldest first: what to ask the broker for after a gap."""
         return list(self._entries)
 
-    def take_all(self) -> list[C]:
-        """Every call that waits, each once: for an end that concerns them all."""
-        return [call for key in self.waiting() if (call := self.take(key)) is not None]
+    def calls(self) -> list[C]:
+        """Every call that waits, oldest first, left where it is."""
+        return [call for key in self.waiting() if (call := self.get(key)) is not None]
 
     def _forget(self, entry: _Entry[C]) -> None:
         if self._entries.get(entry.key) is entry:

@@ -8,7 +8,6 @@ settle, release and bury, and no delivery, however broken, ends the pump.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -16,28 +15,31 @@ from typing import Any
 from uuid import UUID
 
 from prpc.brokers.base import Consumer, Delivery, Reply
-from prpc.call_context import CurrentCall, bind_current_call
+from prpc.call_context import CurrentCall
 from prpc.codec import Codec
-from prpc.deadline import Clock, Deadline
+from prpc.deadline import Clock
 from prpc.exceptions import (
     BadArgumentsError,
     BrokerUnavailableError,
     CallCancelledError,
     CallError,
     DecodeError,
-    StaleStubError,
+    WorkerLostError,
 )
 from prpc.failure import Failure, describe, failure_of
-from prpc.protocol.call_table import CallTable, remaining_time
+from prpc.protocol.call_table import CallTable
 from prpc.protocol.facts import CallFacts
-from prpc.prpcmessage import PRPCMessage
+from prpc.server.entries import ask_for, id_of, is_strict
+from prpc.server.line import Line
 from prpc.server.logs import log_call, logger
 from prpc.server.middleware import Middleware
-from prpc.server.outcomes import is_shutdown, outcome_of_built_in, server_shutdown, with_queue_time
-from prpc.server.registry import STALE_STUB, RegisteredFunction, Registry
+from prpc.server.outcomes import details_of, is_shutdown, is_worker_lost, outcome_of_built_in, server_shutdown, with_queue_time
+from prpc.server.registry import RegisteredFunction, Registry, perhaps_stale
 from prpc.server.replies import ReplyWriter, nameless_call
+from prpc.server.run import Run, job_of
+from prpc.server.seal import Seal
 from prpc.server.wrapped_call import WrappedCall
-from prpc.workers.base import Execution, Job, Outcome, WorkerKind, WorkerPool
+from prpc.workers.base import Execution, Outcome, WorkerKind, WorkerPool
 
 __all__ = ["Dispatcher"]
 
@@ -48,36 +50,8 @@ _READ_AGAIN_AFTER = 1.0
 _SECONDS_TO_END = 5.0
 #: Entries of one running call that wait for its outcome because they name another caller.
 _MAX_FOLLOWERS = 100
-
-
-class _Run:
-    """One call between its delivery and its settlement."""
-
-    __slots__ = (
-        "attempt",
-        "current",
-        "delivery",
-        "execution",
-        "facts",
-        "followers",
-        "function",
-        "give_back",
-        "message",
-        "queued",
-    )
-
-    def __init__(self, delivery: Delivery, message: PRPCMessage, facts: CallFacts) -> None:
-        self.delivery = delivery
-        self.message = message
-        self.facts = facts
-        self.queued = delivery.age
-        self.function: RegisteredFunction | None = None
-        self.current: CurrentCall | None = None
-        self.execution: Execution | None = None
-        #: Doubled entries from other callers, which get the same outcome.
-        self.followers: list[_Run] | None = None
-        #: On the end of the run the entry goes back to the queue instead of being answered.
-        self.give_back = False
+#: Reason of the dead letters of calls whose servers or workers were lost too often.
+_TOO_MANY_ATTEMPTS = "attempts"
 
 
 class Dispatcher:
@@ -100,10 +74,12 @@ class Dispatcher:
         built_ins: Mapping[str, Callable[[], Any]],
         schema_of: Callable[[str], str | None],
         middleware: Sequence[Middleware] = (),
+        max_deliveries: int = 5,
+        seal: Seal | None = None,
     ) -> None:
         self._consumer = consumer
         self._codec = codec
-        self._replies = ReplyWriter(codec)
+        self._replies, self._seal = ReplyWriter(codec, seal), seal
         self._registry = registry
         self._pools = pools
         self._timeout = timeout
@@ -111,7 +87,8 @@ class Dispatcher:
         self._built_ins = built_ins
         self._schema_of = schema_of
         self._middleware = tuple(middleware)
-        self._table: CallTable[_Run] = CallTable()
+        self._table: CallTable[Run] = CallTable(max_attempts=max_deliveries)
+        self._line: Line[Run] = Line(self._start_from_line, self._give_back)
         self._free = slots
         self._stopping = False
         self._room: asyncio.Future[None] | None = None
@@ -119,15 +96,15 @@ class Dispatcher:
         self._settling: set[asyncio.Future[bool]] = set()
 
     @property
-    def running(self) -> int:
-        """Calls that run now."""
-        return len(self._table)
+    def running(self) -> list[tuple[CurrentCall, Execution]]:
+        """The calls that run now and what runs them, oldest first."""
+        return [(run.current, run.execution) for run in self._table if run.current and run.execution]
 
     async def run(self) -> None:
         """Take and start calls until `drain`."""
         loop = asyncio.get_running_loop()
         while not self._stopping:
-            if self._free <= 0:
+            if self._free <= 0 or self._line.is_full:
                 self._room = loop.create_future()
                 await self._room
                 continue
@@ -146,16 +123,17 @@ class Dispatcher:
             message_id = str(run.message.message_id)
             self._stop_run(run, CallCancelledError(f"{run.message.func_name}() was cancelled", message_id=message_id))
 
-    async def drain(self, grace: float) -> None:
-        """Stop taking calls, wait `grace` seconds for those that run, end the rest.
+    async def drain(self, grace: float) -> int:
+        """Stop taking calls, wait `grace` seconds for those that run, end the rest; returns how many had no clean end.
 
         An idempotent call that is ended goes back to the queue, any other is answered with ServerShutdownError.
         """
         self._stopping = True
+        self._line.clear()
         await self._consumer.stop()
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+        self._look_again()
         await self._until_quiet(grace)
+        ended = len(self._table)
         for run in self._table:
             run.give_back = run.function is not None and run.function.idempotent
             self._stop_run(run, server_shutdown(run.message.func_name))
@@ -167,6 +145,7 @@ class Dispatcher:
             _, unsettled = await asyncio.wait(self._settling, timeout=_SECONDS_TO_END)
             if unsettled:
                 logger.error("%d outcomes could not be handed over before the end: the broker does not answer", len(unsettled))
+        return ended + len(self._settling)
 
     async def _until_quiet(self, seconds: float | None) -> None:
         if not self._table:
@@ -174,7 +153,7 @@ class Dispatcher:
         self._quiet = asyncio.get_running_loop().create_future()
         await asyncio.wait([self._quiet], timeout=seconds)
 
-    def _stop_run(self, run: _Run, reason: CallError) -> None:
+    def _stop_run(self, run: Run, reason: CallError) -> None:
         if run.current is not None and run.execution is not None:
             run.current.mark_cancelled()
             run.execution.cancel(reason)
@@ -185,25 +164,58 @@ class Dispatcher:
         if self._stopping:
             self._watch(delivery.release())
             return
-        run: _Run | None = None
         try:
             run = self._read(delivery)
-            if run is not None:
-                self._start(run)
         except Exception as exc:
-            self._give_up(delivery, run, exc)
+            return self._give_up(delivery, None, exc)
+        if run is not None and (delivery.admitted or self._is_repeat(run)):
+            self._begin(run)
+        elif run is not None:  # it holds a slot while the broker says whether another entry of its id came first
+            self._free -= 1
+            then = functools.partial(self._claimed, run)
+            self._settling.add(claim := ask_for(delivery, run.message.message_id, run.facts.reply_to, then))
+            claim.add_done_callback(self._settling.discard)
 
-    def _read(self, delivery: Delivery) -> _Run | None:
+    def _is_repeat(self, run: Run) -> bool:
+        """Whether the caller sent it again and may: such a call is run at least once."""
+        function = self._registry.get(run.message.func_name)
+        return run.facts.attempt > 1 and function is not None and function.idempotent
+
+    def _claimed(self, run: Run, may_run: bool) -> None:
+        self._free += 1
+        self._look_again()
+        if may_run and self._stopping:
+            self._watch(run.delivery.release())
+        elif may_run:
+            self._begin(run)
+
+    def _begin(self, run: Run) -> None:
+        try:
+            self._start(run)
+        except Exception as exc:
+            self._give_up(run.delivery, run, exc)
+
+    def _start_from_line(self, run: Run, waited: float) -> None:
+        run.queued += waited
+        self._begin(run)
+
+    def _give_back(self, run: Run) -> None:
+        self._watch(run.delivery.release())
+        self._look_again()
+
+    def _read(self, delivery: Delivery) -> Run | None:
         """The call of a delivery; None where it could not be read and was buried."""
         body, message_id = delivery.body, None
         try:
             if body is None:
                 raise DecodeError("the entry has no field 'message'", reason="form")
+            if self._seal is not None:
+                self._seal.check(delivery, body)
             message = self._codec.read_raw_call(body) if delivery.raw else self._codec.read_call(body)
             message_id = message.message_id
-            return _Run(delivery, message, CallFacts.from_fields(delivery.facts) if delivery.facts else _NO_FACTS)
+            return Run(delivery, message, CallFacts.from_fields(delivery.facts) if delivery.facts else _NO_FACTS)
         except DecodeError as exc:
-            self._bury(delivery, exc, message_id or _uuid(exc.message_id))
+            self._bury(delivery, exc, message_id or id_of(exc.message_id))
             return None
 
     def _bury(self, delivery: Delivery, error: DecodeError, message_id: UUID | None) -> None:
@@ -214,25 +226,22 @@ class Dispatcher:
         )
         reply = None
         if message_id is not None:
-            now = self._clock.now()
-            address = delivery.facts.get("reply_to")
-            call = nameless_call(message_id, now)
-            reply, _ = self._replies.write(call, None, failure_of(error), when=now, address=address, raw=delivery.raw)
-        self._watch(delivery.bury(error.reason or "refused", reply))
+            now, address = self._clock.now(), delivery.facts.get("reply_to")
+            reply = self._replies.refusal(message_id, error, when=now, address=address, raw=delivery.raw)
+        details = details_of(failure_of(error))
+        self._watch(delivery.bury(error.reason or "refused", reply, details=details, keep=error.reason != "signature"))
 
-    def _give_up(self, delivery: Delivery, run: _Run | None, error: Exception) -> None:
+    def _give_up(self, delivery: Delivery, run: Run | None, error: Exception) -> None:
         """A fault of the server's own: the caller is told, the entry is kept."""
         logger.error("an entry could not be handled and is kept as a dead letter", exc_info=error)
-        reply = None
+        reply, failure = None, describe(error)
         if run is not None:
             call = nameless_call(run.message.message_id, self._clock.now())
             address = run.facts.reply_to
-            reply, _ = self._replies.write(
-                call, None, describe(error), when=call.date_create_message, address=address, raw=delivery.raw
-            )
-        self._watch(delivery.bury("internal error", reply))
+            reply, _ = self._replies.write(call, None, failure, when=call.date_create_message, address=address, raw=delivery.raw)
+        self._watch(delivery.bury("internal error", reply, details=details_of(failure)))
 
-    def _start(self, run: _Run) -> None:
+    def _start(self, run: Run) -> None:
         message, facts = run.message, run.facts
         name = message.func_name
         built_in = self._built_ins.get(name)
@@ -246,21 +255,24 @@ class Dispatcher:
             name,
             timeout=facts.timeout,
             queued=run.queued,
-            attempt=run.delivery.attempt,
+            attempt=run.attempt,
             idempotent=function is None or function.idempotent,
             now=self._clock.monotonic(),
         )
         if error is not None:
-            return self._end(run, Outcome(failure=failure_of(error)))
+            lost = isinstance(error, WorkerLostError) and function is not None and function.idempotent
+            return self._end(run, Outcome(failure=failure_of(error)), _TOO_MANY_ATTEMPTS if lost else None)
         if function is None or built_in is not None:
             return self._end(run, outcome_of_built_in(name, built_in, message))
+        if not self._line.has_room(name, function.max_concurrency):
+            return self._line.wait(name, run)
         try:
-            args, kwargs = function.binder.bind(message.func_args, message.func_kwargs, strict=_is_strict(run))
+            args, kwargs = function.binder.bind(message.func_args, message.func_kwargs, strict=is_strict(facts, run.delivery.raw))
         except BadArgumentsError as exc:
-            return self._end(run, Outcome(failure=failure_of(self._perhaps_stale(exc, facts, name))))
+            return self._end(run, Outcome(failure=failure_of(perhaps_stale(exc, facts.schema, self._schema_of(name)))))
         return self._submit(run, function, args, kwargs)
 
-    def _joined(self, run: _Run) -> bool:
+    def _joined(self, run: Run) -> bool:
         """Whether a call of this id runs: the further entry waits for its outcome or, from the same caller, is dropped."""
         first = self._table.running(run.message.message_id)
         if first is None:
@@ -273,63 +285,63 @@ class Dispatcher:
             first.followers.append(run)
         return True
 
-    def _perhaps_stale(self, error: BadArgumentsError, facts: CallFacts, name: str) -> BadArgumentsError:
-        if not facts.schema or facts.schema == self._schema_of(name):
-            return error
-        text = f"{error}; {STALE_STUB}"
-        return StaleStubError(text, function=error.function, parameter=error.parameter)
-
     # A call runs.
 
-    def _submit(self, run: _Run, function: RegisteredFunction, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        left = None if run.facts.timeout is None else run.facts.timeout - run.queued
-        timeout = remaining_time(self._timeout, function.timeout, left)
-        message_id = str(run.message.message_id)
-        headers, attempt = run.facts.headers, run.delivery.attempt
-        deadline = Deadline.after(self._clock, timeout)
-        run.current = CurrentCall(message_id, function.name, headers, deadline, attempt, self._clock)
-        context = contextvars.copy_context()
-        context.run(bind_current_call, run.current)
-        call_facts: dict[str, Any] = {}
-        if function.kind is WorkerKind.PROCESS:
-            call_facts = {
-                "message_id": message_id,
-                "function": function.name,
-                "headers": dict(headers),
-                "timeout": timeout,
-                "attempt": attempt,
-            }
-        job = Job(message_id, function.name, function.function, args, kwargs, timeout, context, call_facts)
+    def _submit(self, run: Run, function: RegisteredFunction, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        job, run.current = job_of(run, function, args, kwargs, limit=self._timeout, clock=self._clock)
         pool = self._pools[function.kind]
         run.execution = execution = (
             WrappedCall(job, pool, self._middleware, run.current) if self._middleware else pool.submit(job)
         )
         self._table.begin(run.message.message_id, run)
         self._free -= 1
+        if function.max_concurrency is not None:
+            self._line.begin(function.name)
         execution.outcome.add_done_callback(functools.partial(self._ended, run, execution))
 
-    def _ended(self, run: _Run, execution: Execution, outcome: asyncio.Future[Outcome]) -> None:
+    def _ended(self, run: Run, execution: Execution, outcome: asyncio.Future[Outcome]) -> None:
+        again, dead = False, None
         if self._table.running(run.message.message_id) is run:
             self._table.end(run.message.message_id)
+            if not self._stopping and self._may_run_twice(run, outcome.result()):
+                again = self._table.may_repeat(run.attempt)
+                dead = _TOO_MANY_ATTEMPTS
             try:
-                self._end(run, outcome.result())
+                if not again:
+                    self._end(run, outcome.result(), dead)
             except Exception as exc:
                 self._give_up(run.delivery, run, exc)
         if execution.released.done():
-            self._release_slot()
+            self._release_slot(run)
         else:
-            execution.released.add_done_callback(self._release_slot)
+            execution.released.add_done_callback(functools.partial(self._release_slot, run))
+        if again:
+            run.attempt += 1
+            run.queued += outcome.result().running
+            self._begin(run)
         if self._quiet is not None and not self._quiet.done() and not self._table:
             self._quiet.set_result(None)
 
-    def _release_slot(self, _: object = None) -> None:
+    def _may_run_twice(self, run: Run, outcome: Outcome) -> bool:
+        """Whether the worker was lost, and running the call again does no harm."""
+        harmless = run.function is not None and run.function.idempotent
+        return harmless and outcome.failure is not None and is_worker_lost(outcome.failure)
+
+    def _release_slot(self, run: Run, _: object = None) -> None:
         self._free += 1
+        if run.function is not None and run.function.max_concurrency is not None:
+            self._line.end(run.function.name)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """There may be room for further calls."""
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
     # A call ends.
 
-    def _end(self, run: _Run, outcome: Outcome) -> None:
+    def _end(self, run: Run, outcome: Outcome, dead: str | None = None) -> None:
+        """`dead`: why the entry is kept as a dead letter; None where it is not."""
         failure = outcome.failure
         if failure is not None:
             failure = with_queue_time(failure, run.queued)
@@ -349,9 +361,12 @@ class Dispatcher:
             for entry in entries:
                 self._watch(entry.delivery.release())
         for entry, reply in zip(entries, replies, strict=False):
-            self._watch(entry.delivery.settle(reply))
+            if dead is None or failure is None or entry is not run:
+                self._watch(entry.delivery.settle(reply))
+            else:
+                self._watch(entry.delivery.bury(dead, reply, details=details_of(failure)))
 
-    def _log(self, run: _Run, outcome: Outcome, failure: Failure | None) -> None:
+    def _log(self, run: Run, outcome: Outcome, failure: Failure | None) -> None:
         name = run.message.func_name[:200]
         log_call(
             message_id=str(run.message.message_id),
@@ -379,19 +394,3 @@ class Dispatcher:
             logger.error("an outcome could not be handed over: %s", error)
         elif not future.result():
             logger.warning("an outcome was dropped: another server had taken the call over")
-
-
-def _is_strict(run: _Run) -> bool:
-    """Whether annotations bind the caller.
-
-    Clients of before name no reply address. Their servers never looked at annotations, so their calls go on as they did:
-    what fits is converted, what does not is the function's own affair.
-    """
-    return run.facts.reply_to is not None or run.delivery.raw
-
-
-def _uuid(text: str | None) -> UUID | None:
-    try:
-        return None if text is None else UUID(text)
-    except ValueError:
-        return None

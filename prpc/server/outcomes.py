@@ -6,15 +6,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from prpc.exceptions import BadArgumentsError, ServerShutdownError, WorkerTimeoutError
+from prpc.exceptions import BadArgumentsError, ServerShutdownError, WorkerLostError, WorkerTimeoutError
 from prpc.failure import Failure, failure_of
 from prpc.prpcmessage import PRPCMessage
 from prpc.workers.base import Outcome
 
-__all__ = ["is_shutdown", "outcome_of_built_in", "server_shutdown", "with_queue_time"]
+__all__ = ["details_of", "is_shutdown", "is_worker_lost", "outcome_of_built_in", "server_shutdown", "with_queue_time"]
 
 _WORKER_TIMEOUT = f"{WorkerTimeoutError.__module__}.{WorkerTimeoutError.__qualname__}"
 _SERVER_SHUTDOWN = f"{ServerShutdownError.__module__}.{ServerShutdownError.__qualname__}"
+
+_WORKER_LOST = f"{WorkerLostError.__module__}.{WorkerLostError.__qualname__}"
 
 
 def server_shutdown(name: str) -> ServerShutdownError:
@@ -39,3 +41,13 @@ def with_queue_time(failure: Failure, queued: float) -> Failure:
 def is_shutdown(failure: Failure) -> bool:
     """Whether the call was ended because the server stops."""
     return failure.type_name == _SERVER_SHUTDOWN
+
+
+def is_worker_lost(failure: Failure) -> bool:
+    """Whether a pool lost the worker; a function that raised the same error itself comes with its traceback."""
+    return failure.type_name == _WORKER_LOST and not failure.traceback
+
+
+def details_of(failure: Failure) -> str:
+    """A failure as text for a dead letter."""
+    return f"{failure.type_name}: {failure.message}\n{failure.traceback}".rstrip()

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from prpc.exceptions import FunctionNotFoundError, RegistrationError
+from prpc.exceptions import BadArgumentsError, FunctionNotFoundError, RegistrationError, StaleStubError
 from prpc.server.binding import Binder
 from prpc.workers.base import WorkerKind
 
-__all__ = ["BUILT_IN_NAMES", "STALE_STUB", "RegisteredFunction", "Registry", "public_methods"]
+__all__ = ["BUILT_IN_NAMES", "STALE_STUB", "RegisteredFunction", "Registry", "perhaps_stale", "public_methods"]
 
 #: Names that every server answers itself.
 BUILT_IN_NAMES = ("ping", "get_function_server")
@@ -33,6 +33,8 @@ class RegisteredFunction:
     timeout: float | None = None
     #: Whether running it twice does no harm: it is repeated when its server is lost.
     idempotent: bool = False
+    #: Most calls of it that run at once in this server; None where only the server's slots count.
+    max_concurrency: int | None = None
     _binder: Binder | None = field(default=None, repr=False)
 
     @property
@@ -45,6 +47,13 @@ class RegisteredFunction:
 
 #: What to do where a caller's stubs and the server do not fit together.
 STALE_STUB = "server_func.py was made from another version of this server: run python -m prpc.create_server_func"
+
+
+def perhaps_stale(error: BadArgumentsError, caller_schema: str | None, schema: str | None) -> BadArgumentsError:
+    """The error, with a hint where the caller's stub was made from another version of the function."""
+    if not caller_schema or caller_schema == schema:
+        return error
+    return StaleStubError(f"{error}; {STALE_STUB}", function=error.function, parameter=error.parameter)
 
 
 class Registry:
@@ -72,6 +81,7 @@ class Registry:
         timeout: timedelta | float | None = None,
         idempotent: bool = False,
         can_run: Callable[[WorkerKind], bool] | None = None,
+        max_concurrency: int | None = None,
     ) -> RegisteredFunction:
         """Register a function. Raises RegistrationError, naming the function, where it cannot be served as asked.
 
@@ -87,7 +97,8 @@ class Registry:
                 f"function {name!r} comes too late: the server runs, and was started without any function of type {kind.value!r}"
             )
             raise _refused(name, text)
-        registered = RegisteredFunction(name, function, kind, _checked_timeout(name, timeout), bool(idempotent))
+        limit = _checked_limit(name, max_concurrency)
+        registered = RegisteredFunction(name, function, kind, _checked_timeout(name, timeout), bool(idempotent), limit)
         self._functions[name] = registered
         return registered
 
@@ -176,6 +187,13 @@ def _checked_timeout(name: str, timeout: timedelta | float | None) -> float | No
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
         raise _refused(name, f"function {name!r}: timeout {timeout!r} cannot be used; allowed are seconds above 0 or a timedelta")
     return float(seconds)
+
+
+def _checked_limit(name: str, limit: int | None) -> int | None:
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        text = f"function {name!r}: max_concurrency {limit!r} cannot be used; allowed is a whole number from 1 up"
+        raise _refused(name, text)
+    return limit
 
 
 def _check_callable(name: str, function: Any, kind: WorkerKind) -> None:

@@ -9,9 +9,10 @@ from uuid import UUID
 
 from prpc.brokers.base import Reply
 from prpc.codec import Codec
-from prpc.exceptions import EncodeError, PRPCError, SerializationError
+from prpc.exceptions import DecodeError, EncodeError, PRPCError, SerializationError
 from prpc.failure import Failure, failure_of
 from prpc.prpcmessage import PRPCMessage
+from prpc.server.seal import Seal
 
 __all__ = ["ReplyWriter", "nameless_call"]
 
@@ -24,8 +25,21 @@ def nameless_call(message_id: UUID, when: datetime) -> PRPCMessage:
 class ReplyWriter:
     """Writes replies; a result that cannot be written becomes a failure, and no call is left without a reply."""
 
-    def __init__(self, codec: Codec) -> None:
-        self._codec = codec
+    def __init__(self, codec: Codec, seal: Seal | None) -> None:
+        self._codec, self._seal = codec, seal
+
+    def refusal(self, message_id: UUID, error: DecodeError, *, when: datetime, address: str | None, raw: bool) -> Reply | None:
+        """What the sender of an entry that cannot be read is told; None where it gets no answer.
+
+        Who did not sign learns no more than that, unsigned, and only in the mailbox that it names: it may not decide what the
+        outcome of an id is.
+        """
+        call = nameless_call(message_id, when)
+        if error.reason != "signature":
+            return self.write(call, None, failure_of(error), when=when, address=address, raw=raw)[0]
+        if address is None or raw:
+            return None
+        return self._written(call, None, failure_of(DecodeError("the server refused the call")), when, address, raw)
 
     def write(
         self, message: PRPCMessage, value: Any, failure: Failure | None, *, when: datetime, address: str | None, raw: bool
@@ -43,6 +57,12 @@ class ReplyWriter:
         return self._write(bare, None, failure or refused, when, address, raw), failure or refused
 
     def _write(
+        self, message: PRPCMessage, value: Any, failure: Failure | None, when: datetime, address: str | None, raw: bool
+    ) -> Reply:
+        reply = self._written(message, value, failure, when, address, raw)
+        return reply if self._seal is None else self._seal.reply(reply)
+
+    def _written(
         self, message: PRPCMessage, value: Any, failure: Failure | None, when: datetime, address: str | None, raw: bool
     ) -> Reply:
         # In place: the message is this reply's alone, and a copy would cost as much as writing it.

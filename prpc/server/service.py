@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 from prpc.brokers import create_broker
-from prpc.brokers.base import Broker, Listener, ServerRecord
+from prpc.brokers.base import Broker, Listener
 from prpc.codec import Codec, Limits
 from prpc.deadline import Clock
-from prpc.exceptions import BrokerUnavailableError, DecodeError
+from prpc.exceptions import DecodeError
 from prpc.protocol.facts import read_cancel
 from prpc.server.catalogue import Catalogue
 from prpc.server.dispatcher import Dispatcher
+from prpc.server.health import Health, Phase
+from prpc.server.health_http import HealthPort
 from prpc.server.logs import logger
 from prpc.server.middleware import Middleware
+from prpc.server.presence import Presence
 from prpc.server.registry import Registry
+from prpc.server.seal import Seal
 from prpc.settings import Settings, safe_url
 from prpc.workers import create_pool
 from prpc.workers.base import WorkerKind, WorkerPool
 
 __all__ = ["Service"]
-
-#: Seconds between two announcements of a server, and how long one holds.
-ANNOUNCE_EVERY = 10.0
-ANNOUNCEMENT_HOLDS = 30.0
 
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
@@ -56,6 +54,9 @@ class Service:
         self._stop = asyncio.Event()
         self._pools: dict[WorkerKind, WorkerPool] = {}
         self._opened = False
+        #: Calls that ended otherwise than by themselves, or whose outcome the broker did not take, when the server stopped.
+        self.cut_short = 0
+        self.health = Health(clock, settings.health_window)
 
     def runs(self, kind: WorkerKind) -> bool:
         """Whether a function of this kind that is registered now can be run: pools are made when calls are about to be taken."""
@@ -71,7 +72,9 @@ class Service:
         """Serve until `request_stop`. Raises BrokerUnavailableError where the broker cannot be reached at the start."""
         queue = self._settings.queue_name
         async with AsyncExitStack() as stack:
+            await self._open_health_port(stack)
             broker = await self._open_broker(stack)
+            seal = Seal(self._settings.secret_key, queue, broker.now)
             if self._lifespan is not None:  # before the pools: it may register functions, and outlives those that run
                 await stack.enter_async_context(self._lifespan())
             await self._open_pools(stack)
@@ -90,14 +93,30 @@ class Service:
                 built_ins=self._catalogue.built_ins,
                 schema_of=self._catalogue.schema_of,
                 middleware=self._middleware,
+                max_deliveries=self._settings.max_deliveries,
+                seal=seal,
             )
-            await broker.announce(queue, self._record(), ANNOUNCEMENT_HOLDS)
+            presence = Presence(
+                broker, self._settings, self._facts(), health=self.health, running=lambda: dispatcher.running, pools=self._pools
+            )
+            presence.change(Phase.SERVING)
+            await presence.announce()
             logger.info(
                 "serving %d functions from queue %r on %s", len(self._registry), queue, safe_url(self._settings.url_broker)
             )
             on_ready()
-            await self._pump(broker, dispatcher, listener)
+            await self._pump(presence, dispatcher, listener, seal)
         logger.info("stopped serving queue %r", queue)
+
+    async def _open_health_port(self, stack: AsyncExitStack) -> None:
+        """First to come and last to go: it tells of the start and of the draining, too."""
+        settings = self._settings
+        if settings.health_port:
+            checks = {"/live": lambda: None, "/ready": self.health.obstacle}
+            facts = {"queue": settings.queue_name, "instance": settings.instance_name}
+            port = HealthPort(settings.health_host, settings.health_port, checks, facts)
+            stack.push_async_callback(port.close)
+            await port.open()
 
     async def _open_broker(self, stack: AsyncExitStack) -> Broker:
         broker = create_broker(self._settings)
@@ -120,54 +139,35 @@ class Service:
         for function in self._registry:
             _ = function.binder
 
-    async def _pump(self, broker: Broker, dispatcher: Dispatcher, listener: Listener) -> None:
+    async def _pump(self, presence: Presence, dispatcher: Dispatcher, listener: Listener, seal: Seal) -> None:
         pump = asyncio.create_task(dispatcher.run(), name="prpc-pump")
-        ear = asyncio.create_task(_hear_cancellations(listener, dispatcher), name="prpc-cancellations")
-        presence = asyncio.create_task(self._announce(broker), name="prpc-presence")
+        ear = asyncio.create_task(_hear_cancellations(listener, dispatcher, seal), name="prpc-cancellations")
+        voice = asyncio.create_task(presence.run(), name="prpc-presence")
         stop = asyncio.create_task(self._stop.wait(), name="prpc-stop")
-        helpers = [ear, presence, stop]
+        helpers = [ear, voice, stop]
         try:
             await asyncio.wait([pump, ear, stop], return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             self._grace = 0.0
             raise
         finally:
-            logger.info("stopping: %d calls run", dispatcher.running)
-            presence.cancel()
-            withdrawal = self._quietly(broker.withdraw(self._settings.queue_name, self._settings.instance_name))
-            await asyncio.gather(dispatcher.drain(self._grace), withdrawal)
+            logger.info("stopping: %d calls run", len(dispatcher.running))
+            presence.change(Phase.DRAINING)
+            self.cut_short = await dispatcher.drain(self._grace)
             for task in helpers:
                 task.cancel()
             results = await asyncio.gather(pump, *helpers, return_exceptions=True)
+            await presence.withdraw()
         for result in results:
             if isinstance(result, Exception):
                 raise result
 
-    async def _announce(self, broker: Broker) -> None:
-        while True:
-            await asyncio.sleep(ANNOUNCE_EVERY)
-            await self._quietly(broker.announce(self._settings.queue_name, self._record(), ANNOUNCEMENT_HOLDS))
-
-    async def _quietly(self, work: Awaitable[None]) -> None:
-        """Presence is a help for people: a broker that is away or silent must neither end the server nor hold up its end."""
-        seconds = self._settings.connect_timeout
-        try:
-            async with asyncio.timeout(seconds):
-                await work
-        except TimeoutError:
-            logger.warning("the broker does not answer within %g s", seconds)
-        except BrokerUnavailableError as exc:
-            logger.warning("the broker does not answer: %s", exc)
-
-    def _record(self) -> ServerRecord:
-        info: dict[str, object] = {
+    def _facts(self) -> dict[str, object]:
+        return {
             "functions": [function.name for function in self._registry],
             "schema": self._catalogue.schema,
-            "slots": self._settings.max_number_worker,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
+            "capacity": self._settings.max_number_worker,
         }
-        return ServerRecord(self._settings.instance_name, info)
 
 
 def _codec(settings: Settings) -> Codec:
@@ -176,10 +176,10 @@ def _codec(settings: Settings) -> Codec:
     )
 
 
-async def _hear_cancellations(listener: Listener, dispatcher: Dispatcher) -> None:
+async def _hear_cancellations(listener: Listener, dispatcher: Dispatcher, seal: Seal) -> None:
     while True:
         for body in await listener.receive():
             try:
-                dispatcher.cancel(read_cancel(body))
+                dispatcher.cancel(read_cancel(seal.open_control(body)))
             except DecodeError as exc:
                 logger.warning("a control message was refused: %s", exc)

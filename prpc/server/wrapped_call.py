@@ -37,6 +37,16 @@ class WrappedCall:
         call = IncomingCall(job.name, job.args, job.kwargs, current)
         self._task = loop.create_task(self._run(nested(middlewares, self._innermost)(call)), context=job.context)
 
+    @property
+    def worker(self) -> str:
+        """As `Execution` says; empty while a middleware is at work before the function."""
+        return "" if self._inner is None else self._inner.worker
+
+    @property
+    def running(self) -> float:
+        """As `Execution` says; counts the function alone."""
+        return 0.0 if self._inner is None else self._inner.running
+
     def cancel(self, reason: CallError) -> None:
         """As `Execution.cancel` promises."""
         if self.outcome.done():

@@ -80,6 +80,16 @@ class Execution(Protocol):
         """Ends when the worker's slot is free again; at the earliest with `outcome`, later for an abandoned thread."""
         ...
 
+    @property
+    def worker(self) -> str:
+        """Name of the thread or process that runs it; empty while it waits."""
+        ...
+
+    @property
+    def running(self) -> float:
+        """Seconds since the run began; 0 while it waits."""
+        ...
+
     def cancel(self, reason: CallError) -> None:
         """End the job: `outcome` becomes this failure. Stops an async function and a process with its children;
         a thread is abandoned and its slot stays busy until the function returns. Idempotent; nothing after the end."""

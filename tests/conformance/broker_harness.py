@@ -130,7 +130,7 @@ class MemoryHarness:
         return space_of(self.settings.url_broker).collect([(message_id, key)]).get(message_id)
 
     def dead_letters(self) -> Sequence[tuple[str, bytes | None]]:
-        return [(letter.reason, letter.body) for letter in self.broker.dead_letters(self.queue)]
+        return [(letter.reason, letter.body) for letter in self.broker._space.dead_letters(self.queue)]
 
     def waiting(self) -> int:
         return space_of(self.settings.url_broker).size(self.queue)

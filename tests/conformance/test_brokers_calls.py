@@ -185,6 +185,38 @@ def test_a_buried_call_is_kept_and_answered(settings: Settings, harness: Harness
     run(work())
 
 
+def test_a_reply_that_is_not_kept_only_wakes_its_address(settings: Settings, harness: Harness) -> None:
+    async def work() -> None:
+        async with connected(settings) as broker:
+            mailbox = await broker.open_mailbox(settings.queue_name)
+            consumer = broker.consume(settings.queue_name, consumer="one")
+            call = outgoing()
+            harness.put({"message": call.body}, raw=False)
+            await broker.publish(settings.queue_name, call)
+            stranger, own = await take_all(consumer, 2)
+            assert await stranger.bury("signature", reply_to(call, b"refused", address=mailbox.address), keep=False)
+            assert (await mailbox.receive()).bodies == [b"refused"]
+            assert await mailbox.collect([call.message_id]) == {}
+            assert await own.settle(reply_to(call, b"result", address=mailbox.address))
+            assert (await mailbox.receive()).bodies == [b"result"]
+            mailbox.forget([call.message_id])
+
+    run(work())
+
+
+def test_the_brokers_clock_goes_on(settings: Settings) -> None:
+    async def work() -> None:
+        async with connected(settings) as broker:
+            first = broker.now()
+            await broker.publish(settings.queue_name, outgoing())
+            delivery = await take_one(broker.consume(settings.queue_name, consumer="one"))
+            assert broker.now() >= first > 1_700_000_000
+            assert broker.now() - delivery.age >= first - 1
+            await delivery.settle(None)
+
+    run(work())
+
+
 def test_an_entry_without_a_message_is_delivered(settings: Settings, harness: Harness) -> None:
     async def work() -> None:
         async with connected(settings) as broker:
@@ -479,8 +511,8 @@ def test_a_settled_call_cannot_be_settled_by_a_copy(settings: Settings, harness:
         async with connected(settings) as broker:
             mailbox = await broker.open_mailbox(settings.queue_name)
             call = outgoing(b"twice")
-            for _ in range(2):
-                await broker.publish(settings.queue_name, call)
+            for entry in (call, outgoing(b"twice")):  # the broker does not read what it carries
+                await broker.publish(settings.queue_name, entry)
             consumer = broker.consume(settings.queue_name, consumer="one")
             first, second = await take_all(consumer, 2)
             assert await first.settle(reply_to(call, b"first", address=mailbox.address, wake=b"short first"))

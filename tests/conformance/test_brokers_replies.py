@@ -91,7 +91,7 @@ def test_two_replies_of_one_tick_for_one_id(settings: Settings) -> None:
         async with connected(settings) as broker:
             mailbox = await broker.open_mailbox(settings.queue_name)
             call, other = outgoing(), outgoing()
-            for some in (call, call, other):
+            for some in (call, outgoing(), other):
                 await broker.publish(settings.queue_name, some)
             found = await take_all(broker.consume(settings.queue_name, consumer="one"), 3)
             replies = [reply_to(call, b"first"), reply_to(call, b"second"), reply_to(other, b"other")]
@@ -178,6 +178,7 @@ def test_servers_announce_themselves_run_out_and_withdraw(settings: Settings) ->
             await one.announce(queue, ServerRecord("c", {}), 60)
             records = {r.instance: dict(r.info) for r in await two.servers(queue)}
             assert records["b"] == {"host": "there", "draining": True}
+            assert all(0 <= r.age < 60 for r in await two.servers(queue))
             assert records.get("a", short.info) == short.info
 
             async def ran_out() -> bool:

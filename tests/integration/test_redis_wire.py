@@ -47,8 +47,8 @@ def test_streams_groups_fields_and_keys(settings: Settings, names: QueueNames, a
     async def work() -> None:
         async with connected(replace(settings, redis_expire=100)) as broker:
             await broker.publish(names.queue, call)
-            ((_, fields),) = admin.xrange(f"prpc_{names.queue}")
-            assert fields == {b"message": b"the message", b"reply_to": b"x", b"timeout_ms": b"5"}
+            ((entry, fields),) = admin.xrange(f"prpc_{names.queue}")
+            assert fields == {b"own": entry, b"message": b"the message", b"reply_to": b"x", b"timeout_ms": b"5"}
             for stream in (f"prpc_{names.queue}", f"prpc_raw_{names.queue}"):
                 (group,) = admin.xinfo_groups(stream)
                 assert (group["name"], group["last-delivered-id"]) == (b"prpc_group_consumers", b"0-0")
@@ -63,8 +63,11 @@ def test_streams_groups_fields_and_keys(settings: Settings, names: QueueNames, a
             assert admin.xlen(f"prpc_{names.queue}") == 0
 
     run(work())
+    (ids,) = admin.scan_iter(f"prpc_admitted_{names.queue}_*")
+    assert admin.smembers(ids) == {call.message_id.bytes}
+    assert admin.hgetall(f"prpc_limits_{names.queue}") == {b"window": b"300", b"length": b"0"}
     assert sorted(admin.scan_iter(f"prpc_*{names.queue}*")) == sorted(
-        key.encode() for key in (names.calls, names.raw_calls, names.feedback(call.message_id))
+        (ids, *(key.encode() for key in (names.calls, names.raw_calls, names.limits, names.feedback(call.message_id))))
     )
     assert admin.xinfo_consumers(names.calls, "prpc_group_consumers") == []
 
@@ -164,6 +167,9 @@ def test_announcements_leave_nothing_behind(settings: Settings, names: QueueName
             assert [r.instance for r in await broker.servers(names.queue)] == ["long"]
             await broker.announce(names.queue, ServerRecord("long", {}), 60)
             assert admin.zrange(names.servers, 0, -1) == [b"long"]
+            for text in ("no JSON", "[1]", '{"prpc_ttl_ms": "soon"}', "[" * 100_000):  # of whoever else writes there
+                admin.set(names.server("long"), text)
+                assert list(await broker.servers(names.queue)) == []
             await broker.withdraw(names.queue, "long")
             assert not admin.exists(names.servers, names.server("long"))
 
@@ -283,6 +289,13 @@ async def _round(broker: RedisBroker, consumer: redis_consumer.RedisConsumer, ma
     mailbox.forget(call.message_id for call in calls)
 
 
+def forgotten(admin: redis.Redis) -> redis.Redis:
+    """As it is when the window has passed."""
+    for key in admin.scan_iter("prpc_admitted_*"):
+        admin.delete(key)
+    return admin
+
+
 def test_many_calls_leave_redis_where_it_was(private_redis: Callable[..., DevBroker]) -> None:
     broker_ = private_redis()
     settings = Settings(url_broker=broker_.url, queue_name="many")
@@ -293,12 +306,18 @@ def test_many_calls_leave_redis_where_it_was(private_redis: Callable[..., DevBro
                 mailbox = await broker.open_mailbox("many")
                 consumer = broker.consume("many", consumer="one")
                 await _round(broker, consumer, mailbox, "many", 2000)
-                await until(lambda: admin.dbsize() <= 3)
+                await until(lambda: forgotten(admin).dbsize() <= 4)
                 before = admin.info("memory")["used_memory_dataset"]
                 for _ in range(10):
                     await _round(broker, consumer, mailbox, "many", 2000)
-                await until(lambda: admin.dbsize() <= 3)
+                sets = list(admin.scan_iter("prpc_admitted_many_*"))
+                remembered = sum(admin.scard(key) for key in sets)
+                assert 20_000 <= remembered <= 22_000
+                assert sum(admin.memory_usage(key, samples=0) for key in sets) / remembered < 100  # bytes a call
+                assert all(0 < admin.ttl(key) <= 1.5 * settings.duplicate_window for key in sets)
+                await until(lambda: forgotten(admin).dbsize() <= 4)
                 assert admin.xlen("prpc_many") == 0
-                assert admin.info("memory")["used_memory_dataset"] < before + 200_000
+                # Buffers of connections shrink when Redis comes round to it.
+                await until(lambda: admin.info("memory")["used_memory_dataset"] < before + 200_000)
 
     run(work())

@@ -137,11 +137,12 @@ def test_a_script_serves_drains_on_sigterm_and_exits_with_0(start: Start, client
     assert "Traceback" not in server.output
 
 
-def test_after_the_grace_time_the_rest_is_answered_and_the_exit_is_0(start: Start, client: Client) -> None:
+def test_after_the_grace_time_the_rest_is_answered_and_the_exit_code_says_so(start: Start, client: Client) -> None:
     server = start("shop.py", PRPC_SHUTDOWN_GRACE_SEC="0.1")
     nap = client.call("nap", 60)
     server.until("napping")
-    assert server.end(signal.SIGINT) == 0
+    assert server.end(signal.SIGINT) == 3
+    assert "Traceback" not in server.output
     with pytest.raises(ServerShutdownError):
         nap.result(20)
 

@@ -21,7 +21,7 @@ from prpc.app_client import AsyncClient
 from prpc.app_server import AppServer
 from prpc.brokers.memory import MemoryBroker
 from prpc.exceptions import BrokerUnavailableError, PRPCError, RegistrationError, ServerShutdownError
-from prpc.server import reloading, service
+from prpc.server import presence, reloading
 
 
 def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -334,7 +334,7 @@ def test_an_unreachable_broker_is_named() -> None:
 
 
 def test_presence_is_announced_renewed_and_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "ANNOUNCE_EVERY", 0.01)
+    monkeypatch.setattr(presence, "PER_WINDOW", 600)
 
     async def scenario() -> None:
         app = make_app(max_number_worker=7)
@@ -357,7 +357,7 @@ def test_presence_is_announced_renewed_and_withdrawn(monkeypatch: pytest.MonkeyP
         await app.ready
         (record,) = await broker.servers("task_prpc")
         assert record.instance == app.settings.instance_name
-        assert record.info["functions"] == ["echo"] and record.info["slots"] == 7
+        assert record.info["functions"] == ["echo"] and record.info["capacity"] == 7
         await enough.wait()
         await app.stop()
         await server
@@ -367,11 +367,11 @@ def test_presence_is_announced_renewed_and_withdrawn(monkeypatch: pytest.MonkeyP
     run(scenario)
 
 
-def test_a_broker_that_is_silent_does_not_hold_up_the_stop(
+def test_an_announcement_that_cannot_be_taken_back_does_not_hold_up_the_stop(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def withdraw(self: MemoryBroker, queue: str, instance: str) -> None:
-        await asyncio.get_running_loop().create_future()
+        await asyncio.Event().wait()
 
     monkeypatch.setattr(MemoryBroker, "withdraw", withdraw)
 
@@ -381,7 +381,7 @@ def test_a_broker_that_is_silent_does_not_hold_up_the_stop(
         await app.ready
         await app.stop()
         await server
-        assert "the broker does not answer within 0.01 s" in caplog.text
+        assert "could not be taken back: the broker does not answer" in caplog.text
 
     run(scenario)
 

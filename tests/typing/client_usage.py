@@ -46,6 +46,9 @@ def plain() -> None:
     assert_type(point().result(), Point)
     assert_type(nothing(), AwaitableTask[None])
     assert_type(summ.options(timeout=3, headers={"a": "b"})(1, 2, 3.0, 4, 5, name="x"), AwaitableTask[float])
+    repeated = summ.options(timeout=20, retries=3, attempt_timeout=timedelta(seconds=2), backoff=0.1)
+    assert_type(repeated(1, 2), AwaitableTask[float])
+    summ.options(retries="3")  # expect-error: no number
     assert_type(summ.map([1, 2], [3, 4]), Gathered[float])
     summ("x", 2)  # expect-error: argument type
     summ(1)  # expect-error: missing argument
@@ -58,6 +61,7 @@ def with_client() -> None:
         assert_type(client, Client)
         assert_type(client.call("anything", 1, key=2), AwaitableTask[Any])
         assert_type(client.options(timeout=timedelta(seconds=3)), Client)
+        assert_type(client.options(idempotent=True, retries=3, attempt_timeout=2.0, backoff=0.1), Client)
         assert_type(client.ping(), str)
         assert_type(client.get_function_server(), list[dict[str, Any]])
         assert_type(client.servers(), Sequence[ServerRecord])

@@ -11,7 +11,8 @@ import pytest
 from prpc.brokers import create_broker
 from prpc.brokers.base import Outgoing, Reply, ServerRecord
 from prpc.brokers.memory import MemoryBroker
-from prpc.brokers.memory_space import DEAD_LETTERS_KEPT, Bell, Hold, Space, space_of
+from prpc.brokers.memory_bell import Bell
+from prpc.brokers.memory_space import Hold, Space, space_of
 from prpc.exceptions import BrokerUnavailableError, ConfigurationError
 from prpc.settings import Settings
 
@@ -150,10 +151,10 @@ def test_announcements_run_out(clock: Clock) -> None:
 
 def test_dead_letters_are_bounded(clock: Clock) -> None:
     space = Space(clock)
-    for number in range(DEAD_LETTERS_KEPT + 5):
+    for number in range(15):
         space.put("q", b"%d" % number, {"n": "1"}, raw=True)
         ((entry,), _) = space.take("q", "one", 1, seconds=10)
-        assert space.bury("q", Hold("one", entry, 1), "why", None, 60)
+        assert space.bury("q", Hold("one", entry, 1), "why", None, 60, most=10)
     letters = space.dead_letters("q")
-    assert len(letters) == DEAD_LETTERS_KEPT
-    assert (letters[0].body, letters[0].raw, dict(letters[0].facts)) == (b"5", True, {"n": "1"})
+    assert len(letters) == 10
+    assert (letters[0].body, letters[0].raw, letters[0].fields) == (b"5", True, [(b"message", b"5"), (b"n", b"1")])

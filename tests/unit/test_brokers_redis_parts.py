@@ -108,9 +108,10 @@ def test_any_payload_can_be_unframed(payload: bytes) -> None:
 
 
 def test_entries() -> None:
-    assert read_entry([b"message", b"m", b"a", b"1", b"prpc_crashes", b"2", b"prpc_born_ms", b"77"]) == (b"m", {"a": "1"}, 2, 77)
-    assert read_entry([b"prpc_crashes", b"-1", b"prpc_born_ms", b"9" * 40]) == (None, {}, 0, None)
-    assert read_entry([]) == (None, {}, 0, None)
+    fields = [b"message", b"m", b"a", b"1", b"prpc_crashes", b"2", b"prpc_born_ms", b"77", b"own", b"7-1"]
+    assert read_entry(fields) == (b"m", {"a": "1"}, 2, 77, b"7-1")
+    assert read_entry([b"prpc_crashes", b"-1", b"prpc_born_ms", b"9" * 40]) == (None, {}, 0, None, None)
+    assert read_entry([]) == (None, {}, 0, None, None)
     assert milliseconds(b"1234-5") == 1234
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from prpc.app_server import AppServer
-from prpc.brokers.base import Mailbox, Outgoing
+from prpc.brokers.base import DeadLetter, Mailbox, Outgoing
 from prpc.brokers.memory import MemoryBroker, _Delivery
 from prpc.call_context import current_call
 from prpc.codec import Codec, ReadReply
@@ -60,7 +60,8 @@ class Wire:
         message = PRPCMessage(name, args, kwargs, message_id or uuid4(), datetime.now(UTC))
         facts = facts or CallFacts(reply_to=self.mailbox.address if address else None)
         all_fields = {**facts.to_fields(), **(fields or {})}
-        self.broker.publish(QUEUE, Outgoing(message.message_id, self.codec.write_call(message), all_fields))
+        body = self.codec.write_call(message)
+        self.broker.publish(QUEUE, Outgoing(message.message_id, body, all_fields, facts.reply_to))
         return message.message_id
 
     def facts(self, **given: Any) -> CallFacts:
@@ -88,6 +89,9 @@ class Wire:
 
     async def failing_call(self, name: str, *args: Any, **kwargs: Any) -> BaseException:
         return await self.error(self.send(name, *args, **kwargs))
+
+    def dead_letters(self) -> Sequence[DeadLetter]:
+        return self.broker._space.dead_letters(QUEUE)
 
     async def kept(self, message_id: UUID, *, raw: bool = False) -> bytes:
         """The reply's kept text."""
@@ -300,7 +304,7 @@ class TestBadInput:
                     for raw in (False, True):
                         wire.broker.put_raw(QUEUE, body, raw=raw)
                 assert await wire.call("echo", "alive") == "alive"
-                letters = wire.broker.dead_letters(QUEUE)
+                letters = wire.dead_letters()
                 assert len(letters) == 18
                 assert all(letter.reason for letter in letters)
 
@@ -326,7 +330,7 @@ class TestBadInput:
             async with serving(make_app(echo)) as wire:
                 error = await wire.error(wire.send("echo", 1, fields=fields))
                 assert type(error).__name__ == "DecodeError"
-                assert len(wire.broker.dead_letters(QUEUE)) == 1
+                assert len(wire.dead_letters()) == 1
 
         run(scenario)
 
@@ -363,7 +367,7 @@ class TestBadInput:
                 with monkeypatch.context() as patch:
                     patch.setattr(Dispatcher, "_log", broken)
                     assert isinstance(await wire.failing_call("echo", 1), RuntimeError)
-                assert [letter.reason for letter in wire.broker.dead_letters(QUEUE)] == ["internal error"] * 3
+                assert [letter.reason for letter in wire.dead_letters()] == ["internal error"] * 3
                 assert await wire.call("echo", 1) == 1
 
         run(scenario)

@@ -20,7 +20,10 @@ FACES = (
     "prpc.app_client",
     "prpc.app_server",
     "prpc.create_server_func",
+    "prpc.dead_letters",
     "prpc.dev_broker",
+    "prpc.status",
+    "prpc.queue_state",
     "prpc.support_module.exceptions",
     "prpc.testing",
 )

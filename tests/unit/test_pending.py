@@ -58,13 +58,15 @@ def test_ids_still_waited_for_stand_in_order() -> None:
     assert table.waiting() == [calls[0].message_id, calls[2].message_id, calls[3].message_id]
 
 
-def test_take_all_empties_the_table() -> None:
+def test_looking_at_calls_takes_none() -> None:
     table: PendingCalls[Waiting] = PendingCalls()
     calls = [Waiting() for _ in range(3)]
     for call in calls:
         table.add(call)
-    assert table.take_all() == calls
-    assert table.waiting() == []
+    assert table.calls() == calls
+    assert table.get(calls[1].message_id) is calls[1]
+    assert table.get(uuid4()) is None
+    assert len(table) == 3
 
 
 def test_a_call_that_nobody_holds_leaves_by_itself() -> None:

@@ -1,0 +1,48 @@
+"""What is asked of an entry before its call may run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from uuid import UUID
+
+from prpc.brokers.base import Delivery
+from prpc.protocol.facts import CallFacts
+from prpc.server.logs import logger
+
+__all__ = ["ask_for", "id_of", "is_strict"]
+
+
+def ask_for(delivery: Delivery, message_id: UUID, address: str | None, then: Callable[[bool], None]) -> asyncio.Future[bool]:
+    """Ask the broker whether the entry may run; `then` is told. Where it is told False, nothing is left to do."""
+
+    def claimed(answer: asyncio.Future[bool]) -> None:
+        if answer.cancelled():
+            return then(False)
+        if (error := answer.exception()) is not None:
+            logger.error("an entry could not be claimed, whoever takes it over will try again: %s", error)
+            return then(False)
+        if not answer.result():
+            logger.warning("%s: another entry of this call came first; it is not run again", message_id)
+        return then(answer.result())
+
+    future = asyncio.ensure_future(delivery.claim(message_id, address))
+    future.add_done_callback(claimed)
+    return future
+
+
+def is_strict(facts: CallFacts, raw: bool) -> bool:
+    """Whether annotations bind the caller.
+
+    Clients of before name no reply address. Their servers never looked at annotations, so their calls go on as they did:
+    what fits is converted, what does not is the function's own affair.
+    """
+    return facts.reply_to is not None or raw
+
+
+def id_of(text: str | None) -> UUID | None:
+    """The id that a broken message names, if it can be read."""
+    try:
+        return None if text is None else UUID(text)
+    except ValueError:
+        return None

@@ -1,0 +1,87 @@
+"""A client of the chaos runs: `python -m tests.chaos.client_program CONFIG`. Calls until SIGTERM, then waits for every outcome.
+
+A call is noted before its bytes can leave (they do at the end of the loop's tick), an outcome when its waiter has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import json
+import random
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from prpc import AsyncClient, AwaitableTask
+from tests.chaos.journal import Journal
+
+
+class Load:
+    """Calls of seeded kind and length at a steady rate, as many at once as `window` allows."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._config = config
+        self._name: str = config["name"]
+        self._journal = Journal(Path(config["folder"]), self._name)
+        self._random = random.Random(config["seed"])
+        self._window = asyncio.Semaphore(config["window"])
+        self._stop = asyncio.Event()
+        self._tasks: list[AwaitableTask[Any]] = []
+
+    async def run(self) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
+        async with AsyncClient(**self._config["client"]) as client, asyncio.TaskGroup() as group:
+            timed = client.options(timeout=self._config["timeout"])
+            while not self._stop.is_set():
+                await self._window.acquire()
+                group.create_task(self._call(timed))
+                await self._pause()
+        for task in self._tasks:
+            self._note("again", task)
+        self._journal.close()
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(self._random.expovariate(self._config["rate"])):
+                await self._stop.wait()
+        except TimeoutError:
+            return
+
+    async def _call(self, client: AsyncClient) -> None:
+        function = self._random.choice(self._config["functions"])
+        seconds = self._random.choices((0.0, 0.005, 0.1, 0.3), (45, 30, 20, 5))[0]
+        task = client.call(function, seconds)
+        self._journal.write(
+            "call",
+            id=str(task.message.message_id),
+            client=self._name,
+            function=function,
+            idempotent=function.endswith("_again"),
+            timeout=self._config["timeout"],
+        )
+        self._tasks.append(task)
+        try:
+            await task
+        except Exception:  # whatever it is, it is noted as the outcome
+            pass
+        self._note("outcome", task)
+        self._window.release()
+
+    def _note(self, event: str, task: AwaitableTask[Any]) -> None:
+        how, token = "value", None
+        try:
+            token = task.get_result()
+        except Exception as exc:
+            how = type(exc).__name__
+        self._journal.write(event, id=str(task.message.message_id), how=how, token=token)
+
+
+async def main(config: dict[str, Any]) -> None:
+    await Load(config).run()
+
+
+if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1)
+    asyncio.run(main(json.loads(sys.argv[1])))

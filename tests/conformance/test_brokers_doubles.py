@@ -1,0 +1,376 @@
+"""At most once: of all entries of one message id one may run, whoever reads them, and every caller gets its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import pytest
+from broker_harness import Harness, MemoryHarness, RedisHarness, connected, receive_all, reply_to, run
+
+from prpc.brokers import create_broker
+from prpc.brokers.base import Broker, Consumer, Delivery, Outgoing, Reply
+from prpc.brokers.memory import MemoryBroker
+from prpc.brokers.redis import RedisBroker
+from prpc.exceptions import QueueFullError
+from prpc.settings import Settings
+
+
+@asynccontextmanager
+async def connected_client(settings: Settings) -> AsyncIterator[Broker]:
+    """A connection that declares nothing, as a client's."""
+    broker = create_broker(settings)
+    await broker.connect()
+    try:
+        yield broker
+    finally:
+        await broker.close()
+
+
+def call(message_id: uuid.UUID | None = None, address: str | None = None) -> Outgoing:
+    """A call whose body is its id."""
+    message_id = message_id or uuid.uuid4()
+    return Outgoing(message_id, message_id.bytes, {} if address is None else {"reply_to": address}, address)
+
+
+def by_hand(harness: Harness, call: Outgoing, *, raw: bool = False) -> None:
+    """An entry with the fields that a foreign program writes."""
+    harness.put({"message": call.body, **{k: v.encode() for k, v in call.facts.items()}}, raw=raw)
+
+
+def copied(harness: Harness, calls: Sequence[Outgoing]) -> None:
+    """Repeat the entries with all their fields, as a proxy or an operator may."""
+    if isinstance(harness, RedisHarness):
+        for _, fields in harness.client.xrange(harness.names.calls, count=len(calls)) or ():
+            harness.client.xadd(harness.names.calls, dict(fields or {}))
+    else:
+        for each in calls:
+            by_hand(harness, each)
+
+
+@dataclass
+class Worker:
+    """Runs what may run, and counts it."""
+
+    consumer: Consumer
+    ran: Counter[bytes] = field(default_factory=Counter)
+
+    async def take(self, most: int = 64) -> tuple[list[Delivery], int]:
+        """What may run of one read, and how many could not."""
+        found = await self.consumer.take(most)
+        verdicts = await asyncio.gather(*(self._may_run(delivery) for delivery in found))
+        return [d for d, may_run in zip(found, verdicts, strict=True) if may_run], verdicts.count(False)
+
+    async def _may_run(self, delivery: Delivery) -> bool:
+        if delivery.admitted:
+            return True
+        assert delivery.body is not None
+        return await delivery.claim(uuid.UUID(bytes=delivery.body), delivery.facts.get("reply_to"))
+
+    async def work(self, count: int, most: int = 64) -> None:
+        """Until `count` entries were run or dropped."""
+        while count > 0:
+            count -= await self.once(most)
+
+    async def once(self, most: int = 64) -> int:
+        taken, dropped = await self.take(most)
+        for delivery in taken:
+            assert delivery.body is not None
+            self.ran[delivery.body] += 1
+            address = delivery.facts.get("reply_to")
+            assert await delivery.settle(Reply(uuid.UUID(bytes=delivery.body), b"outcome", address=address))
+        return len(taken) + dropped
+
+
+Make = Callable[[Broker, Harness, Sequence[Outgoing]], Awaitable[None]]
+
+
+async def admitted(broker: Broker, _: Harness, calls: Sequence[Outgoing]) -> None:
+    assert isinstance(broker, MemoryBroker | RedisBroker)
+    await asyncio.gather(*(broker.publish(broker._settings.queue_name, each) for each in calls))
+
+
+async def hand_made(_: Broker, harness: Harness, calls: Sequence[Outgoing]) -> None:
+    for each in calls:
+        by_hand(harness, each)
+
+
+async def raw_made(_: Broker, harness: Harness, calls: Sequence[Outgoing]) -> None:
+    for each in calls:
+        by_hand(harness, each, raw=True)
+
+
+async def copies(_: Broker, harness: Harness, calls: Sequence[Outgoing]) -> None:
+    copied(harness, calls)
+
+
+WAYS = {
+    "copies with all fields": (admitted, copies),
+    "copies of copies": (admitted, copies, copies),
+    "raw twice": (raw_made, raw_made),
+    "hand-made twice": (hand_made, hand_made),
+    "admitted then raw": (admitted, raw_made),
+    "admitted then hand-made": (admitted, hand_made),
+    "hand-made then raw": (hand_made, raw_made),
+    "hand-made then admitted": (hand_made, admitted),
+    "admitted twice": (admitted, admitted),
+}
+#: Entries that publishing left out.
+UNADDED = {"admitted twice": 1}
+
+
+@pytest.mark.parametrize("most", [1, 7, 64], ids=lambda most: f"reads of {most}")
+@pytest.mark.parametrize("way", WAYS)
+def test_doubles_do_not_run(settings: Settings, harness: Harness, way: str, most: int) -> None:
+    async def work() -> None:
+        calls = [call() for _ in range(20)]
+        async with connected(settings) as broker:
+            for make in WAYS[way]:
+                await make(broker, harness, calls)
+            worker = Worker(broker.consume(settings.queue_name, consumer="one"))
+            await worker.work(20 * (len(WAYS[way]) - UNADDED.get(way, 0)), most)
+            assert worker.ran == Counter(each.body for each in calls)
+            assert harness.waiting() == 20  # the outcomes: every entry is gone
+
+    run(work())
+
+
+@pytest.mark.parametrize("way", ["copies with all fields", "hand-made twice", "admitted then hand-made", "admitted twice"])
+def test_two_servers_that_read_at_once(settings: Settings, harness: Harness, way: str) -> None:
+    async def work() -> None:
+        calls = [call() for _ in range(1000)]
+        entries = 1000 * (len(WAYS[way]) - UNADDED.get(way, 0))
+        async with connected(settings) as broker, connected(settings) as other:
+            for make in WAYS[way]:
+                await make(broker, harness, calls)
+            ran: Counter[bytes] = Counter()
+            workers = [Worker(b.consume(settings.queue_name, consumer=str(n)), ran) for n, b in enumerate((broker, other))]
+            left = entries
+
+            async def serve(worker: Worker) -> None:
+                nonlocal left
+                while (done := await worker.once()) > 0:
+                    left -= done
+                    if left == 0:
+                        for each in workers:
+                            await each.consumer.stop()
+
+            await asyncio.gather(*(serve(worker) for worker in workers))
+            assert ran == Counter(each.body for each in calls)
+
+    run(work())
+
+
+def test_a_call_sent_again_after_its_outcome_gets_it(settings: Settings) -> None:
+    async def work() -> None:
+        async with connected(settings) as broker:
+            mailbox = await broker.open_mailbox(settings.queue_name)
+            worker = Worker(broker.consume(settings.queue_name, consumer="one"))
+            again = call(address=mailbox.address)
+            await broker.publish(settings.queue_name, again)
+            await worker.work(1)
+            assert (await mailbox.receive()).bodies == [b"outcome"]
+            await broker.publish(settings.queue_name, again)
+            assert (await mailbox.receive()).bodies == [b"outcome"]
+            await broker.publish(settings.queue_name, replace(again, address=None))  # nobody to tell
+            assert worker.ran[again.body] == 1
+
+    run(work())
+
+
+@pytest.mark.parametrize("sent", ["again", "by hand"])
+def test_a_call_sent_again_while_it_runs_gets_the_first_outcome(settings: Settings, harness: Harness, sent: str) -> None:
+    async def work() -> None:
+        async with connected(settings) as broker:
+            first, second, third = [await broker.open_mailbox(settings.queue_name) for _ in range(3)]
+            one, other = (Worker(broker.consume(settings.queue_name, consumer=name)) for name in ("one", "other"))
+            original = call(address=first.address)
+            await broker.publish(settings.queue_name, original)
+            ((delivery,), _) = await one.take()
+            for address in (second.address, third.address, third.address):
+                double = call(original.message_id, address)
+                if sent == "again":
+                    await broker.publish(settings.queue_name, double)
+                else:
+                    by_hand(harness, double)
+                    assert await other.take() == ([], 1)
+            assert await delivery.settle(reply_to(original, b"full", address=first.address, wake=b"short"))
+            assert (await first.receive()).bodies == [b"short"]
+            assert (await second.receive()).bodies == [b"full"]
+            assert (await third.receive()).bodies == [b"full"]
+
+    run(work())
+
+
+def test_a_buried_call_answers_its_doubles(settings: Settings, harness: Harness) -> None:
+    async def work() -> None:
+        async with connected(settings) as broker:
+            mailbox = await broker.open_mailbox(settings.queue_name)
+            worker = Worker(broker.consume(settings.queue_name, consumer="one"))
+            original = call()
+            await broker.publish(settings.queue_name, original)
+            ((delivery,), _) = await worker.take()
+            by_hand(harness, call(original.message_id, mailbox.address))
+            assert await worker.take() == ([], 1)
+            assert await delivery.bury("broken", reply_to(original, b"why"))
+            assert (await mailbox.receive()).bodies == [b"why"]
+
+    run(work())
+
+
+@pytest.mark.parametrize("made", [admitted, hand_made], ids=["admitted", "hand-made"])
+def test_what_was_given_back_is_no_double_of_itself(settings: Settings, harness: Harness, made: Make) -> None:
+    async def work() -> None:
+        async with connected(settings) as broker:
+            one, other = (Worker(broker.consume(settings.queue_name, consumer=name)) for name in ("one", "other"))
+            original = call()
+            await made(broker, harness, [original])
+            for worker in (one, other, one):
+                ((delivery,), dropped) = await worker.take()
+                assert (delivery.attempt, dropped) == (1, 0)
+                assert await delivery.release()
+            by_hand(harness, original)
+            await other.work(2)
+            assert other.ran == {original.body: 1}
+
+    run(work())
+
+
+@pytest.mark.parametrize("made", [admitted, hand_made], ids=["admitted", "hand-made"])
+def test_what_was_taken_over_is_no_double_of_itself(settings: Settings, harness: Harness, made: Make) -> None:
+    async def work() -> None:
+        async with connected(settings) as broker, connected(settings) as lost:
+            original = call()
+            await made(broker, harness, [original])
+            ((_,), _) = await Worker(lost.consume(settings.queue_name, consumer="lost")).take()
+            await lost.close()
+            worker = Worker(broker.consume(settings.queue_name, consumer="heir"))
+            ((delivery,), _) = await worker.take()
+            assert delivery.attempt == 2
+            by_hand(harness, original)
+            assert await worker.take() == ([], 1)
+            assert await delivery.settle(None)
+
+    run(work())
+
+
+def test_an_id_runs_again_when_the_window_has_passed(settings: Settings, harness: Harness) -> None:
+    async def work() -> None:
+        async with connected(settings) as broker:
+            worker = Worker(broker.consume(settings.queue_name, consumer="one"))
+            first, second = call(), call()
+            for times in (1, 2):
+                await broker.publish(settings.queue_name, first)
+                by_hand(harness, second)
+                await worker.work(2)
+                assert worker.ran == {first.body: times, second.body: times}
+                pass_window(harness, settings)
+
+    run(work())
+
+
+def pass_window(harness: Harness, settings: Settings) -> None:
+    if isinstance(harness, RedisHarness):
+        keys = [k for name in ("admitted", "claimed") for k in harness.client.scan_iter(f"prpc_{name}_{settings.queue_name}_*")]
+        assert len(keys) >= 2
+        for key in keys:
+            assert settings.duplicate_window <= harness.client.ttl(key) + 1 <= 1.5 * settings.duplicate_window + 1
+            harness.client.delete(key)
+    else:
+        assert isinstance(harness, MemoryHarness)
+        known = harness.broker._space._queue(settings.queue_name).known
+        assert len(known) == 2
+        known.owner(uuid.uuid4(), float("inf"))
+        assert len(known) == 0
+
+
+def test_a_further_attempt_is_added_while_there_is_no_outcome(settings: Settings, harness: Harness) -> None:
+    async def work() -> None:
+        async with connected(settings) as broker:
+            mailbox = await broker.open_mailbox(settings.queue_name)
+            first = call(address=mailbox.address)
+            again = replace(first, again=True)
+            for each in (first, again):
+                await broker.publish(settings.queue_name, each)
+            consumer = broker.consume(settings.queue_name, consumer="one")
+            found = [*await consumer.take(1), *await consumer.take(1)]
+            assert [delivery.admitted for delivery in found] == [True, False]  # where it may not run twice, claiming says no
+            assert await found[0].settle(reply_to(first, address=mailbox.address))
+            assert await found[1].settle(reply_to(first, b"other", address=mailbox.address))
+            await broker.publish(settings.queue_name, again)  # there is an outcome now
+            assert await receive_all(mailbox, 3) == [b"result"] * 3
+            assert harness.waiting() == 1  # the outcome: no entry
+
+    run(work())
+
+
+def test_a_further_attempt_of_a_call_that_never_came_is_the_first(settings: Settings) -> None:
+    async def work() -> None:
+        async with connected(settings) as broker:
+            first = replace(call(), again=True)
+            await broker.publish(settings.queue_name, first)
+            await broker.publish(settings.queue_name, replace(first, again=False))
+            worker = Worker(broker.consume(settings.queue_name, consumer="one"))
+            await worker.work(1)
+            await broker.publish(settings.queue_name, call())
+            await worker.work(1)
+            assert set(worker.ran.values()) == {1}
+            assert len(worker.ran) == 2
+
+    run(work())
+
+
+def test_a_stream_whose_ids_are_ahead_of_the_clock(settings: Settings, harness: Harness) -> None:
+    if not isinstance(harness, RedisHarness):
+        pytest.skip("only Redis orders entries by a clock")
+    ahead = str(int(harness.client.time()[0] + 3600) * 1000)
+
+    async def work() -> None:
+        async with connected(settings) as broker:
+            for last in (f"{ahead}-5", f"{ahead}-{2**64 - 3}"):
+                harness.client.xadd(harness.names.calls, {"message": uuid.uuid4().bytes}, id=last)
+            calls = [call() for _ in range(2)]
+            await admitted(broker, harness, calls)
+            worker = Worker(broker.consume(settings.queue_name, consumer="one"))
+            copied(harness, [*calls, *calls])
+            await worker.work(8)
+            assert set(worker.ran.values()) == {1}
+
+    run(work())
+
+
+def test_a_full_queue_refuses(settings: Settings, harness: Harness) -> None:
+    async def work() -> None:
+        async with connected(replace(settings, max_queue_length=3)) as server, connected_client(settings) as client:
+            results = await asyncio.gather(
+                *(client.publish(settings.queue_name, call()) for _ in range(5)), return_exceptions=True
+            )
+            assert results[:3] == [None] * 3
+            for error in results[3:]:
+                assert isinstance(error, QueueFullError)
+                assert (error.queue, error.length) == (settings.queue_name, 3)
+            worker = Worker(server.consume(settings.queue_name, consumer="one"))
+            ((delivery,), _) = await worker.take(1)
+            with pytest.raises(QueueFullError):  # what runs counts
+                await client.publish(settings.queue_name, call())
+            assert await delivery.settle(None)
+            last = call()
+            await client.publish(settings.queue_name, last)
+            await client.publish(settings.queue_name, last)  # known: it needs no room
+            await worker.work(3)
+
+    run(work())
+
+
+def test_a_client_alone_uses_its_own_bound(settings: Settings) -> None:
+    async def work() -> None:
+        async with connected_client(replace(settings, max_queue_length=1)) as client:
+            await client.publish(settings.queue_name, call())
+            with pytest.raises(QueueFullError):
+                await client.publish(settings.queue_name, call())
+
+    run(work())
