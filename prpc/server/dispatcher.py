@@ -166,7 +166,7 @@ class Dispatcher:
             return
         try:
             run = self._read(delivery)
-        except Exception as exc:
+        except BaseException as exc:
             return self._give_up(delivery, None, exc)
         if run is not None and (delivery.admitted or self._is_repeat(run)):
             self._begin(run)
@@ -192,7 +192,7 @@ class Dispatcher:
     def _begin(self, run: Run) -> None:
         try:
             self._start(run)
-        except Exception as exc:
+        except BaseException as exc:  # validators of the arguments are user code, and may raise anything
             self._give_up(run.delivery, run, exc)
 
     def _start_from_line(self, run: Run, waited: float) -> None:
@@ -231,7 +231,7 @@ class Dispatcher:
         details = details_of(failure_of(error))
         self._watch(delivery.bury(error.reason or "refused", reply, details=details, keep=error.reason != "signature"))
 
-    def _give_up(self, delivery: Delivery, run: Run | None, error: Exception) -> None:
+    def _give_up(self, delivery: Delivery, run: Run | None, error: BaseException) -> None:
         """A fault of the server's own: the caller is told, the entry is kept."""
         logger.error("an entry could not be handled and is kept as a dead letter", exc_info=error)
         reply, failure = None, describe(error)
@@ -309,7 +309,7 @@ class Dispatcher:
             try:
                 if not again:
                     self._end(run, outcome.result(), dead)
-            except Exception as exc:
+            except BaseException as exc:
                 self._give_up(run.delivery, run, exc)
         if execution.released.done():
             self._release_slot(run)
