@@ -28,7 +28,7 @@ from prpc.exceptions import (
 )
 from prpc.failure import Failure, describe, failure_of
 from prpc.protocol.call_table import CallTable
-from prpc.protocol.facts import CallFacts
+from prpc.protocol.facts import CallFacts, reply_address
 from prpc.server.entries import ask_for, id_of, is_strict
 from prpc.server.line import Line
 from prpc.server.logs import log_call, logger
@@ -226,10 +226,10 @@ class Dispatcher:
         )
         reply = None
         if message_id is not None:
-            now, address = self._clock.now(), delivery.facts.get("reply_to")
+            now, address = self._clock.now(), reply_address(delivery.facts)
             reply = self._replies.refusal(message_id, error, when=now, address=address, raw=delivery.raw)
-        details = details_of(failure_of(error))
-        self._watch(delivery.bury(error.reason or "refused", reply, details=details, keep=error.reason != "signature"))
+        details, believed = details_of(failure_of(error)), error.reason != "signature"
+        self._watch(delivery.bury(error.reason or "refused", reply, details=details, keep=believed, claim=believed))
 
     def _give_up(self, delivery: Delivery, run: Run | None, error: BaseException) -> None:
         """A fault of the server's own: the caller is told, the entry is kept."""
