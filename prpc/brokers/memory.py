@@ -88,9 +88,14 @@ class _Delivery:
     def release(self) -> Awaitable[bool]:
         return _answer(self._space.release(self._queue, self._hold))
 
-    def bury(self, reason: str, reply: Reply | None = None, *, details: str = "", keep: bool = True) -> Awaitable[bool]:
+    def bury(
+        self, reason: str, reply: Reply | None = None, *, details: str = "", keep: bool = True, claim: bool = False
+    ) -> Awaitable[bool]:
         most, seconds = self._letters_kept, self._kept_for if keep else None
-        return _answer(self._space.bury(self._queue, self._hold, reason, reply, seconds, details=details, most=most))
+        limits = self._limits if claim else None
+        return _answer(
+            self._space.bury(self._queue, self._hold, reason, reply, seconds, details=details, most=most, claim=limits)
+        )
 
 
 def _limits(settings: Settings) -> Limits:

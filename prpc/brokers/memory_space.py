@@ -91,6 +91,9 @@ class _Queue:
         for bell in self.takers:
             bell.ring()
 
+    def key(self, message_id: UUID, raw: bool) -> str:
+        return self.names.raw_feedback(message_id) if raw else self.names.feedback(message_id)
+
     def put(self, entry: Entry, *, first: bool = False) -> None:
         line = self.raw_calls if entry.raw else self.calls
         if first:
@@ -154,20 +157,21 @@ class Space:
     def claim(self, queue: str, hold: Hold, message_id: UUID, address: str | None, limits: Limits) -> bool:
         """Whether the entry may run. Where it may not it has ended, and its caller gets the first outcome."""
         with self._lock:
-            state, entry, now = self._queue(queue), hold.entry, self._clock()
+            state, entry = self._queue(queue), hold.entry
             if entry.owner != hold.consumer or entry.attempt != hold.attempt:
                 return False
-            if entry.admitted:
-                return True
-            if state.known.owner(message_id, now) in (None, entry.number):
-                state.known.remember(message_id, entry.number, now + (state.limits or limits).window)
-                entry.admitted = True
-            else:
+            may_run = self._may_run(state, entry, message_id, limits)
+            if not may_run:
                 self._drop(state, hold)
-                names = state.names
-                key = names.raw_feedback(message_id) if entry.raw else names.feedback(message_id)
-                self._first_outcome(state, key, address)
-            return entry.admitted
+                self._first_outcome(state, state.key(message_id, entry.raw), address)
+            return may_run
+
+    def _may_run(self, state: _Queue, entry: Entry, message_id: UUID, limits: Limits) -> bool:
+        now = self._clock()
+        if not entry.admitted and state.known.owner(message_id, now) in (None, entry.number):
+            state.known.remember(message_id, entry.number, now + (state.limits or limits).window)
+            entry.admitted = True
+        return entry.admitted
 
     def _first_outcome(self, state: _Queue, key: str, address: str | None) -> None:
         """Wake a further caller with the kept reply, or note it for when it is there."""
@@ -254,7 +258,7 @@ class Space:
     def _answer(self, state: _Queue, reply: Reply, seconds: float | None) -> None:
         now = self._clock()
         self._forget_expired(now)
-        key = state.names.raw_feedback(reply.message_id) if reply.raw else state.names.feedback(reply.message_id)
+        key = state.key(reply.message_id, reply.raw)
         earlier = self._kept_reply(key, now) if seconds is not None else None
         if earlier is None and seconds is not None:
             self._kept.pop(key, None)
@@ -298,13 +302,22 @@ class Space:
         *,
         details: str = "",
         most: int = 1000,
+        claim: Limits | None = None,
     ) -> bool:
-        """Like finish, and keep the entry as a dead letter, `most` of them."""
+        """Like finish, and keep the entry as a dead letter, `most` of them.
+
+        `claim`: the entry was never claimed; where another one of its id may run, that one's outcome counts.
+        """
         with self._lock:
+            state, late = self._queue(queue), None
+            if reply and claim and not self._may_run(state, hold.entry, reply.message_id, claim):
+                reply, late = None, reply
             if not self.finish(queue, hold, reply, seconds):
                 return False
+            if late is not None:
+                self._first_outcome(state, state.key(late.message_id, late.raw), late.address)
             self._letters += 1
-            state, letter = self._queue(queue), self._letter(str(self._letters), hold, reason, details)
+            letter = self._letter(str(self._letters), hold, reason, details)
             state.dead[letter.id] = letter
             while len(state.dead) > most:
                 del state.dead[next(iter(state.dead))]

@@ -21,7 +21,7 @@ from prpc.client.portal import Crossing, Forkable, running_loop, survive_fork
 from prpc.client.repeating import Repeating, timed_out
 from prpc.client.timers import TimerWheel
 from prpc.client.unseen import Unseen
-from prpc.codec import Codec
+from prpc.codec import Codec, ReadReply
 from prpc.codec.signing import REPLY, signatures_of
 from prpc.exceptions import BrokerUnavailableError, CallCancelledError, CallError, DecodeError
 from prpc.protocol.pending import PendingCalls
@@ -34,6 +34,8 @@ logger = logging.getLogger("prpc.client")
 
 #: Seconds between two tries to collect after a gap: the first and the longest.
 COLLECT_DELAYS = (0.1, 2.0)
+#: Seconds between a reply of which not even the id can be read and the search for the call that it was meant for.
+DOUBT = 0.1
 
 
 class CallPump(Forkable):
@@ -63,6 +65,8 @@ class CallPump(Forkable):
         #: Tasks of calls that are on their way to the broker; a flush waits for them.
         self._sending: set[asyncio.Task[Any]] = set()
         self._collecting: set[asyncio.Task[Any]] = set()
+        #: Looks soon for the call that an unreadable reply was meant for.
+        self._doubt: asyncio.TimerHandle | None = None
         self._closing = asyncio.Lock()
         #: Saying goodbye: first what was sent still goes out, then nothing does.
         self._finishing = self._leaving = False
@@ -212,10 +216,10 @@ class CallPump(Forkable):
                 self._unseen.add(call, error)
             self._end(call, error)
 
-    def _end(self, call: Call, error: Exception) -> None:
+    def _end(self, call: Call, outcome: ReadReply | Exception) -> None:
         if call.tick:
             self._disarm(call)
-        call.end(error)
+        call.end(outcome)
         call.notify()
 
     def _due(self, message_id: UUID) -> None:
@@ -252,16 +256,14 @@ class CallPump(Forkable):
             delivered.append(reply.message_id)
             call = self.pending.take(reply.message_id)
             if call is not None:
-                if call.tick:
-                    self._disarm(call)
-                call.end(reply)
-                call.notify()
+                self._end(call, reply)
         if delivered:
             connection.mailbox.forget(delivered)
 
     def _refuse(self, error: DecodeError) -> None:
         logger.warning("a reply on %s was refused: %s", place(self._settings), error)
-        if error.message_id is None:
+        if error.message_id is None:  # it may be what is kept in the place of an outcome: the key says whose
+            self._doubt = self._doubt or self.loop.call_later(DOUBT, self._look)
             return
         with suppress(ValueError):  # whatever stands there, it is no id of ours
             call = self.pending.take(UUID(error.message_id))
@@ -269,6 +271,10 @@ class CallPump(Forkable):
                 self._end(call, error)
 
     # -- repair --------------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        self._doubt = None
+        self._spawn(self._collect(self.pending.waiting()), self._collecting)
 
     def _ask(self, message_id: UUID) -> None:
         self._spawn(self._collect([message_id]), self._collecting)
@@ -280,6 +286,10 @@ class CallPump(Forkable):
         if connection is None or kept is None:
             return False
         self._deliver(connection, kept.values())
+        # With a key it was somebody who has none: what is not believed is as if it were not there.
+        for call in filter(None, map(self.pending.get, kept if self._signatures is None else ())):
+            error = DecodeError("what is kept as its outcome cannot be read", reason="form", message_id=str(call.message_id))
+            self._fail(call, error)
         return True
 
     async def _repair(self, connection: Connection) -> None:
