@@ -17,7 +17,7 @@ from uuid import UUID
 from prpc.brokers.base import ServerRecord, background
 from prpc.client.call import Call, wake_future
 from prpc.client.connection import Connection, check_served, place
-from prpc.client.portal import Crossing, Forkable, running_loop, survive_fork
+from prpc.client.portal import Crossing, LoopBound, running_loop, survive_fork
 from prpc.client.repeating import Repeating, timed_out
 from prpc.client.timers import TimerWheel
 from prpc.client.unseen import Unseen
@@ -38,11 +38,11 @@ COLLECT_DELAYS = (0.1, 2.0)
 DOUBT = 0.1
 
 
-class CallPump(Forkable):
+class CallPump(LoopBound):
     """Sends calls and delivers their outcomes. Everything happens in its loop's thread, except what says otherwise."""
 
     def __init__(self, settings: Settings, codec: Codec, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+        super().__init__(loop)
         self.pending: PendingCalls[Call] = PendingCalls()
         #: True once it takes no more calls.
         self.closed = False
@@ -108,28 +108,6 @@ class CallPump(Forkable):
         except RuntimeError:  # the loop is closed: nobody is left to tell but threads that wait
             call.notify()
         return True
-
-    def check_wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Raise RuntimeError where no outcome can come to a waiter in `loop`, the running one."""
-        if loop is self.loop:
-            self._check_process()
-        else:
-            self.check_sync_wait()
-
-    def check_sync_wait(self) -> None:
-        """Raise RuntimeError where blocking this thread would wait for ever."""
-        self._check_process()
-        if running_loop() is self.loop:
-            raise RuntimeError(
-                "a sync wait inside the running event loop that receives the result would never end: "
-                "use `await task` or `await task.async_wait_result_task(timeout)`"
-            )
-        if not self.loop.is_running():
-            raise RuntimeError("the event loop in which this call was made does not run now, so nobody can receive its result")
-
-    def _check_process(self) -> None:
-        if self.inherited:
-            raise RuntimeError("this call was made before the process was forked; its outcome goes to the parent process")
 
     def refresh(self, call: Call) -> None:
         """Ask the broker for the call's kept reply: plain code waits for the answer, in a running loop it comes later."""

@@ -13,7 +13,7 @@ import redis.asyncio as aioredis
 from hostile_entries import Entry
 
 from prpc.brokers.base import Reply
-from prpc.brokers.memory_space import Entry as SpaceEntry
+from prpc.brokers.memory_queue import Entry as SpaceEntry
 from prpc.brokers.memory_space import Hold, Space, space_of
 from prpc.brokers.redis_batch import unframe
 from prpc.names import QueueNames
