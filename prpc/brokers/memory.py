@@ -29,7 +29,8 @@ from prpc.brokers.base import (
 )
 from prpc.brokers.memory_bell import Bell
 from prpc.brokers.memory_ids import Limits
-from prpc.brokers.memory_space import Entry, Hold, Inbox, Space, space_of
+from prpc.brokers.memory_queue import Entry, Hold, Inbox
+from prpc.brokers.memory_space import Space, space_of
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
 from prpc.settings import Settings
