@@ -24,8 +24,8 @@ class Notes:
         self._journal = Journal(Path(config["folder"]), self._name)
         self._tasks: list[AwaitableTask[Any]] = []
 
-    async def call(self, client: AsyncClient, function: str, seconds: float, *, sure: bool = False) -> None:
-        """`sure`: it is made in a world in which it must succeed."""
+    async def call(self, client: AsyncClient, function: str, seconds: float, *, sure: bool = False) -> str:
+        """Returns how it ended. `sure`: it is made in a world in which it must succeed."""
         task = client.call(function, seconds)
         self._journal.write(
             "call",
@@ -41,7 +41,7 @@ class Notes:
             await task
         except Exception:  # whatever it is, it is noted as the outcome
             pass
-        self._note("outcome", task)
+        return self._note("outcome", task)
 
     def close(self) -> None:
         """Look at every call once more."""
@@ -49,13 +49,14 @@ class Notes:
             self._note("again", task)
         self._journal.close()
 
-    def _note(self, event: str, task: AwaitableTask[Any]) -> None:
+    def _note(self, event: str, task: AwaitableTask[Any]) -> str:
         how, token = "value", None
         try:
             token = task.get_result()
         except Exception as exc:
             how = type(exc).__name__
         self._journal.write(event, id=str(task.message.message_id), how=how, token=token)
+        return how
 
 
 class Load:

@@ -28,14 +28,16 @@ class Talker:
     def __init__(self, program: Program) -> None:
         self._program = program
 
-    async def say(self, word: str) -> None:
-        """Have it do what `word` stands for."""
+    async def say(self, word: str) -> bool:
+        """Have it do what `word` stands for. False where that came to what the ledger will not let pass."""
         assert self._program.process.stdin is not None and self._program.process.stdout is not None
         self._program.process.stdin.write(f"{word}\n".encode())
         self._program.process.stdin.flush()
         async with asyncio.timeout(PATIENCE):
-            if not await asyncio.to_thread(self._program.process.stdout.readline):
-                raise RuntimeError(f"{self._program.name} ended:\n{self._program.tail()}")
+            answer = await asyncio.to_thread(self._program.process.stdout.readline)
+        if not answer:
+            raise RuntimeError(f"{self._program.name} ended:\n{self._program.tail()}")
+        return set(answer.decode().split()) <= ({"value"} if word == "sure" else {"value", "BrokerUnavailableError"})
 
     async def leave(self, world: World) -> None:
         assert self._program.process.stdin is not None
@@ -47,17 +49,25 @@ class Talker:
 
 
 async def sweep(world: World, seconds: float) -> None:
-    """All cuts, one after the other on the same programs; how long that takes is theirs to say."""
+    """All cuts, one after the other on the same programs; how long that takes is theirs to say. It ends at the first violation,
+    as each further one would cost a whole deadline."""
     talker = Talker(world.start_talker())
-    await talker.say("sure")
+    try:
+        await talker.say("sure")
+        await _sweep(world, talker)
+    finally:
+        await talker.leave(world)
+
+
+async def _sweep(world: World, talker: Talker) -> None:
     for anew in (False, True):
         sizes = await measure(world, talker, anew=anew)
         for up in (True, False):
             points = list(cut_points(sizes[up], STEP_AT_START if anew else STEP))
             world.tell(f"{len(points)} cuts on the way {'up' if up else 'down'}, {sum(sizes[up])} bytes, anew: {anew}")
             for count in points:
-                await cut(world, talker, count, up=up, anew=anew)
-    await talker.leave(world)
+                if not await cut(world, talker, count, up=up, anew=anew):
+                    return
 
 
 async def measure(world: World, talker: Talker, *, anew: bool) -> dict[bool, list[int]]:
@@ -86,12 +96,14 @@ def cut_points(pieces: list[int], step: int) -> Iterator[int]:
     return iter(sorted(point for point in ends | set(range(1, total, step)) if 0 < point <= total))
 
 
-async def cut(world: World, talker: Talker, count: int, *, up: bool, anew: bool) -> None:
+async def cut(world: World, talker: Talker, count: int, *, up: bool, anew: bool) -> bool:
+    """One cut and the calls after it; False where the sweep may end."""
     way = "up" if up else "down"
     with world.fault(f"a cut behind byte {count} on the way {way}", BROKER):
         if anew:
             world.proxy.cut_all()
         burnt = world.proxy.light_fuse(count, up=up)
         while not burnt.is_set():  # a conversation may be a few bytes shorter than the one that was measured
-            await talker.say("talk")
-    await talker.say("sure")
+            if not await talker.say("talk"):
+                return False
+    return await talker.say("sure")
