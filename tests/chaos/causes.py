@@ -73,18 +73,19 @@ class Faults:
             return all(any(f.hits_process(where) and f.lasts(at, ended, aftermath) for f in near) for where, at in starts)
         return any(BROKER in fault.hits for fault in near)
 
-    def loss_known_by(self, process: str, start: float, ended: float, within: float) -> tuple[float, float] | None:
-        """When the server that ran a call from `start` on was killed, and when its caller must know; None where it lives.
+    def loss_known_by(self, process: str | None, start: float, ended: float, within: float) -> tuple[float, float] | None:
+        """When the server that had a call from `start` on was killed, and when its caller must know; None where it lives.
 
-        `ended`: when the call's outcome came, infinity for never. Another server takes the call over within `within` seconds;
-        where that one is killed meanwhile, the next one takes it from there.
+        `process`: None where the server did not live to say who it was. `ended`: when the call's outcome came, infinity for
+        never. Another server takes the call over within `within` seconds; where that one is killed meanwhile, the next one
+        takes it from there.
         """
-        kills = sorted(fault.at for fault in self._by_number.values() if fault.kills)
-        killed = [f.at for f in self._by_number.values() if f.kills and f.hits_process(process) and start <= f.at < ended]
+        kills = [fault for fault in self._by_number.values() if fault.kills]
+        killed = [f.at for f in kills if start <= f.at < ended and (process is None or f.hits_process(process))]
         if not killed:
             return None
         due = killed[0] + within
-        for at in kills:
+        for at in sorted(fault.at for fault in kills):
             if killed[0] < at <= due:
                 due = at + within
         return killed[0], due

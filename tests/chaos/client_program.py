@@ -89,7 +89,7 @@ class Load:
             return
 
     async def _call(self, client: AsyncClient, function: str) -> None:
-        await self._notes.call(client, function, self._random.choices((0.0, 0.005, 0.1, 0.3), (45, 30, 20, 5))[0])
+        await self._notes.call(client, function, self._random.choices((0.0, 0.005, 0.1, 0.3), (40, 25, 20, 15))[0])
         self._window.release()
 
 

@@ -245,11 +245,14 @@ class Ledger:
         """The caller of a server that was killed knows it in time; an idempotent call runs again instead."""
         if promise.told_within is None or call.event["idempotent"] or call.event["client"] in self._gone:
             return []
-        for start in call.starts:
-            known = self._faults.loss_known_by(start["server"], start["at"], call.ended, promise.told_within)
+        runs: list[tuple[str | None, float]] = [(start["server"], start["at"]) for start in call.starts]
+        if not runs and call.outcomes and call.outcomes[0]["how"] == "WorkerLostError":
+            runs = [(None, call.event["at"])]
+        for server, at in runs:
+            known = self._faults.loss_known_by(server, at, call.ended, promise.told_within)
             if known is not None and call.ended > known[1]:
-                killed, ended = known[0], f"{call.ended - known[0]:.3f} s later" if call.outcomes else "never"
-                text = f"{call.name}: its server {start['server']} was killed at {killed:.3f}, its caller knew it {ended}"
+                ended = f"{call.ended - known[0]:.3f} s later" if call.outcomes else "never"
+                text = f"{call.name}: its server {server or ''} was killed at {known[0]:.3f}, its caller knew it {ended}"
                 return [Violation("told in time", text)]
         return []
 

@@ -106,6 +106,7 @@ def test_what_is_promised_is_no_violation(events: list[dict[str, Any]]) -> None:
         ("true error", [CALL, {**CUT, "calls": ["b"]}, OUT_OF_TIME]),
         ("true error", [HARMLESS, START, KILL, LOST]),
         ("told in time", [CALL, START, KILL, {**LOST, "at": 3.7}]),
+        ("told in time", [CALL, KILL, {**LOST, "at": 3.7}]),
         ("told in time", [CALL, START, KILL, {**KILL, "at": 3.7, "number": 3, "hits": ["u"]}, {**LOST, "at": 3.8}]),
         ("dead letter", [CALL, START, END, VALUE, DEAD]),
         ("dead letter", [HARMLESS, START, END, VALUE, {**DEAD, "reason": "internal error"}]),
