@@ -7,6 +7,7 @@ over connections that are made on first use and closed, with a flush, when the p
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
@@ -20,6 +21,7 @@ from prpc.client.middleware import Middleware, OutgoingCall, Proceed
 from prpc.client.portal import current_portal
 from prpc.client.remote import RemoteFunction, merge_options, merge_repeats, remote_function
 from prpc.client.task import AwaitableTask
+from prpc.exceptions import ClientTimeOutError
 from prpc.settings import Settings
 
 __all__ = [
@@ -37,11 +39,14 @@ __all__ = [
     "get_function_server",
     "ping",
     "remote_function",
+    "servers",
     "use_client",
 ]
 
 #: Seconds that `ping` and `get_function_server` wait.
 PING_TIMEOUT = 10.0
+#: Seconds after which `ping` looks at the announcements, too: servers whose every slot is busy read nothing.
+BUSY_AFTER = 1.0
 
 
 class _ClientBase:
@@ -101,6 +106,10 @@ class _ClientBase:
         other._options = merge_repeats(options, idempotent, retries, attempt_timeout, backoff)
         return other
 
+    def _ping(self, timeout: timedelta | float | None) -> tuple[AwaitableTask[str], float]:
+        """The call, and when it was made (monotonic seconds)."""
+        return self._built_in("ping", timeout), time.monotonic()
+
     def _built_in(self, name: str, timeout: timedelta | float | None) -> AwaitableTask[Any]:
         options = merge_options(CallOptions(), timeout, None, True)
         return AwaitableTask(name, options=options, client=self)
@@ -113,10 +122,20 @@ class Client(_ClientBase):
     """A client for plain code; `with` closes it. Its calls may be awaited in coroutines, too."""
 
     def ping(self, timeout: timedelta | float | None = PING_TIMEOUT) -> str:
-        """ "pong", from a server of the queue. Raises NoServerError at once where there is none, BrokerUnavailableError where
-        the broker does not answer."""
-        pong: str = self._built_in("ping", timeout).sync_wait_result_task()
-        return pong
+        """ "pong": a server of the queue answered or, where all are busy, announced itself meanwhile.
+
+        Raises NoServerError at once where there is none, BrokerUnavailableError where the broker does not answer.
+        """
+        task, began = self._ping(timeout)
+        while True:
+            try:
+                return task.sync_wait_result_task(BUSY_AFTER)
+            except ClientTimeOutError:
+                if task.is_done_task():
+                    return task.get_result()
+            if _announced(self.servers(), began):
+                task.cancel()
+                return "pong"
 
     def get_function_server(self, timeout: timedelta | float | None = PING_TIMEOUT) -> list[dict[str, Any]]:
         """The server's functions as plain data, as the generator of stubs reads them. Raises like `ping`."""
@@ -146,10 +165,17 @@ class AsyncClient(_ClientBase):
     """A client for coroutines; `async with` closes it."""
 
     async def ping(self, timeout: timedelta | float | None = PING_TIMEOUT) -> str:  # noqa: ASYNC109 - the public face
-        """ "pong", from a server of the queue. Raises NoServerError at once where there is none, BrokerUnavailableError where
-        the broker does not answer."""
-        pong: str = await self._built_in("ping", timeout)
-        return pong
+        """As `Client.ping`."""
+        task, began = self._ping(timeout)
+        while True:
+            try:
+                return await task.async_wait_result_task(BUSY_AFTER)
+            except ClientTimeOutError:
+                if task.is_done_task():
+                    return task.get_result()
+            if _announced(await self.servers(), began):
+                task.cancel()
+                return "pong"
 
     async def get_function_server(self, timeout: timedelta | float | None = PING_TIMEOUT) -> list[dict[str, Any]]:  # noqa: ASYNC109 - the public face
         """The server's functions as plain data, as the generator of stubs reads them. Raises like `ping`."""
@@ -169,6 +195,12 @@ class AsyncClient(_ClientBase):
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
+
+
+def _announced(servers: Sequence[ServerRecord], since: float) -> bool:
+    """Whether a server that takes calls said so after this moment (monotonic seconds)."""
+    passed = time.monotonic() - since
+    return any(not server.info.get("draining") and server.age < passed for server in servers)
 
 
 def use_client(client: Client | AsyncClient | None) -> None:
@@ -191,3 +223,8 @@ def ping(timeout: timedelta | float | None = PING_TIMEOUT) -> str:
 def get_function_server(timeout: timedelta | float | None = PING_TIMEOUT) -> list[dict[str, Any]]:
     """`Client.get_function_server` with the default client, for plain code."""
     return _default().get_function_server(timeout)
+
+
+def servers() -> Sequence[ServerRecord]:
+    """`Client.servers` with the default client, for plain code."""
+    return _default().servers()

@@ -6,12 +6,13 @@ import argparse
 import datetime
 import difflib
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from prpc.app_client import get_function_server
+from prpc.app_client import BUSY_AFTER, get_function_server, servers
 from prpc.exceptions import (
     BrokerUnavailableError,
     ClientTimeOutError,
@@ -28,6 +29,8 @@ __all__ = ["main"]
 
 #: Lines of the difference that `--check` shows.
 SHOWN_LINES = 20
+#: Where a generated file says what it was made from.
+_SCHEMA = re.compile(r'^SERVER_SCHEMA = "([0-9a-f]{1,64})"$', re.MULTILINE)
 _ADVICE = "start it (python -m prpc ping --wait 30 waits for it), or correct PRPC_QUEUE_NAME and PRPC_URL_BROKER"
 
 
@@ -36,14 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         settings = Settings.from_env()
-        descriptions = get_function_server(timeout=datetime.timedelta(seconds=options.timeout))
-        source = generate(descriptions, queue=settings.queue_name)
-        facts = f"{len(descriptions)} functions, schema {server_schema(descriptions)}"
-        return _check(options.output, source, facts) if options.check else _write(options.output, source, facts)
+        return _check(options, settings) if options.check else _write(options.output, *_generated(options.timeout, settings))
     except PRPCError as exc:
         return _fail(_explained(exc, options.timeout))
     except OSError as exc:
         return _fail(f"{options.output} cannot be read or written: {exc.strerror or exc}")
+
+
+def _generated(timeout: float, settings: Settings) -> tuple[str, str]:
+    """The file's text, and a line about it."""
+    descriptions = get_function_server(timeout=datetime.timedelta(seconds=timeout))
+    source = generate(descriptions, queue=settings.queue_name)
+    return source, f"{len(descriptions)} functions, schema {server_schema(descriptions)}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,7 +104,32 @@ def _mode(output: Path) -> int:
     return 0o666 & ~umask
 
 
-def _check(output: Path, source: str, facts: str) -> int:
+def _check(options: argparse.Namespace, settings: Settings) -> int:
+    """Ask a server; where all are busy for a moment, their announcements say whether the functions are those of the file."""
+    try:
+        generated = _generated(min(options.timeout, BUSY_AFTER), settings)
+    except ClientTimeOutError:
+        verdict = _check_announced(options.output)
+        if verdict is not None or options.timeout <= BUSY_AFTER:
+            return _fail(_explained_silence(options.timeout)) if verdict is None else verdict
+        generated = _generated(options.timeout - BUSY_AFTER, settings)
+    return _compare(options.output, *generated)
+
+
+def _check_announced(output: Path) -> int | None:
+    """The exit code by what busy servers announce; None where that does not decide it."""
+    found = _SCHEMA.search(_read(output) or "")
+    announced = {str(server.info.get("schema")) for server in servers() if not server.info.get("draining")}
+    if found is None or not announced:
+        return None
+    if found[1] in announced:
+        _say(f"{output} is up to date by its schema {found[1]}: the servers are busy, so its text was not compared")
+        return 0
+    _say(f"{output} is out of date: its schema is {found[1]}, the servers (busy now) announce {', '.join(sorted(announced))}")
+    return 1
+
+
+def _compare(output: Path, source: str, facts: str) -> int:
     old = _read(output)
     if old == source:
         _say(f"{output} is up to date: {facts}")
@@ -131,10 +163,14 @@ def _explained(exc: PRPCError, timeout: float) -> str:
         case NoServerError():
             return f"no server serves the queue {_place()} now: {_ADVICE}"
         case ClientTimeOutError():
-            return f"no server of the queue {_place()} answered within {timeout:g} s: {_ADVICE}"
+            return _explained_silence(timeout)
         case DecodeError():
             return f"the server's answer was refused: {exc}"
     return f"{type(exc).__name__}: {exc}"
+
+
+def _explained_silence(timeout: float) -> str:
+    return f"no server of the queue {_place()} answered within {timeout:g} s: {_ADVICE}"
 
 
 def _place() -> str:

@@ -144,10 +144,12 @@ class RemoteError(CallError):
 class ClientTimeOutError(CallError, TimeoutError):
     """No outcome within the time that the caller gave. The call may still run; waiting again works."""
 
-    facts = ("message_id", "timeout", "attempts")
+    facts = ("message_id", "timeout", "attempts", "sent")
     message_id: str | None
     #: Seconds that were waited.
     timeout: float | None
+    #: Whether the call was handed to the broker: one that was not has not run. None where only a wait ended.
+    sent: bool | None
     #: How often the call was sent; None where it is not one that is repeated, or its deadline has not come.
     attempts: int | None
 
@@ -177,12 +179,14 @@ class StaleStubError(BadArgumentsError):
 class WorkerTimeoutError(CallError, TimeoutError):
     """The function ran longer than it may and was ended (a thread function goes on unseen: Python cannot stop it)."""
 
-    facts = ("function", "timeout", "queued", "running")
+    facts = ("function", "timeout", "queued", "running", "answering")
     function: str | None
     #: Seconds that it was allowed to run.
     timeout: float | None
+    #: Seconds in the queue, in the function, and for everything else until the caller knew: sending and answering.
     queued: float | None
     running: float | None
+    answering: float | None
 
 
 class WorkerLostError(CallError):
@@ -197,10 +201,13 @@ class WorkerLostError(CallError):
 class DeadlineExceededError(CallError, TimeoutError):
     """The call's deadline passed before it was started; the function did not run."""
 
-    facts = ("function", "timeout", "queued")
+    facts = ("function", "timeout", "queued", "answering")
     function: str | None
+    #: Seconds that were left to the call when it was sent.
     timeout: float | None
+    #: Seconds in the queue, and for everything else until the caller knew: sending and answering.
     queued: float | None
+    answering: float | None
 
 
 class CallCancelledError(CallError):

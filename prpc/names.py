@@ -7,10 +7,12 @@ from uuid import UUID
 
 from prpc.exceptions import ConfigurationError
 
-__all__ = ["MAX_QUEUE_NAME", "QueueNames"]
+__all__ = ["BUILT_IN_NAMES", "MAX_QUEUE_NAME", "QueueNames"]
 
 #: Longest queue name, in characters: Kafka allows 249 for a topic and ours add up to 22.
 MAX_QUEUE_NAME = 200
+#: Functions that every server answers itself.
+BUILT_IN_NAMES = ("ping", "get_function_server")
 
 
 @dataclass(frozen=True, slots=True)

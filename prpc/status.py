@@ -121,7 +121,7 @@ def _server(record: ServerRecord) -> dict[str, Any]:
         "instance": record.instance,
         "host": info.get("host"),
         "pid": info.get("pid"),
-        "functions": list(functions) if isinstance(functions, list) else [],
+        "functions": list(functions) if isinstance(functions, Mapping) else [],
         "schema": info.get("schema"),
         "capacity": info.get("capacity"),
         "running": info.get("running"),

@@ -7,27 +7,34 @@ from typing import TYPE_CHECKING
 from prpc.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prpc.brokers.base import Broker
     from prpc.settings import Settings
 
-__all__ = ["create_broker"]
+__all__ = ["adapter_of", "create_broker"]
 
 
 def create_broker(settings: Settings) -> Broker:
-    """The adapter that the settings name, not connected yet; its driver is loaded here and no earlier.
+    """The adapter that the settings name, not connected yet.
 
     Raises ConfigurationError where the URL cannot be used or there is no such adapter.
     """
-    if settings.type_broker == "memory":
+    return adapter_of(settings.type_broker)(settings)
+
+
+def adapter_of(type_broker: str) -> Callable[[Settings], Broker]:
+    """The class for this kind of broker; its driver is loaded here and no earlier. Raises ConfigurationError."""
+    if type_broker == "memory":
         from prpc.brokers.memory import MemoryBroker
 
-        return MemoryBroker(settings)
-    if settings.type_broker == "redis":
+        return MemoryBroker
+    if type_broker == "redis":
         from prpc.brokers.redis import RedisBroker
 
-        return RedisBroker(settings)
+        return RedisBroker
     raise ConfigurationError(
-        f"PRPC_TYPE_BROKER={settings.type_broker!r} cannot be used: this version of PRPC serves redis and memory",
+        f"PRPC_TYPE_BROKER={type_broker!r} cannot be used: this version of PRPC serves redis and memory",
         variable="PRPC_TYPE_BROKER",
-        value=settings.type_broker,
+        value=type_broker,
     )

@@ -105,7 +105,7 @@ class ServerRecord:
     """What one running server says of itself."""
 
     instance: str
-    #: Plain facts: functions, schema hash, capacity, draining, host, pid.
+    #: Plain facts: functions with the hashes of their signatures, hash over all, capacity, draining, host, pid, what runs.
     info: Mapping[str, object]
     #: Seconds since it said so, by the broker's clock; filled in by `Broker.servers`.
     age: float = field(default=0.0, compare=False)

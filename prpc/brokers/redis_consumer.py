@@ -16,11 +16,10 @@ from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
-from prpc.brokers.base import background
 from prpc.brokers.redis_batch import Ending, RedisDelivery, milliseconds, read_entry
-from prpc.brokers.redis_lease import Lease
+from prpc.brokers.redis_lease import Entry, Lease, LeaseKeeper
 from prpc.brokers.redis_link import Backoff, Link
-from prpc.brokers.redis_scripts import LEAVE, LOST, RECLAIM, RENEW, TAKE_OVER
+from prpc.brokers.redis_scripts import LEAVE, LOST, RECLAIM
 from prpc.brokers.redis_wire import Wire, pack
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
@@ -38,12 +37,8 @@ BLOCK = 4.0
 TURNS = 4
 #: Seconds between two tries to end a blocked read, and tries before its connection is thrown away.
 UNBLOCK_EVERY, UNBLOCK_TRIES = 0.05, 10
-#: Seconds for which the loss of a lease is remembered, so that its owner cannot come back.
-LOSS_REMEMBERED = 24 * 3600
 #: Pending entries that are looked through in one command.
 PAGE = 500
-
-Entry = tuple[int, bytes, Sequence[bytes], int]  # number of the stream, id, fields, deliveries
 
 
 class RedisConsumer:
@@ -56,14 +51,13 @@ class RedisConsumer:
         self._names = QueueNames(queue)
         self._streams = (self._names.calls, self._names.raw_calls)
         self._ending = Ending(link, self._names, settings)
-        self._first_name, self._number = consumer, 1
-        self._lease = Lease(consumer, self._names.lease(consumer))
+        self._keeper = LeaseKeeper(
+            link, queue, consumer, settings, declare=declare, found=self._take_found, lost=self._drop_found, doubt=self._doubt
+        )
         self._found: deque[RedisDelivery] = deque()
         self._connection: Wire | None = None
         self._connection_id = 0
         self._checks: list[float] = []  # monotonic seconds at which to look for unknown pending entries
-        self._epoch = link.epoch
-        self._steady_since = time.monotonic()
         self._single: int | None = None  # the stream to read alone next, while both are busy
         self._alone = False
         self._reading = False
@@ -72,7 +66,6 @@ class RedisConsumer:
         self._rest = asyncio.Event()
         self._rest.set()
         self._stopping = asyncio.Event()
-        self._beat: asyncio.Task[None] | None = None
         self._closed = False
 
     # taking
@@ -97,10 +90,10 @@ class RedisConsumer:
             self._rest.set()
 
     async def _take(self, most: int) -> Sequence[RedisDelivery]:
-        while self._stale() and not self._stopping.is_set():
-            await self._unless_stopped(self._renew())
-        if self._beat is None and not self._stopping.is_set():
-            self._beat = background(self._keep_lease(), "prpc-redis-lease")
+        while self._keeper.stale and not self._stopping.is_set():
+            await self._unless_stopped(self._keeper.renew())
+        if not self._stopping.is_set():
+            self._keeper.start()
         if self._checks and self._checks[0] <= time.monotonic():
             await self._unless_stopped(self._check())
         if self._connection is None:
@@ -111,11 +104,11 @@ class RedisConsumer:
             return ()
         if self._alone and not await self._let_run():
             return ()
-        lease, taken = self._lease, await self._read(most)
+        lease, taken = self._keeper.lease, await self._read(most)
         self._alone = len(taken) == 1
-        if taken and self._stale():
+        if taken and self._keeper.stale:
             try:
-                await self._renew()
+                await self._keeper.renew()
             except BaseException:
                 self._found.extend(taken)
                 raise
@@ -123,17 +116,17 @@ class RedisConsumer:
 
     async def _reclaim(self, lost: Lease, taken: Sequence[RedisDelivery]) -> Sequence[RedisDelivery]:
         """Those of them that came after others had taken the lost name's calls over; the others have the rest."""
-        while self._lease.lost:
-            await self._renew()
-        lease, entries = self._lease, [word for d in taken for word in (int(d.raw), d.id)]
-        words = (lease.name, self._ending.lease_ms, self._settings.group_name, lost.name, *entries)
+        while self._keeper.lease.lost:
+            await self._keeper.renew()
+        lease, entries = self._keeper.lease, [word for d in taken for word in (int(d.raw), d.id)]
+        words = (*self._keeper.head(lease), lost.name, *entries)
         try:
             mine = await self._link.run(RECLAIM, (lease.key, *self._streams), words)
         except BaseException:
-            self._checks.insert(0, time.monotonic())  # they may be ours without our knowing
+            self._doubt()
             raise
         if mine == LOST:
-            self._take_new_name(lease)
+            self._keeper.take_new_name(lease)
             return ()
         found = [replace(taken[place], lease=lease) for place in mine]
         lease.held.update(delivery.key for delivery in found)
@@ -144,10 +137,6 @@ class RedisConsumer:
         for _ in range(TURNS):
             await asyncio.sleep(0)
         return self._connection is not None and not self._stopping.is_set()
-
-    def _stale(self) -> bool:
-        """Whether the lease may have run out without our noticing, as after a pause of the whole process."""
-        return self._lease.lost or time.monotonic() - self._lease.renewed > self._settings.redis_recover
 
     async def _unless_stopped(self, work: Any) -> None:
         """Do it, but give it up when `stop` is called."""
@@ -208,7 +197,7 @@ class RedisConsumer:
         return taken
 
     async def _ask(self, most: int, numbers: Sequence[int], *, block: bool) -> list[RedisDelivery]:
-        connection, lease = self._connection, self._lease
+        connection, lease = self._connection, self._keeper.lease
         assert connection is not None
         words: list[Any] = ["XREADGROUP", "GROUP", self._settings.group_name, lease.name, "COUNT", most]
         if block:
@@ -260,66 +249,18 @@ class RedisConsumer:
                 for at in range(0, len(some), PAGE):
                     self._ending.release(some[at : at + PAGE])
 
-    # the lease
+    # what the lease's keeper tells
 
-    async def _keep_lease(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.redis_heartbeat)
-            try:
-                for lost in await self._renew():
-                    await self._take_over(lost)
-            except BrokerUnavailableError as exc:
-                log.warning("renewing the lease on queue %s failed: %s", self._queue, exc)
-
-    async def _renew(self) -> Sequence[bytes]:
-        """Renew the lease and return the consumers that have none, if it is time to take them over."""
-        lease, asked = self._lease, time.monotonic()
-        beat, recover = self._settings.redis_heartbeat, self._settings.redis_recover
-        steady = asked - lease.renewed <= max(recover - beat, 1.5 * beat)
-        keys = (lease.key, *self._streams)
-        words = (lease.name, self._ending.lease_ms, self._settings.group_name, self._names.lease(""))
-        answer = await self._link.run(RENEW, keys, words)
-        now = time.monotonic()
-        if not steady or now - asked > recover - beat:
-            self._steady_since = now
-        if answer == LOST or lease.lost:
-            self._take_new_name(lease)
-            return ()
-        there, seconds, microseconds, without = answer
-        self._link.clock.set(int(seconds), int(microseconds), asked)
-        lease.renewed = now
-        if self._epoch != self._link.epoch:  # the answer to a take-over may have been lost with the old connection
-            self._epoch = self._link.epoch
-            self._checks.insert(0, now)
-        if not there:
-            await self._declare(self._queue)
-        # After a cut or a restart the others need a whole interval to renew what they hold.
-        return without if now - self._steady_since >= recover else ()
-
-    def _take_new_name(self, lost: Lease) -> None:
-        lost.lost = True
-        if lost is self._lease:
-            self._number += 1
-            name = f"{self._first_name}.{self._number}"
-            log.warning("the lease of consumer %s ran out and others took its calls over; going on as %s", lost.name, name)
-            self._lease = Lease(name, self._names.lease(name))
-            self._found = deque(delivery for delivery in self._found if delivery.lease is not lost)
-
-    async def _take_over(self, lost: bytes) -> None:
-        lease, name = self._lease, lost.decode()
-        keys = (lease.key, *self._streams, self._names.lease(name))
-        words = (lease.name, self._ending.lease_ms, self._settings.group_name, name, LOSS_REMEMBERED)
-        entries = await self._link.run(TAKE_OVER, keys, words)
-        if entries == LOST:
-            self._take_new_name(lease)
-        elif entries:
-            log.warning("consumer %s lost its lease: %d calls of queue %s taken over", name, len(entries), self._queue)
-            await self._add_found([self._deliver(lease, tuple(entry)) for entry in entries])
-
-    async def _add_found(self, deliveries: Sequence[RedisDelivery]) -> None:
-        self._found.extend(deliveries)
+    async def _take_found(self, lease: Lease, entries: Sequence[Entry]) -> None:
+        self._found.extend(self._deliver(lease, entry) for entry in entries)
         if self._reading:
             await self._unblock()
+
+    def _drop_found(self, lost: Lease) -> None:
+        self._found = deque(delivery for delivery in self._found if delivery.lease is not lost)
+
+    def _doubt(self) -> None:
+        self._checks.insert(0, time.monotonic())
 
     # pending entries that we know nothing of
 
@@ -329,7 +270,7 @@ class RedisConsumer:
 
     async def _find_unknown(self) -> None:
         """Put them among the found ones, one by one: a take that is cancelled here must not lose any."""
-        lease, group = self._lease, self._settings.group_name
+        lease, group = self._keeper.lease, self._settings.group_name
         for number, stream in enumerate(self._streams):
             start = b"-"
             while True:
@@ -385,9 +326,7 @@ class RedisConsumer:
         if self._closed:
             return
         self._closed = True
-        if self._beat is not None:
-            self._beat.cancel()
-            await asyncio.gather(self._beat, return_exceptions=True)
+        await self._keeper.stop()
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.hang_up()
@@ -399,10 +338,10 @@ class RedisConsumer:
 
     async def _leave(self) -> None:
         await self._ending.flush()
-        if self._beat is None or self._lease.lost:
+        lease = self._keeper.lease
+        if not self._keeper.kept or lease.lost:
             return
         await self._find_unknown()
         self._give_back_found()
         await self._ending.flush()
-        words = (self._lease.name, self._ending.lease_ms, self._settings.group_name)
-        await self._link.run(LEAVE, (self._lease.key, *self._streams), words)
+        await self._link.run(LEAVE, (lease.key, *self._streams), self._keeper.head(lease))

@@ -195,24 +195,30 @@ return 1
 )
 
 #: KEYS lease, calls, raw calls; ARGV consumer, lease ms, group, start of every lease key.
-#: Answers {is the group there?, seconds, microseconds, consumers without a lease}; LOST when the lease is gone.
+#: Answers {is the group there?, seconds, microseconds, consumers without a lease, ms until the next lease of another ends or -1};
+#: LOST when the lease is gone.
 RENEW = Script(
     FENCE
     + """
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-local there, without, seen = 1, {}, {}
+local there, without, seen, soonest = 1, {}, {}, -1
 for s = 2, 3 do
   local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[s], ARGV[3])
   if consumers.err then there = 0 else
     for _, info in ipairs(consumers) do
       local name = info[2]
-      if not seen[name] and name ~= ARGV[1] and redis.call('GET', ARGV[4] .. name) ~= name then without[#without + 1] = name end
+      if not seen[name] and name ~= ARGV[1] then
+        if redis.call('GET', ARGV[4] .. name) ~= name then without[#without + 1] = name else
+          local left = redis.call('PTTL', ARGV[4] .. name)
+          if soonest < 0 or left < soonest then soonest = left end
+        end
+      end
       seen[name] = true
     end
   end
 end
 local now = redis.call('TIME')
-return {there, now[1], now[2], without}
+return {there, now[1], now[2], without, soonest}
 """
 )
 

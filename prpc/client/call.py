@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from prpc.codec import ReadReply
-from prpc.exceptions import PRPCError
+from prpc.exceptions import DeadlineExceededError, PRPCError, WorkerTimeoutError
 from prpc.failure import restore
 from prpc.protocol.facts import MAX_HEADERS_BYTES
 from prpc.protocol.repeats import RepeatPolicy, Repeats
@@ -153,6 +153,7 @@ class Call:
         "sent",
         "tick",
         "timeout",
+        "told",
     )
 
     def __init__(self, message: PRPCMessage, body: bytes | None, options: CallOptions, schema: str | None, home: Home) -> None:
@@ -179,6 +180,8 @@ class Call:
         #: What ended it here: a timeout, a cancellation, a broker that is away.
         self.error: Exception | None = None
         self.ended: datetime = message.date_create_message
+        #: Whether somebody was told what ended it here.
+        self.told = False
         #: True once the outcome is there; written last.
         self.done = False
         self._waiters: list[Callable[[], object]] = []
@@ -191,6 +194,8 @@ class Call:
             self.error, self.ended = outcome, datetime.now(UTC)
         else:
             self.reply = outcome
+            if outcome.failure is not None:
+                self.ended = datetime.now(UTC)
         self.body = None
         self.done = True
 
@@ -211,9 +216,10 @@ class Call:
         """
         reply = self.reply
         if reply is None:
+            self.told = True
             raise _copy_of(self.error)
         if reply.failure is not None:
-            raise restore(reply.failure)
+            raise with_times(restore(reply.failure), (self.ended - self.message.date_create_message).total_seconds())
         return reply.result
 
     # -- waiting -------------------------------------------------------------------------------------------------------
@@ -291,6 +297,20 @@ def _copy_of(error: Exception | None) -> Exception:
         fresh.__cause__, fresh.__suppress_context__ = error.__cause__, error.__suppress_context__
         return fresh
     return error.with_traceback(None)
+
+
+def with_times(error: BaseException, total: float) -> BaseException:
+    """A server's word on a time limit, completed: of `total` seconds, what was neither queue nor run went into the way."""
+    if isinstance(error, WorkerTimeoutError | DeadlineExceededError):
+        queued, running = _number(error.queued), _number(getattr(error, "running", None))
+        error.answering = max(0.0, total - queued - running)
+        times = f"{queued:.3f} s queued, {running:.3f} s running, {error.answering:.3f} s sending and answering"
+        error.args = (f"{error} ({times})",)
+    return error
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def wake_future(future: asyncio.Future[None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -11,6 +12,7 @@ from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
 
+from prpc.brokers import adapter_of
 from prpc.brokers.base import ServerRecord
 from prpc.call_context import inherited_timeout
 from prpc.client.call import Call, CallOptions
@@ -18,6 +20,7 @@ from prpc.client.client import CallPump
 from prpc.client.middleware import Layers, Middleware, OutgoingCall
 from prpc.client.portal import current_portal, guard, running_loop
 from prpc.codec import Codec, Limits
+from prpc.exceptions import ConfigurationError
 from prpc.protocol.repeats import RepeatPolicy, Repeats
 from prpc.prpcmessage import PRPCMessage
 from prpc.settings import Settings
@@ -52,6 +55,9 @@ class Channel:
             pump = self._pumps.get(loop)
             if pump is None:
                 pump = self._pumps[loop] = CallPump(self.settings, self._codec, loop)
+                # Here and not in the pump's thread: a process that forks would leave its child with half a module.
+                with suppress(ConfigurationError):  # which connecting raises, as the call's outcome
+                    adapter_of(self.settings.type_broker)
             if running is None:
                 self._plain = pump
             return pump

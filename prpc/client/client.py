@@ -16,10 +16,11 @@ from uuid import UUID
 
 from prpc.brokers.base import ServerRecord, background
 from prpc.client.call import Call, wake_future
-from prpc.client.connection import Connection, no_server, place
+from prpc.client.connection import Connection, check_served, place
 from prpc.client.portal import Crossing, Forkable, running_loop, survive_fork
 from prpc.client.repeating import Repeating, timed_out
 from prpc.client.timers import TimerWheel
+from prpc.client.unseen import Unseen
 from prpc.codec import Codec
 from prpc.codec.signing import REPLY, signatures_of
 from prpc.exceptions import BrokerUnavailableError, CallCancelledError, CallError, DecodeError
@@ -49,6 +50,7 @@ class CallPump(Forkable):
         self._crossing = Crossing(loop)
         self._timers: TimerWheel[UUID] = TimerWheel(loop, self._due)
         self._repeating = Repeating(loop, self._timers, self._send_again, self._fail)
+        self._unseen = Unseen(loop, place(settings))
         self._connection: Connection | None = None
         #: Calls that wait for the connection.
         self._outbox: list[Call] = []
@@ -173,8 +175,7 @@ class CallPump(Forkable):
     async def _publish_if_served(self, connection: Connection, call: Call) -> None:
         try:
             servers = await connection.broker.servers(self._settings.queue_name)
-            if all(server.info.get("draining") for server in servers):
-                raise no_server(self._settings, stopping=bool(servers))
+            check_served(self._settings, servers, call.message.func_name)
         except Exception as exc:
             if call.repeats is None:
                 self._fail(call, exc)
@@ -207,6 +208,8 @@ class CallPump(Forkable):
 
     def _fail(self, call: Call, error: Exception) -> None:
         if self.pending.take(call.message_id) is not None:
+            if not call.watched and not self.closed:
+                self._unseen.add(call, error)
             self._end(call, error)
 
     def _end(self, call: Call, error: Exception) -> None:
@@ -345,6 +348,7 @@ class CallPump(Forkable):
                 self._runner = None
             if self._outbox or len(self.pending):  # the runner was cancelled before it began
                 await self._finish(self.closed_error())
+        self._unseen.tell()
         guardian, self._guardian = self._guardian, None
         if guardian is not None:
             await guardian.aclose()
@@ -385,9 +389,6 @@ class CallPump(Forkable):
         self._timers.clear()
         waiting = self.pending.calls()
         kept = {call for call in waiting if not self.closed and self._repeating.outlives(call, reason)}
-        unseen = sum(not call.done and not call.watched and call not in kept for call in self._outbox)
-        if unseen and not self.closed:
-            logger.warning("%d calls could not be sent to %s: %s", unseen, place(self._settings), reason)
         self._outbox.clear()
         arrivals, self._arrivals = self._arrivals, []
         for connected in arrivals:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any
 from uuid import UUID
 
 from prpc.brokers import create_broker
-from prpc.brokers.base import Broker, Mailbox, Outgoing
+from prpc.brokers.base import Broker, Mailbox, Outgoing, ServerRecord
 from prpc.client.call import Call
 from prpc.codec.signing import CONTROL, Signatures
-from prpc.exceptions import BrokerUnavailableError, NoServerError
+from prpc.exceptions import BrokerUnavailableError, FunctionNotFoundError, NoServerError
+from prpc.names import BUILT_IN_NAMES
 from prpc.protocol.facts import CallFacts, write_cancel
 from prpc.protocol.repeats import Repeats
 from prpc.settings import Settings, safe_url
 
-__all__ = ["Connection", "no_server", "place"]
+__all__ = ["Connection", "check_served", "place"]
 
 logger = logging.getLogger("prpc.client")
 
@@ -35,7 +37,7 @@ Failed = Callable[[Call, Exception], None]
 Attempted = Callable[[Call, Repeats, int, Exception | None], None]
 
 
-def no_server(settings: Settings, *, stopping: bool = False) -> NoServerError:
+def _no_server(settings: Settings, *, stopping: bool = False) -> NoServerError:
     """The error for a queue that nobody serves; `stopping`: those who do are on their way out."""
     there = " takes calls: those that are there stop" if stopping else ""
     return NoServerError(
@@ -43,6 +45,26 @@ def no_server(settings: Settings, *, stopping: bool = False) -> NoServerError:
         "or correct PRPC_QUEUE_NAME and PRPC_URL_BROKER",
         queue=settings.queue_name,
     )
+
+
+def check_served(settings: Settings, servers: Sequence[ServerRecord], function: str) -> None:
+    """Raise NoServerError where nobody takes calls, FunctionNotFoundError where none of those who do has the function.
+
+    `servers`: what announces itself on the queue. Built-in functions are announced by nobody and known to all.
+    """
+    taking = [server for server in servers if not server.info.get("draining")]
+    if not taking:
+        raise _no_server(settings, stopping=bool(servers))
+    known: set[str] = set()
+    for server in taking:
+        functions = server.info.get("functions")
+        if not isinstance(functions, Mapping) or function in functions or function in BUILT_IN_NAMES:
+            return
+        known.update(map(str, functions))
+    nearest = difflib.get_close_matches(function, known, n=3)
+    hint = f"; did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
+    text = f"none of the {len(taking)} servers on {place(settings)} has a function {function!r}{hint}"
+    raise FunctionNotFoundError(text, function=function, nearest=nearest)
 
 
 class Connection:
@@ -177,9 +199,6 @@ class Connection:
         error = future.exception()
         if not isinstance(error, Exception):
             return
-        unseen = [call for call in batch if not call.watched]
-        if unseen:
-            logger.warning("%d calls could not be sent to %s: %s", len(unseen), place(self._settings), error)
         for call in batch:
             self._failed(call, error)
 

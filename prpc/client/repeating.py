@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from random import random
 from time import monotonic
@@ -15,8 +14,6 @@ from prpc.exceptions import BrokerUnavailableError, ClientTimeOutError
 from prpc.protocol.repeats import Repeats, Step
 
 __all__ = ["Repeating", "timed_out"]
-
-logger = logging.getLogger("prpc.client")
 
 
 class Repeating:
@@ -44,8 +41,6 @@ class Repeating:
         if error is None:
             repeats.accepted(attempt, monotonic(), random())
         elif not repeats.failed(attempt, monotonic(), random(), passing=_passes(error)):
-            if not call.watched:
-                logger.warning("a call could not be sent in %d attempts: %s", repeats.attempts, error)
             self._fail(call, error)
             return
         elif repeats.unsent:
@@ -95,5 +90,6 @@ def timed_out(call: Call) -> ClientTimeOutError:
     name, timeout = call.message.func_name, call.timeout or 0.0
     attempts = None if call.repeats is None else call.repeats.attempts
     often = "" if attempts is None else f", in {attempts} attempt{'s' * (attempts != 1)}"
-    text = f"no outcome of {name}() within its timeout of {timeout:g} s{often}"
-    return ClientTimeOutError(text, message_id=str(call.message_id), timeout=timeout, attempts=attempts)
+    where = "it was sent and may wait, run or have run" if call.sent else "it was not sent: the broker was not there"
+    text = f"no outcome of {name}() within its timeout of {timeout:g} s{often}; {where}"
+    return ClientTimeOutError(text, message_id=str(call.message_id), timeout=timeout, attempts=attempts, sent=call.sent)

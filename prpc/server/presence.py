@@ -39,19 +39,20 @@ class Presence:
         self,
         broker: Broker,
         settings: Settings,
-        facts: Mapping[str, object],
+        facts: Callable[[], Mapping[str, object]],
         *,
         health: Health,
         running: Running,
         pools: Mapping[WorkerKind, WorkerPool],
     ) -> None:
-        """`facts`: what does not change. `running`: the calls that run now, oldest first."""
+        """`facts`: what the server can do. `running`: the calls that run now, oldest first."""
         self._broker = broker
         self._queue, self._instance = settings.queue_name, settings.instance_name
         self._every = settings.health_window / PER_WINDOW
         self._holds = settings.health_window * WINDOWS_HELD
         self._patience = settings.connect_timeout
-        self._facts = {**facts, "host": socket.gethostname(), "pid": os.getpid()}
+        self._facts = facts
+        self._place = {"host": socket.gethostname(), "pid": os.getpid()}
         self._health = health
         self._running = running
         self._pools = pools
@@ -102,7 +103,8 @@ class Presence:
         return ServerRecord(
             self._instance,
             {
-                **self._facts,
+                **self._facts(),
+                **self._place,
                 "running": len(running),
                 "draining": self._health.phase is Phase.DRAINING,
                 "abandoned": sum(state.abandoned for state in states),

@@ -11,13 +11,12 @@ from datetime import timedelta
 from typing import Any
 
 from prpc.exceptions import BadArgumentsError, FunctionNotFoundError, RegistrationError, StaleStubError
+from prpc.names import BUILT_IN_NAMES
 from prpc.server.binding import Binder
 from prpc.workers.base import WorkerKind
 
-__all__ = ["BUILT_IN_NAMES", "STALE_STUB", "RegisteredFunction", "Registry", "perhaps_stale", "public_methods"]
+__all__ = ["STALE_STUB", "RegisteredFunction", "Registry", "perhaps_stale", "public_methods"]
 
-#: Names that every server answers itself.
-BUILT_IN_NAMES = ("ping", "get_function_server")
 
 _KINDS = ", ".join(repr(kind.value) for kind in WorkerKind)
 

@@ -97,7 +97,7 @@ class Service:
                 seal=seal,
             )
             presence = Presence(
-                broker, self._settings, self._facts(), health=self.health, running=lambda: dispatcher.running, pools=self._pools
+                broker, self._settings, self._facts, health=self.health, running=lambda: dispatcher.running, pools=self._pools
             )
             presence.change(Phase.SERVING)
             await presence.announce()
@@ -164,7 +164,7 @@ class Service:
 
     def _facts(self) -> dict[str, object]:
         return {
-            "functions": [function.name for function in self._registry],
+            "functions": {function.name: self._catalogue.schema_of(function.name) for function in self._registry},
             "schema": self._catalogue.schema,
             "capacity": self._settings.max_number_worker,
         }

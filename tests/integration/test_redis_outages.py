@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import redis
 from redis_kit import connected, run, take_one, until
 
-from prpc.brokers import create_broker, redis_consumer, redis_link
+from prpc.brokers import create_broker, redis_consumer, redis_lease, redis_link
 from prpc.brokers.base import Outgoing, Reply, ServerRecord
 from prpc.dev_broker import DevBroker
 from prpc.exceptions import BrokerUnavailableError
@@ -239,6 +240,51 @@ def test_entries_lost_with_a_connection_come_again(private_redis: Start, monkeyp
                 assert await found.settle(None)
                 assert await seen.settle(None)
                 assert admin.xpending("prpc_q", "prpc_group_consumers")["pending"] == 0
+
+    run(work())
+
+
+def test_a_lost_server_is_noticed_when_its_lease_ends(private_redis: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not at the next renewal of another one, which is 50 s away here: more than a test's patience."""
+    broker = private_redis()
+    slow = {"redis_heartbeat": 50.0, "redis_recover": 100.0}
+
+    async def long_ago(keeper: redis_lease.LeaseKeeper) -> float:
+        return time.monotonic() - 1000
+
+    monkeypatch.setattr(redis_lease.LeaseKeeper, "_redis_began", long_ago)
+
+    async def work() -> None:
+        with redis.Redis.from_url(broker.url) as admin:
+            async with connected(settings(broker, **slow)) as gone, connected(settings(broker, **slow)) as other:
+                await gone.publish("q", call(b"taken"))
+                await take_one(gone.consume("q", consumer="gone"))
+                admin.pexpire(QueueNames("q").lease("gone"), 300)
+                delivery = await take_one(other.consume("q", consumer="other"))
+                assert (delivery.body, delivery.attempt) == (b"taken", 2)
+                assert await delivery.settle(None)
+
+    run(work())
+
+
+def test_a_server_that_starts_after_redis_waits_until_the_others_had_time(private_redis: Start) -> None:
+    """Redis came back a moment ago: that a lease is missing says nothing yet."""
+    broker, slow = private_redis(), {"redis_heartbeat": 10.0, "redis_recover": 60.0}
+
+    async def work() -> None:
+        with redis.Redis.from_url(broker.url) as admin:
+            async with connected(settings(broker, **slow)) as one, connected(settings(broker, **slow)) as two:
+                await one.publish("q", call(b"taken"))
+                first = one.consume("q", consumer="one")
+                delivery = await take_one(first)
+                admin.delete(QueueNames("q").lease("one"))
+                second = two.consume("q", consumer="two")
+                taking = asyncio.create_task(second.take(1))
+                await until(lambda: second._reading)
+                assert await second._keeper.renew() == ()
+                assert await delivery.settle(None)
+                await second.stop()
+                assert await taking == ()
 
     run(work())
 

@@ -203,7 +203,7 @@ def test_what_a_read_brings_under_a_lost_name_is_no_lost_call(
             run_script, reading = broker._link.run, asyncio.create_task(consumer.take(1))
             await until(lambda: consumer._reading)
             admin.set(names.lease("one"), "")
-            await consumer._renew()
+            await consumer._keeper.renew()
             admin.xadd(names.calls, {"message": "first"})
             (first,) = await reading
             assert (first.body, first.attempt) == (b"first", 1)
@@ -219,7 +219,7 @@ def test_what_a_read_brings_under_a_lost_name_is_no_lost_call(
             reading = asyncio.create_task(consumer.take(1))
             await until(lambda: consumer._reading)
             admin.set(names.lease("one.2"), "")
-            await consumer._renew()
+            await consumer._keeper.renew()
             taken_by_others.append(admin.xadd(names.calls, {"message": "second"}))
             await until(lambda: admin.xpending(names.calls, "prpc_group_consumers")["pending"] == 1)
             admin.xadd(names.calls, {"message": "third"})

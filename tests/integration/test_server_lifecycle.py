@@ -357,7 +357,7 @@ def test_presence_is_announced_renewed_and_withdrawn(monkeypatch: pytest.MonkeyP
         await app.ready
         (record,) = await broker.servers("task_prpc")
         assert record.instance == app.settings.instance_name
-        assert record.info["functions"] == ["echo"] and record.info["capacity"] == 7
+        assert list(record.info["functions"]) == ["echo"] and record.info["capacity"] == 7
         await enough.wait()
         await app.stop()
         await server

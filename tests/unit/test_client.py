@@ -120,7 +120,8 @@ def test_a_call_that_could_not_be_published_ends_with_that_error(flaky: FlakyBro
             assert not caplog.records
             unseen = client.call("f")
             await eventually(unseen.is_done_task)
-            assert "1 calls could not be sent to queue 'q'" in caplog.text
+            assert not caplog.records  # somebody may still come for it
+        assert "1 calls could not be sent to queue 'q'" in caplog.text
 
     run(scenario())
 

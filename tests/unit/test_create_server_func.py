@@ -98,6 +98,30 @@ class TestWithAServer:
         else:
             assert "out of date; the server has 2 functions" in out and "\n  -# " in out and out.count("\n") < 25
 
+    @pytest.mark.parametrize(
+        ("text", "code", "said"), [(None, 0, "is up to date by its"), ("0f", 1, "is out of date: its schema is 0f")]
+    )
+    def test_check_while_every_server_is_busy(
+        self,
+        text: str | None,
+        code: int,
+        said: str,
+        folder: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        command.main([])
+        if text is not None:
+            (folder / "server_func.py").write_text(f'SERVER_SCHEMA = "{text}"\n')
+        capsys.readouterr()
+
+        def busy(*, timeout: object) -> None:
+            raise ClientTimeOutError("all are busy")
+
+        monkeypatch.setattr(command, "get_function_server", busy)
+        assert command.main(["--check"]) == code
+        assert said in capsys.readouterr().out
+
     def test_a_place_that_cannot_be_written(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (folder / "taken").write_text("")
         assert command.main(["--output", "taken/stubs.py"]) == 2

@@ -18,7 +18,7 @@ from prpc.settings import Settings
 Announce = Callable[..., None]
 
 INFO: dict[str, object] = {
-    "functions": ["summ", "nap"],
+    "functions": {"summ": "01", "nap": "02"},
     "schema": "00ff",
     "capacity": 4,
     "running": 0,

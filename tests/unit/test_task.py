@@ -152,7 +152,7 @@ def test_awaiting_a_call_whose_loop_stands_still_says_so(server: ScriptedServer)
     client = AsyncClient("memory", server.settings.url_broker, "q")
 
     async def make() -> AwaitableTask[Any]:
-        return client.call("add", 1)
+        return client.call("hold")
 
     async def wait(task: AwaitableTask[Any]) -> Any:
         return await task
@@ -164,9 +164,12 @@ def test_awaiting_a_call_whose_loop_stands_still_says_so(server: ScriptedServer)
     for waiting in (wait, wait_for_all):
         with pytest.raises(RuntimeError, match="does not run now"):
             asyncio.run(waiting(task))
+    server_side = home.run_in_executor(None, server.answer, task.message.message_id, 11)
     assert home.run_until_complete(wait(task)) == 11
+    home.run_until_complete(server_side)
     assert asyncio.run(wait(task)) == 11 and asyncio.run(wait_for_all(task)) == [11]
     home.run_until_complete(client.close())
+    home.run_until_complete(home.shutdown_default_executor())
     home.close()
 
 
