@@ -171,17 +171,22 @@ async def jump_clock(world: World) -> None:
     """The wall clock of one program jumps to an hour ahead, an hour back, or to the right time."""
     program = one_of(world, [program for program in (*world.servers, *world.clients) if program.ready])
     if program is not None:
-        ahead = world.random.choice((-HOUR, 0.0, HOUR))
-        with world.fault(f"the clock of {program.name} is {ahead:+g} s ahead"):
-            set_clock(world.clock_of(program.name), ahead)
+        with world.fault(f"the clock of {program.name} jumps to {jump(world, program.name):+g} s ahead"):
             program.kill(SIGNAL)
 
 
 async def jump_redis_clock(world: World) -> None:
     """The wall clock of Redis jumps by an hour, ahead or back."""
-    ahead = world.random.choice((-HOUR, 0.0, HOUR))
-    with world.fault(f"the clock of Redis is {ahead:+g} s ahead", BROKER):
-        set_clock(world.clock_of("redis"), ahead)
+    with world.fault("the clock of Redis jumps", BROKER):
+        world.tell(f"it is {jump(world, 'redis'):+g} s ahead")
+
+
+def jump(world: World, name: str) -> float:
+    """Write another time into the file of a clock; returns the seconds that it is ahead from when it is read."""
+    file = world.clock_of(name)
+    ahead = world.random.choice([seconds for seconds in (-HOUR, 0.0, HOUR) if seconds != float(file.read_text())])
+    set_clock(file, ahead)
+    return ahead
 
 
 async def roll_over(world: World) -> None:

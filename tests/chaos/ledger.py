@@ -203,7 +203,9 @@ class Ledger:
             where = ", ".join(f"{s['server']} at {s['at']:.3f}" for s in starts)
             found.append(Violation("at most once", f"{call.name} ran {len(starts)} times: {where}"))
         for outcome in call.outcomes:
-            if outcome["how"] in NOT_STARTED and starts:
+            # Of an idempotent call it is the last attempt that was not started.
+            further = call.event["idempotent"] and outcome["how"] == "DeadlineExceededError"
+            if outcome["how"] in NOT_STARTED and starts and not further:
                 found.append(Violation("true outcome", f"{call.name} ended with {outcome['how']}, yet it ran"))
             if outcome["how"] == "value" and outcome["token"] not in {end["token"] for end in call.ends}:
                 found.append(Violation("true outcome", f"{call.name} got {outcome['token']!r}, which no execution of it made"))

@@ -106,9 +106,9 @@ async def freeze_redis_for_long(world: World, seconds: float) -> None:
 PROCESSES = Options(servers=2, slots=3, functions=("process", "process_again", "async"), rate=60.0, window=60)
 #: Servers that cannot keep up, so that entries wait in the queue.
 BACKLOG = Options(slots=4, window=100)
-#: From the kill of a server to its callers' WorkerLostError: the lease runs out, the others look once in a heartbeat, a second
-#: as issue 3 allows it, and one more for a busy machine.
-TOLD = Options().recover + Options().heartbeat + 1.0 + 1.0
+#: From the kill of a server to its callers' WorkerLostError: what a lease lasts, the second that the guarantee allows, and one
+#: more for a busy machine.
+TOLD = Options().recover + 1.0 + 1.0
 
 SCENARIOS: dict[str, Scenario] = {
     "servers-killed": Scenario(
@@ -150,7 +150,7 @@ SCENARIOS: dict[str, Scenario] = {
     "redis-refuses": Scenario(harm=again(faults.fill_memory, faults.fill_disk), promise=Promise(plain=UNSENT)),
     "redis-clock-jumps": Scenario(
         harm=again(faults.jump_redis_clock, pause=(0.3, 0.6)),
-        options=Options(redis_clock=True),
+        options=replace(BACKLOG, redis_clock=True),
         promise=Promise(plain=LOST | EXPIRED, idempotent=EXPIRED),
     ),
     "entries-doubled": Scenario(

@@ -122,6 +122,8 @@ def test_an_outcome_that_says_the_call_never_started_is_checked() -> None:
     expired = {**LOST, "how": "DeadlineExceededError"}
     promise = Promise(plain=frozenset({"DeadlineExceededError"}))
     assert Ledger([CALL, CUT, expired]).violations(promise) == []
+    promise = replace(promise, idempotent=promise.plain)
+    assert Ledger([HARMLESS, CUT, START, expired]).violations(promise) == []
     (violation,) = Ledger([CALL, CUT, START, expired]).violations(promise)
     assert violation.rule == "true outcome" and "yet it ran" in str(violation)
 
