@@ -94,9 +94,7 @@ class Clock:
 class Link:
     """The pipelining connection. Bound to the loop in which `connect` ran."""
 
-    def __init__(
-        self, address: RedisAddress, scripts: Sequence[Script], silence: float = 5.0, pause: float = LONGEST_PAUSE
-    ) -> None:
+    def __init__(self, address: RedisAddress, scripts: Sequence[Script], silence: float = 5.0, pause: float = 2.0) -> None:
         """`silence`: seconds without an answer to a command under way after which the connection counts as dead;
         `pause`: the longest between two attempts to open it again, in seconds."""
         self.address = address

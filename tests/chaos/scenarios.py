@@ -85,7 +85,9 @@ def together(*lanes: Callable[[World, float], Awaitable[None]]) -> Callable[[Wor
     """Several sequences of faults at the same time."""
 
     async def harm(world: World, seconds: float) -> None:
-        await asyncio.gather(*(lane(world, seconds) for lane in lanes))
+        async with asyncio.TaskGroup() as group:
+            for lane in lanes:
+                group.create_task(lane(world, seconds))
 
     return harm
 

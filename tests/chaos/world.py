@@ -52,10 +52,11 @@ class Options:
     window: int = 150
     #: Deadline of each call.
     timeout: float = 8.0
-    #: Repeats of idempotent calls: enough of them, with growing pauses, for more than a deadline.
+    #: Repeats of idempotent calls: enough of them for more than a deadline, with pauses that grow to the longest.
     attempt_timeout: float = 2.0
     backoff: float = 0.05
-    retries: int = 9
+    longest_pause: float = 1.0
+    retries: int = 40
     heartbeat: float = 0.3
     recover: float = 1.0
     connect_timeout: float = 2.0
@@ -94,6 +95,8 @@ class World:
         self._stack = contextlib.AsyncExitStack()
         self._watcher: asyncio.Task[None] | None = None
         self._watching = True
+        #: Whether Redis was ended on purpose, or it is known that it ended by itself.
+        self._redis_ended = False
 
     # its life
 
@@ -106,6 +109,9 @@ class World:
                 self.proxy = await self._stack.enter_async_context(Proxy(self.broker.port))
             self.admin = redis.asyncio.Redis.from_url(self.broker.url)
             self._stack.push_async_callback(self.admin.aclose)
+            # Apart, as looking on has a timeout that may cost a connection.
+            self._eyes = redis.asyncio.Redis.from_url(self.broker.url)
+            self._stack.push_async_callback(self._eyes.aclose)
             await asyncio.gather(*(self.start_server() for _ in range(self.options.servers)))
             for _ in range(self.options.clients):
                 self.start_client()
@@ -161,16 +167,19 @@ class World:
     def start_redis(self, port: int = 0) -> None:
         """Start Redis on its folder; a further time on the port that it had."""
         server = redis_with_a_clock(self.folder) if self.options.redis_clock else find_server()
-        self.broker: DevBroker = start_dev_broker(port, server=server, options=("--dir", str(self._data), *self.options.redis))
+        options = ("--dir", str(self._data), "--logfile", str(self.folder / "redis.log"), *self.options.redis)
+        self.broker: DevBroker = start_dev_broker(port, server=server, options=options)
 
     async def restart_redis(self, *, away: float, number: signal.Signals = signal.SIGKILL) -> None:
         """End Redis and start it again `away` seconds later."""
-        port = self.broker.port
+        port, self._redis_ended = self.broker.port, True
         self.broker.process.send_signal(number)
         await asyncio.to_thread(self.broker.process.wait)
         self.broker.close()
         await asyncio.sleep(away)
         self.start_redis(port)
+        self._redis_ended = False
+        await self.admin.connection_pool.disconnect(inuse_connections=False)  # redis-py would hand out those of the one before
 
     # programs
 
@@ -266,6 +275,7 @@ class World:
             "redis_recover": options.recover,
             "connect_timeout": options.connect_timeout,
             "secret_key": options.secret,
+            "call_backoff_max": options.longest_pause,
         }
         repeats = {name: getattr(options, name) for name in ("attempt_timeout", "backoff", "retries")}
         config |= {"client": client, "timeout": options.timeout, "repeats": repeats}
@@ -288,6 +298,9 @@ class World:
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._look(seen)
+            if not self._redis_ended and self.broker.process.poll() is not None:
+                self._redis_ended = True
+                self.journal.write("broken", what=f"Redis ended by itself with {self.broker.process.returncode}, see redis.log")
             for program in self.servers:
                 if program.ready and not program.expected and not program.alive:
                     program.expected = True
@@ -296,8 +309,8 @@ class World:
 
     async def _look(self, seen: set[tuple[str, str]]) -> None:
         prefix = QueueNames(QUEUE).feedback(UUID(int=0)).removesuffix(str(UUID(int=0)))
-        keys = [key async for key in self.admin.scan_iter(match=prefix + "*", count=1000)]
-        for key, body in zip(keys, await self.admin.mget(keys) if keys else (), strict=True):
+        keys = [key async for key in self._eyes.scan_iter(match=prefix + "*", count=1000)]
+        for key, body in zip(keys, await self._eyes.mget(keys) if keys else (), strict=True):
             note = (
                 key.decode().removeprefix(prefix),
                 "" if body is None else hashlib.sha256(body.encode() if isinstance(body, str) else body or b"").hexdigest(),
