@@ -326,6 +326,8 @@ class World:
         self.tell("calm")
         self.journal.write("calm")
         await asyncio.sleep(calm)
+        # One that was started last may not have come far enough to be told that it ends.
+        await asyncio.gather(*(self._served(client) for client in self.clients if not client.expected))
         self.tell("clients end")
         for client in self.clients:
             if not client.expected:
