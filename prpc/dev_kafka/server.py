@@ -91,7 +91,8 @@ class Server:
             return None
         body = io.BytesIO(frame)
         head = RequestHeader_v2 if api.request.FLEXIBLE_VERSION else RequestHeader_v1
-        _, _, correlation_id, client_id, *_ = head.SCHEMA.decode(body)
+        fields: Any = head.SCHEMA.decode(body)
+        _, _, correlation_id, client_id, *_ = fields
         caller.client_id = client_id or ""
         request = api.request.decode(body)
         self._journal.add(Seen(api.name, caller.client_id, request))
