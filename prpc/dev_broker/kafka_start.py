@@ -47,13 +47,15 @@ def start_dev_kafka(port: int = 0, *, say: Callable[[str], None] = _silent) -> K
     return start_real_kafka(kit, port, say=say)
 
 
-def start_real_kafka(kit: KafkaKit, port: int = 0, *, say: Callable[[str], None] = _silent) -> KafkaCluster:
-    """A real Kafka of one node, its jars fetched and prepared before."""
+def start_real_kafka(
+    kit: KafkaKit, port: int = 0, *, say: Callable[[str], None] = _silent, lasting_thread: bool = False
+) -> KafkaCluster:
+    """A real Kafka of one node, its jars fetched and prepared before. Arguments and errors as for KafkaCluster.start."""
     if port:
         check_free(port)
     kit.fetch(say)
     prepare(kit, say)
-    return KafkaCluster.start(kit, port=port)
+    return KafkaCluster.start(kit, port=port, lasting_thread=lasting_thread)
 
 
 def start_memory_kafka(port: int = 0) -> DevBroker:

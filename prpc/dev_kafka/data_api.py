@@ -76,8 +76,6 @@ def _store(store: Store, name: str, index: int, data: bytes, acks: int) -> tuple
     if acks not in (-1, 0, 1):
         raise Refused(Code.INVALID_REQUIRED_ACKS)
     partition, topic = store.topics.partition(name, index), store.topics.topic(name)
-    if acks == -1 and int(topic.setting("min.insync.replicas")) > 1:
-        raise Refused(Code.NOT_ENOUGH_REPLICAS)
     if len(data) > int(topic.setting("max.message.bytes")):
         raise Refused(Code.MESSAGE_TOO_LARGE)
     batch = parse(data)
