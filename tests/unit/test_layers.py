@@ -62,16 +62,18 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "prpc.client": (*GROUND, "prpc.codec", "prpc.protocol", "prpc.conversion", "prpc.brokers", "prpc.brokers.base"),
     "prpc.support_module": (),
+    "prpc.dev_kafka": ("prpc.exceptions",),
+    "prpc.dev_broker": ("prpc.exceptions", "prpc.settings", "prpc.dev_kafka"),
 }
 
 #: Package -> the rooms in which it may be imported.
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "asyncio": ("prpc.brokers", "prpc.workers", "prpc.server", "prpc.client", *FACES),
+    "asyncio": ("prpc.brokers", "prpc.workers", "prpc.server", "prpc.client", "prpc.dev_kafka", *FACES),
     "jsonpickle": ("prpc.codec",),
     "msgspec": ("prpc.codec",),
     "redis": ("prpc.brokers",),
     "hiredis": ("prpc.brokers",),
-    "aiokafka": ("prpc.brokers.kafka",),
+    "aiokafka": ("prpc.brokers.kafka", "prpc.dev_kafka"),
     "dotenv": ("prpc.settings",),
 }
 
