@@ -194,8 +194,10 @@ class Delivery(Protocol):
         """Whether the broker knows the entry for the first one of its message id; any other must be claimed before it runs."""
         ...
 
-    def claim(self, message_id: UUID, address: str | None) -> Awaitable[bool]:
+    def claim(self, message_id: UUID, address: str | None, *, repeatable: bool = False) -> Awaitable[bool]:
         """Ask whether the entry may run: whether no other entry of this id was admitted or claimed within the window.
+
+        `repeatable`: running it twice does no harm, so that nothing needs to be written down before it starts.
 
         False: it must not, and this delivery has ended. Its caller (`address`, if it named one) gets the first outcome, at
         once where it is kept, else when it is there. Everything that is asked in one tick is one round trip.
@@ -224,6 +226,10 @@ class Delivery(Protocol):
 
 class Consumer(Protocol):
     """One server's reading side of a queue."""
+
+    async def open(self) -> None:
+        """Be ready to take: with a share of the queue, where the broker gives out shares. Raises BrokerUnavailableError."""
+        ...
 
     async def take(self, most: int) -> Sequence[Delivery]:
         """Wait for work and return 1 to `most` deliveries; an empty sequence only after `stop`.

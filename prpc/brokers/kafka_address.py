@@ -125,9 +125,7 @@ def explain(error: BaseException, shown: str) -> BrokerUnavailableError:
     where = f"Kafka at {shown}"
     if isinstance(error, AuthenticationFailedError | UnsupportedSaslMechanismError):
         text = f"{where} refuses the user or the password: {error}. Correct them in PRPC_URL_BROKER, and sasl_mechanism with them"
-    elif isinstance(
-        error, TopicAuthorizationFailedError | GroupAuthorizationFailedError | ClusterAuthorizationFailedError
-    ):
+    elif isinstance(error, TopicAuthorizationFailedError | GroupAuthorizationFailedError | ClusterAuthorizationFailedError):
         text = f"{where} does not allow this user what PRPC needs: {error}. Give it read, write, create and describe on prpc_*"
     elif isinstance(error, KafkaConnectionError | NodeNotReadyError | OSError):
         text = (

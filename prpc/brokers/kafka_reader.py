@@ -116,7 +116,9 @@ class KafkaReader:
 
     async def _find_place(self, consumer: AIOKafkaConsumer) -> None:
         """The log was cut, or the topic is another one: go on with what is there."""
-        log.warning("the records of %s from %d on are gone; going on with the first that is there", self._place.topic, self.position)
+        log.warning(
+            "the records of %s from %d on are gone; going on with the first that is there", self._place.topic, self.position
+        )
         try:
             first = (await consumer.beginning_offsets([self._place]))[self._place]
         except (KafkaError, OSError) as exc:

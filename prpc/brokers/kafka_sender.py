@@ -163,6 +163,14 @@ class KafkaSender:
         self._news.set()
         return record.done
 
+    async def know(self, topic: str) -> None:
+        """Learn of a topic's partitions. Raises BrokerUnavailableError."""
+        try:
+            async with asyncio.timeout(self._patience):
+                await self.client._wait_on_metadata(topic)
+        except (KafkaError, OSError) as exc:
+            raise explain(exc, self._address.shown) from exc
+
     async def flush(self) -> None:
         """Until everything that was queued is decided."""
         while self._open:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.errors import KafkaError, for_code
+from aiokafka.structs import OffsetAndMetadata
 
 from prpc.brokers.kafka_address import KafkaAddress, explain
 from prpc.names import QueueNames
@@ -101,6 +103,27 @@ class KafkaTopics:
                         await self._grow(topic)
         except (KafkaError, OSError) as exc:
             raise explain(exc, self._address.shown) from exc
+
+    async def committed(self, group: str, places: Iterable[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+        """What the group has committed for these partitions. Raises BrokerUnavailableError."""
+        try:
+            async with asyncio.timeout(2 * self._settings.connect_timeout):
+                found = await (await self.admin()).list_consumer_group_offsets(group, partitions=list(places))
+        except (KafkaError, OSError) as exc:
+            raise explain(exc, self._address.shown) from exc
+        return {place: each for place, each in found.items() if each.offset >= 0}
+
+    async def partitions(self, names: Sequence[str]) -> dict[str, int]:
+        """Topic -> number of partitions, of those that are there. Raises BrokerUnavailableError."""
+        try:
+            async with asyncio.timeout(2 * self._settings.connect_timeout):
+                return await self._partitions(names)
+        except (KafkaError, OSError) as exc:
+            raise explain(exc, self._address.shown) from exc
+
+    async def ping(self) -> None:
+        """One round trip. Raises BrokerUnavailableError."""
+        await self.partitions(())
 
     async def _partitions(self, names: Sequence[str]) -> dict[str, int]:
         """Topic -> number of partitions, of those that are there."""

@@ -79,7 +79,7 @@ class _Delivery:
     def admitted(self) -> bool:
         return self._hold.entry.admitted
 
-    def claim(self, message_id: UUID, address: str | None) -> Awaitable[bool]:
+    def claim(self, message_id: UUID, address: str | None, *, repeatable: bool = False) -> Awaitable[bool]:
         return _answer(self._space.claim(self._queue, self._hold, message_id, address, self._limits))
 
     def settle(self, reply: Reply | None) -> Awaitable[bool]:
@@ -106,6 +106,9 @@ class _Consumer:
         self._stopped = False
         self._closed = False
         self._renewal: asyncio.TimerHandle | None = None
+
+    async def open(self) -> None:
+        """See Consumer."""
 
     async def take(self, most: int) -> Sequence[Delivery]:
         """See Consumer."""

@@ -51,7 +51,7 @@ class RedisDelivery:
     def key(self) -> tuple[int, bytes]:
         return int(self.raw), self.id
 
-    def claim(self, message_id: UUID, address: str | None) -> Awaitable[bool]:
+    def claim(self, message_id: UUID, address: str | None, *, repeatable: bool = False) -> Awaitable[bool]:
         """See Delivery."""
         return self.ending.claims.add(self, message_id, address)
 

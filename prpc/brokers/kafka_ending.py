@@ -1,0 +1,176 @@
+"""How deliveries of a Kafka consumer begin and end: the start is committed, the outcome is sent, the end is marked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID, uuid5
+
+from aiokafka import ConsumerRecord
+
+from prpc.brokers.base import Reply, background
+from prpc.brokers.kafka_group import KafkaGroup
+from prpc.brokers.kafka_ids import Outcomes
+from prpc.brokers.kafka_records import REQUEUED
+from prpc.brokers.kafka_replies import KafkaReplies
+from prpc.brokers.kafka_tenure import KafkaDelivery, Tenure
+from prpc.settings import Settings
+
+__all__ = ["KafkaEndings"]
+
+log = logging.getLogger(__name__)
+
+#: Part of the lease after which a server that was not confirmed as a member asks before it hands an outcome over.
+STALE_AFTER = 0.9
+
+
+def _answer(value: bool) -> asyncio.Future[bool]:
+    """A future that has ended and needs not be awaited."""
+    future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    future.set_result(value)
+    return future
+
+
+class KafkaEndings:
+    """The deliveries of one consumer. See Delivery for what the methods promise."""
+
+    def __init__(
+        self, group: KafkaGroup, replies: KafkaReplies, settings: Settings, again: Callable[[Tenure, ConsumerRecord], None]
+    ) -> None:
+        self._group, self._replies, self._again = group, replies, again
+        self._stale_after = STALE_AFTER * settings.redis_recover
+        self._outcomes = Outcomes()
+        self._open: set[asyncio.Future[Any]] = set()
+        #: Whether what is released stays where it is, for the partition's next owner.
+        self.stopping = False
+
+    async def flush(self) -> None:
+        """Until everything that was begun is decided."""
+        while self._open:
+            await asyncio.wait(list(self._open))
+
+    # before a call runs
+
+    def claim(self, delivery: KafkaDelivery, message_id: UUID, address: str | None, repeatable: bool) -> Awaitable[bool]:
+        tenure = delivery.tenure
+        if not tenure.live or delivery.lost:
+            return _answer(False)
+        message_id = delivery.message_id = _counted_id(delivery.record, message_id)
+        place = (tenure.place, delivery.offset)
+        owner = tenure.ids.owner(message_id)
+        if owner is not None and owner != place:
+            self._answer_double(delivery, message_id, address)
+            return _answer(False)
+        if owner is None:
+            tenure.ids.remember(message_id, place)
+        tenure.progress.start(delivery.offset, self._group.token)
+        delivery.started = True
+        if repeatable and delivery.attempt == 1:
+            self._group.committer.soon()
+            return _answer(True)
+        start = self._group.committer.ask(delivery)
+        start.add_done_callback(lambda committed: self._started(delivery, committed))
+        return start
+
+    def _started(self, delivery: KafkaDelivery, committed: asyncio.Future[bool]) -> None:
+        """Where the start was not committed, the record is delivered again, here or by whoever has its partition then."""
+        if committed.cancelled() or committed.result():
+            return
+        self._group.given_back(delivery)
+        if delivery.tenure.live:
+            self._again(delivery.tenure, delivery.record)
+
+    def _answer_double(self, delivery: KafkaDelivery, message_id: UUID, address: str | None) -> None:
+        kept = self._outcomes.get(message_id)
+        if address is not None and kept is not None:
+            self._keep(self._replies.send(kept, address))
+        elif address is not None:
+            self._outcomes.wait(message_id, address)
+        self._group.ended(delivery)
+
+    # when it has ended
+
+    def settle(self, delivery: KafkaDelivery, reply: Reply | None) -> Awaitable[bool]:
+        return self._end(delivery, lambda: [] if reply is None else self._reply(reply))
+
+    def bury(self, delivery: KafkaDelivery, reason: str, reply: Reply | None, details: str, keep: bool) -> Awaitable[bool]:
+        def hand_over() -> list[asyncio.Future[Any]]:
+            sent = [self._replies.bury(delivery, reason, details)]
+            if reply is not None:
+                sent += self._reply(reply) if keep else [self._replies.send(reply, reply.address)]
+            return sent
+
+        return self._end(delivery, hand_over)
+
+    def _reply(self, reply: Reply) -> list[asyncio.Future[Any]]:
+        """Hand an outcome over: the first one of its id, to everybody who waits."""
+        first = self._outcomes.get(reply.message_id)
+        if first is None:
+            first = reply
+            self._outcomes.keep(reply)
+        sent = [self._replies.send(first, reply.address)]
+        sent += [self._replies.send(first, other) for other in self._outcomes.waiting(reply.message_id)]
+        return sent
+
+    def _end(self, delivery: KafkaDelivery, hand_over: Callable[[], list[asyncio.Future[Any]]]) -> Awaitable[bool]:
+        if not self._may_end(delivery):
+            return _answer(False)
+        if time.monotonic() - self._group.committer.confirmed > self._stale_after:
+            return self._keep(background(self._end_confirmed(delivery, hand_over), "prpc-kafka-settle"))
+        return self._hand_over(delivery, hand_over())
+
+    def _may_end(self, delivery: KafkaDelivery) -> bool:
+        return not delivery.lost and (delivery.tenure.live or delivery.started)
+
+    async def _end_confirmed(self, delivery: KafkaDelivery, hand_over: Callable[[], list[asyncio.Future[Any]]]) -> bool:
+        """After a pause others may have decided already: only a commit that goes through says that they have not."""
+        if not await self._group.confirm() or not self._may_end(delivery):
+            return False
+        return await self._hand_over(delivery, hand_over())
+
+    def _hand_over(self, delivery: KafkaDelivery, sent: list[asyncio.Future[Any]]) -> asyncio.Future[bool]:
+        if not sent:
+            self._group.ended(delivery)
+            return _answer(True)
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        left = len(sent)
+
+        def arrived(future: asyncio.Future[Any]) -> None:
+            nonlocal left
+            left -= 1
+            if not future.cancelled() and (error := future.exception()) is not None:
+                log.error("an outcome could not be handed over: %s", error)
+            if left == 0:
+                self._group.ended(delivery)
+                if not done.done():
+                    done.set_result(True)
+
+        for future in sent:
+            future.add_done_callback(arrived)
+        return self._keep(done)
+
+    def release(self, delivery: KafkaDelivery) -> Awaitable[bool]:
+        if not self._may_end(delivery):
+            return _answer(False)
+        if self.stopping or not delivery.tenure.live:
+            self._group.given_back(delivery)
+            return _answer(True)
+        if delivery.message_id is not None:
+            delivery.tenure.ids.forget(delivery.message_id)
+        return self._hand_over(delivery, [self._replies.put_back(delivery)])
+
+    def _keep(self, future: asyncio.Future[Any]) -> asyncio.Future[Any]:
+        self._open.add(future)
+        future.add_done_callback(self._open.discard)
+        return future
+
+
+def _counted_id(record: ConsumerRecord, message_id: UUID) -> UUID:
+    """The id by which doubles are told: a call that a person put back is none of the call that it was."""
+    for name, value in record.headers:
+        if name == REQUEUED and value:
+            return uuid5(message_id, value.decode(errors="replace"))
+    return message_id

@@ -1,0 +1,142 @@
+"""Which message ids a partition's owner has seen, so that none runs twice, and the outcomes that further entries are answered with.
+
+Calls of one id stand in one partition, for the id is the record's key; its owner alone decides. Who becomes the owner reads the keys
+of the last records once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from uuid import UUID
+
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
+from prpc.brokers.base import Reply
+from prpc.brokers.kafka_address import KafkaAddress
+from prpc.brokers.kafka_reader import open_reader, stop_consumer
+from prpc.exceptions import BrokerUnavailableError
+from prpc.settings import Settings
+
+__all__ = ["KnownIds", "Outcomes", "id_of_key", "read_back"]
+
+log = logging.getLogger(__name__)
+
+#: Most records of one partition that a new owner reads once more, and the seconds that it takes for all of them.
+MOST_READ_BACK = 20_000
+READ_BACK_PATIENCE = 5.0
+#: Bytes of outcomes that are kept for further entries of a call.
+MOST_OUTCOME_BYTES = 16 * 1024 * 1024
+
+#: Where a record stands.
+Place = tuple[TopicPartition, int]
+
+
+def id_of_key(key: bytes | None) -> UUID | None:
+    """The message id that a record is keyed by; None where the key is none."""
+    if key is None or len(key) != 36:
+        return None
+    try:
+        return UUID(key.decode("ascii"))
+    except ValueError:
+        return None
+
+
+class KnownIds:
+    """Message ids of the last window: which record may run."""
+
+    def __init__(self, window: float) -> None:
+        self._window = window
+        #: Place of the record and the monotonic second of forgetting; oldest first.
+        self._known: dict[UUID, tuple[Place, float]] = {}
+
+    def owner(self, message_id: UUID) -> Place | None:
+        """The record of this id that may run; None where none is remembered."""
+        known, now = self._known, time.monotonic()
+        while known:
+            oldest = next(iter(known))
+            if known[oldest][1] > now:
+                break
+            del known[oldest]
+        found = known.get(message_id)
+        return None if found is None else found[0]
+
+    def remember(self, message_id: UUID, place: Place) -> None:
+        """This record is the one that may run."""
+        self._known.pop(message_id, None)
+        self._known[message_id] = place, time.monotonic() + self._window
+
+    def forget(self, message_id: UUID) -> None:
+        """The call goes to another record."""
+        self._known.pop(message_id, None)
+
+
+class Outcomes:
+    """The last outcomes, and who else waits for one."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[UUID, Reply] = OrderedDict()
+        self._bytes = 0
+        self._others: dict[UUID, list[str]] = {}
+
+    def get(self, message_id: UUID) -> Reply | None:
+        return self._kept.get(message_id)
+
+    def keep(self, reply: Reply) -> None:
+        """The first one of an id; the oldest go where there are too many."""
+        if reply.message_id in self._kept:
+            return
+        self._kept[reply.message_id] = reply
+        self._bytes += len(reply.body)
+        while self._bytes > MOST_OUTCOME_BYTES:
+            _, gone = self._kept.popitem(last=False)
+            self._bytes -= len(gone.body)
+
+    def wait(self, message_id: UUID, address: str) -> None:
+        """A further caller waits for this outcome."""
+        waiting = self._others.setdefault(message_id, [])
+        if address not in waiting and len(waiting) < 100:
+            waiting.append(address)
+
+    def waiting(self, message_id: UUID) -> list[str]:
+        """Who waited for it, once."""
+        return self._others.pop(message_id, [])
+
+
+async def read_back(
+    address: KafkaAddress, settings: Settings, until: Mapping[TopicPartition, int], since_ms: int
+) -> list[ConsumerRecord]:
+    """The records of these partitions before the given offsets, as far back as `since_ms` (by the brokers' clock) and our bounds go.
+
+    Raises BrokerUnavailableError.
+    """
+    found: list[ConsumerRecord] = []
+    consumer = await open_reader(address, settings)
+    try:
+        async with asyncio.timeout(READ_BACK_PATIENCE):
+            consumer.assign(list(until))
+            first = await consumer.beginning_offsets(list(until))
+            fresh = await consumer.offsets_for_times(dict.fromkeys(until, since_ms))
+            left: dict[TopicPartition, int] = {}
+            for place, end in until.items():
+                start = end if fresh[place] is None else fresh[place].offset
+                start = max(first[place], start, end - MOST_READ_BACK)
+                consumer.seek(place, min(start, end))
+                if start < end:
+                    left[place] = end
+            while left:
+                for place, records in (await consumer.getmany(*left, timeout_ms=1000)).items():
+                    found += [record for record in records if record.offset < until[place]]
+                    if records[-1].offset + 1 >= until[place]:
+                        del left[place]
+    except TimeoutError:
+        log.warning("message ids of before could not all be read again within %g s", READ_BACK_PATIENCE)
+    except (KafkaError, OSError) as exc:
+        raise BrokerUnavailableError(f"message ids of before could not be read again: {exc}", url=address.shown) from exc
+    finally:
+        await stop_consumer(consumer)
+    return found
