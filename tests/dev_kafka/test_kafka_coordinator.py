@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 from aiokafka.protocol.coordination import FindCoordinatorRequest
+from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest
 
 from prpc.dev_kafka import Code
 from tests.kafka_talk import Kafka, Member, ask, connection, member, new_topic, run, until
@@ -162,6 +163,28 @@ def test_who_joins_again_with_nothing_new(kafka: Kafka, group: str) -> None:
             assert first.generation == 4
 
     run(scenario())
+
+
+def test_an_id_that_is_not_used_holds_a_rebalance_up(kafka: Kafka, group: str) -> None:
+    async def scenario() -> None:
+        async with member(kafka, group) as first, member(kafka, group) as second:
+            await settle(first)
+            unused = await ask(kafka, JoinGroupRequest(group, 700, 10_000, "", None, "test", [("p", b"m")]))
+            assert unused.error_code == Code.MEMBER_ID_REQUIRED
+            joining = asyncio.ensure_future(second.join())
+            await told_to_join(first)
+            # Both have joined when the id runs out.
+            assert await first.join() == await joining == Code.NONE
+            assert first.known == {first.id, second.id}
+            again = await ask(kafka, JoinGroupRequest(group, 700, 10_000, "", None, "test", [("p", b"m")]))
+            assert await ask_to_leave(kafka, group, again.member_id) == Code.NONE
+            assert await ask_to_leave(kafka, group, again.member_id) == Code.UNKNOWN_MEMBER_ID
+
+    run(scenario())
+
+
+async def ask_to_leave(kafka: Kafka, group: str, member_id: str) -> int:
+    return int((await ask(kafka, LeaveGroupRequest(group, member_id))).error_code)
 
 
 def test_a_rebalance_does_not_wait_for_ever(kafka: Kafka, group: str) -> None:
