@@ -66,7 +66,8 @@ async def producer(kafka: Kafka, **more: Any) -> AsyncIterator[AIOKafkaProducer]
 @asynccontextmanager
 async def consumer(kafka: Kafka, *topics: str, **more: Any) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer; it reads from the start, and commits nothing by itself, unless told otherwise."""
-    given = {"auto_offset_reset": "earliest", "enable_auto_commit": False, **more}
+    # Other requests of a connection wait behind a fetch that waits.
+    given = {"auto_offset_reset": "earliest", "enable_auto_commit": False, "fetch_max_wait_ms": 50, **more}
     client = AIOKafkaConsumer(*topics, bootstrap_servers=kafka.bootstrap, **given)
     try:
         await client.start()
