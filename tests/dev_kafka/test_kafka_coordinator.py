@@ -200,7 +200,7 @@ def test_a_rebalance_does_not_wait_for_ever(kafka: Kafka, group: str) -> None:
 
 def test_a_silent_member_is_out_when_its_session_is_over(kafka: Kafka, group: str) -> None:
     async def scenario() -> None:
-        async with member(kafka, group, session=400) as silent, member(kafka, group) as second:
+        async with member(kafka, group, session=1_200) as silent, member(kafka, group) as second:
             await two(silent, second)
             await told_to_join(second)
             assert await second.join() == Code.NONE
@@ -213,9 +213,9 @@ def test_a_silent_member_is_out_when_its_session_is_over(kafka: Kafka, group: st
 def test_commits_and_heartbeats_keep_a_session(kafka: Kafka, group: str) -> None:
     async def scenario() -> None:
         topic = await new_topic(kafka)
-        async with member(kafka, group, session=800) as one:
+        async with member(kafka, group, session=1_500) as one:
             await settle(one)
-            ends = asyncio.get_running_loop().time() + 2
+            ends = asyncio.get_running_loop().time() + 2.2
             while asyncio.get_running_loop().time() < ends:
                 assert await one.commit(topic, 1) == Code.NONE
                 await asyncio.sleep(0.05)
@@ -225,7 +225,7 @@ def test_commits_and_heartbeats_keep_a_session(kafka: Kafka, group: str) -> None
 
 def test_who_does_not_take_its_assignment_is_out(kafka: Kafka, group: str) -> None:
     async def scenario() -> None:
-        async with member(kafka, group, rebalance=500) as first, member(kafka, group, rebalance=500) as second:
+        async with member(kafka, group, rebalance=1_500) as first, member(kafka, group, rebalance=1_500) as second:
             await settle(first)
             joining = asyncio.ensure_future(second.join())
             await told_to_join(first)

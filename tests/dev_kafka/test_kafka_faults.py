@@ -81,7 +81,7 @@ def test_a_delay_holds_one_connection_up(kafka: Kafka, fake_kafka: FakeKafka, to
     async def scenario() -> None:
         clock = asyncio.get_running_loop().time
         async with connection(kafka) as slow, connection(kafka) as quick:
-            fake_kafka.delay("Metadata", 0.3)
+            fake_kafka.delay("Metadata", 0.8)
             begin, order = clock(), []
             late = [asyncio.ensure_future(slow.send(metadata.MetadataRequest([]))) for _ in range(2)]
             late[0].add_done_callback(lambda _: order.append("slow"))
@@ -89,7 +89,7 @@ def test_a_delay_holds_one_connection_up(kafka: Kafka, fake_kafka: FakeKafka, to
             await quick.send(metadata.MetadataRequest([]))
             order.append("quick")
             await asyncio.gather(*late)
-            assert clock() - begin >= 0.3
+            assert clock() - begin >= 0.8
             assert order == ["quick", "slow"]
 
     run(scenario())
@@ -124,9 +124,10 @@ def test_connections_that_are_cut_come_back(kafka: Kafka, fake_kafka: FakeKafka,
 
 def test_down_and_up(kafka: Kafka, fake_kafka: FakeKafka, topic: str) -> None:
     async def scenario() -> None:
-        async with producer(kafka, acks=1, request_timeout_ms=500) as out:
+        async with producer(kafka) as patient, producer(kafka, acks=1, request_timeout_ms=300) as out:
             fake_kafka.down()
             fake_kafka.down()
+            kept = asyncio.ensure_future(patient.send_and_wait(topic, b"kept", partition=0))
             with pytest.raises(KafkaError):
                 await out.send_and_wait(topic, b"lost", partition=0)
             late = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
@@ -135,7 +136,7 @@ def test_down_and_up(kafka: Kafka, fake_kafka: FakeKafka, topic: str) -> None:
             await late.stop()
             fake_kafka.up()
             fake_kafka.up()
-            await out.send_and_wait(topic, b"x", partition=0)
+            assert (await kept).offset == 0
         assert fake_kafka.bootstrap_servers == kafka.bootstrap
         assert fake_kafka.offsets(topic) == (0, 1)
 
@@ -330,7 +331,7 @@ def test_the_first_rebalance_may_wait_for_more(topic: str) -> None:
             assert set(await asyncio.gather(first.join(), second.join())) == {Code.NONE}
             assert {first.generation, second.generation} == {1}
 
-    with FakeKafka(first_rebalance_delay=0.5) as fake:
+    with FakeKafka(first_rebalance_delay=0.8) as fake:
         run(scenario(fake))
 
 

@@ -66,7 +66,7 @@ async def shares(members: Collection[AIOKafkaConsumer], total: int) -> bool:
     return all(owned) and len(set().union(*owned)) == sum(map(len, owned)) == total
 
 
-class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+class Listener(ConsumerRebalanceListener):
     """Commits what it is told when its partitions are taken away, and notes what happens."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ def test_a_member_that_lost_its_place_cannot_commit(kafka: Kafka, group: str) ->
     async def scenario() -> None:
         topic = await new_topic(kafka)
         tp = TopicPartition(topic, 0)
-        async with consumer(kafka, topic, group_id=group, heartbeat_interval_ms=60_000, session_timeout_ms=300) as frozen:
+        async with consumer(kafka, topic, group_id=group, heartbeat_interval_ms=60_000, session_timeout_ms=1_000) as frozen:
             assert frozen.assignment() == {tp}
             async with consumer(kafka, topic, group_id=group, **QUICK) as other:
                 await until(lambda: shares([other], 1))
@@ -191,7 +191,7 @@ def test_work_survives_members_that_come_and_go(kafka: Kafka, group: str) -> Non
     async def scenario() -> None:
         topic = await new_topic(kafka, 4)
         seen: list[int] = []
-        total = 200
+        total = 120
 
         async def work(back: AIOKafkaConsumer, until_seen: int) -> None:
             while len(set(seen)) < until_seen:

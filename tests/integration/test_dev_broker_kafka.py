@@ -49,6 +49,8 @@ def no_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.real_kafka)])
 def running(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`python -m prpc.dev_broker --kafka --port 0`, and where it listens."""
+    # Its folder is left behind when it is killed.
+    monkeypatch.setenv("TMPDIR", str(request.getfixturevalue("tmp_path")))
     if request.param == "real":
         monkeypatch.setenv("PRPC_KAFKA_JARS", str(request.getfixturevalue("kafka_kit").folder))
     else:
