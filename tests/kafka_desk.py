@@ -5,6 +5,7 @@ A worker may end, crash or never ask: that changes nothing, since nobody counts.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -16,6 +17,8 @@ from prpc.exceptions import ConfigurationError
 
 #: Seconds that a worker waits: Maven may have to fetch the jars.
 PATIENCE = 600
+#: Seconds that the controller waits for a Kafka that has just begun to start.
+CLOSING_PATIENCE = 20
 
 
 class NoKafka(Exception):
@@ -49,11 +52,10 @@ class Desk:
 
     def close(self) -> None:
         """End the Kafka, if there was one, and the desk."""
-        # A connection that says nothing more is the word to end.
-        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as connection:
             connection.sendall(b"end\n")
-            connection.makefile().readline()
-        self._thread.join()
+        # Someone who interrupts a download does not wait for its end; the JVM dies with this process anyway.
+        self._thread.join(CLOSING_PATIENCE)
         self._listener.close()
 
     def _serve(self) -> None:

@@ -44,8 +44,8 @@ async def until(check: Callable[[], Awaitable[bool]]) -> None:
 
 
 @asynccontextmanager
-async def admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
-    client = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+async def admin(kafka: Kafka, **more: Any) -> AsyncIterator[AIOKafkaAdminClient]:
+    client = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap, **more)
     try:
         await client.start()
         yield client
@@ -56,8 +56,8 @@ async def admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
 @asynccontextmanager
 async def producer(kafka: Kafka, **more: Any) -> AsyncIterator[AIOKafkaProducer]:
     client = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, **more)
-    await client.start()
     try:
+        await client.start()
         yield client
     finally:
         await client.stop()
@@ -66,10 +66,11 @@ async def producer(kafka: Kafka, **more: Any) -> AsyncIterator[AIOKafkaProducer]
 @asynccontextmanager
 async def consumer(kafka: Kafka, *topics: str, **more: Any) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer; it reads from the start, and commits nothing by itself, unless told otherwise."""
-    given = {"auto_offset_reset": "earliest", "enable_auto_commit": False, **more}
+    # Other requests of a connection wait behind a fetch that waits.
+    given = {"auto_offset_reset": "earliest", "enable_auto_commit": False, "fetch_max_wait_ms": 50, **more}
     client = AIOKafkaConsumer(*topics, bootstrap_servers=kafka.bootstrap, **given)
-    await client.start()
     try:
+        await client.start()
         yield client
     finally:
         await client.stop()

@@ -236,7 +236,7 @@ class KafkaCluster:
 def prepare(kit: KafkaKit, say: Callable[[str], None]) -> None:
     """Make the class archive and the formatted records that later starts use, once for each Java; without them they are slower.
 
-    The archive halves the time that a start computes (docs/decisions/0015-dev-kafka.md). Raises BrokerUnavailableError where
+    The archive halves the time that a start computes (docs/decisions/0008-dev-broker.md). Raises BrokerUnavailableError where
     Kafka does not start.
     """
     if kit.archive.exists():

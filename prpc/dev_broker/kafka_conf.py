@@ -30,8 +30,8 @@ FIXED = {
     "background.threads": "1",
     "num.recovery.threads.per.data.dir": "1",
     # A node that was killed may come back once its old registration has run out.
-    "broker.heartbeat.interval.ms": "300",
-    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "200",
+    "broker.session.timeout.ms": "2000",
 }
 
 

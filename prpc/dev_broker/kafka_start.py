@@ -16,7 +16,7 @@ from prpc.dev_broker.java import KafkaKit, find_kafka
 from prpc.dev_broker.kafka import KafkaCluster, prepare
 from prpc.exceptions import BrokerUnavailableError, ConfigurationError
 
-__all__ = ["start_dev_kafka", "start_memory_kafka", "start_real_kafka"]
+__all__ = ["fetch_kafka", "start_dev_kafka", "start_memory_kafka", "start_real_kafka"]
 
 #: Seconds within which the broker in memory must listen.
 START_PATIENCE = 20.0
@@ -24,6 +24,23 @@ START_PATIENCE = 20.0
 
 def _silent(text: str) -> None:
     """Nobody wants to know."""
+
+
+#: Why there is no real Kafka.
+NEEDS = "a real Kafka needs Java 17, and its jars or Maven (mvn) to fetch them"
+
+
+def fetch_kafka(*, say: Callable[[str], None] = _silent) -> KafkaKit:
+    """Fetch and prepare what a real Kafka needs, where that has not been done yet.
+
+    Raises ConfigurationError where this machine cannot have one, BrokerUnavailableError where it does not start.
+    """
+    kit = find_kafka()
+    if kit is None:
+        raise ConfigurationError(NEEDS, variable="PATH")
+    kit.fetch(say)
+    prepare(kit, say)
+    return kit
 
 
 def start_dev_kafka(port: int = 0, *, say: Callable[[str], None] = _silent) -> KafkaCluster | DevBroker:
@@ -36,13 +53,13 @@ def start_dev_kafka(port: int = 0, *, say: Callable[[str], None] = _silent) -> K
         raise ConfigurationError('aiokafka is missing: `pip install "prpc[kafka]"`', variable="--kafka")
     kit = find_kafka()
     if kit is None:
-        say("No real Kafka: it needs Java 17, and its jars or Maven (mvn) to fetch them.")
+        say(f"Not the real one: {NEEDS}.")
         return start_memory_kafka(port)
     if not kit.fetched:
         try:
             kit.fetch(say)
         except ConfigurationError as exc:
-            say(f"No real Kafka: {exc}")
+            say(f"Not the real one: {exc}")
             return start_memory_kafka(port)
     return start_real_kafka(kit, port, say=say)
 

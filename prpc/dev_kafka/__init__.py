@@ -3,7 +3,7 @@
     with FakeKafka() as kafka:
         producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers)
 
-`python -m prpc.dev_kafka --port N` is the same as a program. What it does and does not do is in docs/decisions/0015-dev-kafka.md.
+`python -m prpc.dev_kafka --port N` is the same as a program. What it does not have: docs/decisions/0008-dev-broker.md.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 from aiokafka.protocol.coordination import FindCoordinatorRequest
+from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest
 
 from prpc.dev_kafka import Code
 from tests.kafka_talk import Kafka, Member, ask, connection, member, new_topic, run, until
@@ -164,6 +165,28 @@ def test_who_joins_again_with_nothing_new(kafka: Kafka, group: str) -> None:
     run(scenario())
 
 
+def test_an_id_that_is_not_used_holds_a_rebalance_up(kafka: Kafka, group: str) -> None:
+    async def scenario() -> None:
+        async with member(kafka, group) as first, member(kafka, group) as second:
+            await settle(first)
+            unused = await ask(kafka, JoinGroupRequest(group, 700, 10_000, "", None, "test", [("p", b"m")]))
+            assert unused.error_code == Code.MEMBER_ID_REQUIRED
+            joining = asyncio.ensure_future(second.join())
+            await told_to_join(first)
+            # Both have joined when the id runs out.
+            assert await first.join() == await joining == Code.NONE
+            assert first.known == {first.id, second.id}
+            again = await ask(kafka, JoinGroupRequest(group, 700, 10_000, "", None, "test", [("p", b"m")]))
+            assert await ask_to_leave(kafka, group, again.member_id) == Code.NONE
+            assert await ask_to_leave(kafka, group, again.member_id) == Code.UNKNOWN_MEMBER_ID
+
+    run(scenario())
+
+
+async def ask_to_leave(kafka: Kafka, group: str, member_id: str) -> int:
+    return int((await ask(kafka, LeaveGroupRequest(group, member_id))).error_code)
+
+
 def test_a_rebalance_does_not_wait_for_ever(kafka: Kafka, group: str) -> None:
     async def scenario() -> None:
         async with member(kafka, group, rebalance=400) as late, member(kafka, group, rebalance=400) as second:
@@ -177,7 +200,7 @@ def test_a_rebalance_does_not_wait_for_ever(kafka: Kafka, group: str) -> None:
 
 def test_a_silent_member_is_out_when_its_session_is_over(kafka: Kafka, group: str) -> None:
     async def scenario() -> None:
-        async with member(kafka, group, session=400) as silent, member(kafka, group) as second:
+        async with member(kafka, group, session=1_200) as silent, member(kafka, group) as second:
             await two(silent, second)
             await told_to_join(second)
             assert await second.join() == Code.NONE
@@ -190,9 +213,9 @@ def test_a_silent_member_is_out_when_its_session_is_over(kafka: Kafka, group: st
 def test_commits_and_heartbeats_keep_a_session(kafka: Kafka, group: str) -> None:
     async def scenario() -> None:
         topic = await new_topic(kafka)
-        async with member(kafka, group, session=800) as one:
+        async with member(kafka, group, session=1_500) as one:
             await settle(one)
-            ends = asyncio.get_running_loop().time() + 2
+            ends = asyncio.get_running_loop().time() + 2.2
             while asyncio.get_running_loop().time() < ends:
                 assert await one.commit(topic, 1) == Code.NONE
                 await asyncio.sleep(0.05)
@@ -202,7 +225,7 @@ def test_commits_and_heartbeats_keep_a_session(kafka: Kafka, group: str) -> None
 
 def test_who_does_not_take_its_assignment_is_out(kafka: Kafka, group: str) -> None:
     async def scenario() -> None:
-        async with member(kafka, group, rebalance=500) as first, member(kafka, group, rebalance=500) as second:
+        async with member(kafka, group, rebalance=1_500) as first, member(kafka, group, rebalance=1_500) as second:
             await settle(first)
             joining = asyncio.ensure_future(second.join())
             await told_to_join(first)
