@@ -31,7 +31,13 @@ ENVIRONMENT = load_environment()
 
 DESK = pytest.StashKey[kafka_desk.Desk]()
 
-BROKER_KINDS = ("memory", pytest.param("redis", marks=pytest.mark.real_redis))
+#: "kafka" is the one in memory, "real_kafka" a real one.
+BROKER_KINDS = (
+    "memory",
+    pytest.param("redis", marks=pytest.mark.real_redis),
+    "kafka",
+    pytest.param("real_kafka", marks=pytest.mark.real_kafka),
+)
 
 
 def missing(what: str) -> None:
@@ -148,6 +154,13 @@ def fake_kafka() -> Iterator[FakeKafka]:
         yield kafka
 
 
+@pytest.fixture(scope="session")
+def shared_kafka() -> Iterator[str]:
+    """`host:port` of a Kafka in memory that does no wrong, for all tests of this process."""
+    with FakeKafka() as kafka:
+        yield kafka.bootstrap_servers
+
+
 @pytest.fixture(params=BROKER_KINDS)
 def broker_kind(request: pytest.FixtureRequest) -> str:
     """Runs the test once for every kind of broker."""
@@ -166,6 +179,10 @@ def settings_for(request: pytest.FixtureRequest, queue: str) -> Callable[..., Se
     spaces = uuid.uuid4().hex
 
     def make(kind: str, **given: Any) -> Settings:
+        if "kafka" in kind:  # groups are the whole cluster's: each test has one of its own
+            url = request.getfixturevalue("shared_kafka" if kind == "kafka" else "kafka_bootstrap")
+            kafka = {"type_broker": "kafka", "url_broker": url, "queue_name": queue, "group_name": f"group_{queue}"}
+            return Settings(**{**kafka, **given})
         url = request.getfixturevalue("redis_url") if kind == "redis" else f"memory://{spaces}"
         return Settings(**{"type_broker": kind, "url_broker": url, "queue_name": queue, **given})
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from prpc.brokers.base import Capabilities, Outgoing, QueueState, ServerRecord, background
 from prpc.brokers.kafka_address import KafkaAddress
@@ -77,14 +77,14 @@ class KafkaBroker:
         """See Broker."""
         await self._topics.ensure(queue, grow=True)
         await self._sender.know(QueueNames(queue).feedback_topic)
-        self._do(self._dead_letters(queue).trim())
+        self._do(self._dead_letters(queue).trim)
 
-    def _do(self, chore: Awaitable[None]) -> None:
+    def _do(self, chore: Callable[[], Awaitable[None]]) -> None:
         """Something that may fail without harm."""
 
         async def work() -> None:
             try:
-                await chore
+                await chore()
             except Exception as exc:
                 log.debug("a chore was not done: %s", exc)
 

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 
 from prpc.brokers.base import Reply
 from prpc.brokers.kafka_address import KafkaAddress
-from prpc.brokers.kafka_reader import open_reader, stop_consumer
+from prpc.brokers.kafka_reader import assign, know_topics, open_reader, stop_consumer
 from prpc.exceptions import BrokerUnavailableError
 from prpc.settings import Settings
 
@@ -118,16 +118,15 @@ async def read_back(
     consumer = await open_reader(address, settings)
     try:
         async with asyncio.timeout(READ_BACK_PATIENCE):
-            consumer.assign(list(until))
+            await know_topics(consumer, [place.topic for place in until])
             first = await consumer.beginning_offsets(list(until))
             fresh = await consumer.offsets_for_times(dict.fromkeys(until, since_ms))
-            left: dict[TopicPartition, int] = {}
+            starts: dict[TopicPartition, int] = {}
             for place, end in until.items():
                 start = end if fresh[place] is None else fresh[place].offset
-                start = max(first[place], start, end - MOST_READ_BACK)
-                consumer.seek(place, min(start, end))
-                if start < end:
-                    left[place] = end
+                starts[place] = max(first[place], start, end - MOST_READ_BACK)
+            left = {place: start for place, start in starts.items() if start < until[place]}
+            assign(consumer, left)
             while left:
                 for place, records in (await consumer.getmany(*left, timeout_ms=1000)).items():
                     found += [record for record in records if record.offset < until[place]]

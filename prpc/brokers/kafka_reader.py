@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -14,7 +14,7 @@ from prpc.brokers.base import background
 from prpc.brokers.kafka_address import KafkaAddress, explain
 from prpc.settings import Settings
 
-__all__ = ["KafkaReader", "open_reader", "stop_consumer"]
+__all__ = ["KafkaReader", "assign", "know_topics", "open_reader", "stop_consumer"]
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,19 @@ async def open_reader(address: KafkaAddress, settings: Settings) -> AIOKafkaCons
     return consumer
 
 
+async def know_topics(consumer: AIOKafkaConsumer, topics: Iterable[str]) -> None:
+    """Learn of their partitions, so that offsets can be asked for before any is assigned."""
+    for topic in set(topics):
+        await consumer._client._wait_on_metadata(topic)
+
+
+def assign(consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]) -> None:
+    """Read these partitions from these records on. In one step: a partition without a place would be looked for in vain."""
+    consumer.assign(list(offsets))
+    for place, offset in offsets.items():
+        consumer.seek(place, offset)
+
+
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
     """Close it, within bounds."""
     stopping = asyncio.ensure_future(consumer.stop())
@@ -80,13 +93,13 @@ class KafkaReader:
         consumer = self._consumer = await open_reader(self._address, self._settings)
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
-                consumer.assign([self._place])
+                await know_topics(consumer, [self._place.topic])
                 if offset is None:
                     offset = (await consumer.end_offsets([self._place]))[self._place]
         except (KafkaError, OSError) as exc:
             await self.close()
             raise explain(exc, self._address.shown) from exc
-        consumer.seek(self._place, offset)
+        assign(consumer, {self._place: offset})
         self.position = offset
         self._task = background(self._run(consumer), "prpc-kafka-reader")
 

@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError
 from prpc.brokers.base import QueueState, ServerRecord
 from prpc.brokers.kafka_address import KafkaAddress, explain
 from prpc.brokers.kafka_marks import read_marks
-from prpc.brokers.kafka_reader import open_reader, stop_consumer
+from prpc.brokers.kafka_reader import assign, know_topics, open_reader, stop_consumer
 from prpc.brokers.kafka_topics import KafkaTopics
 from prpc.names import QueueNames
 from prpc.settings import Settings
@@ -48,13 +48,13 @@ class KafkaScan:
         """
         place = TopicPartition(topic, 0)
         async with self._look() as consumer:
-            consumer.assign([place])
+            await know_topics(consumer, [topic])
             end = (await consumer.end_offsets([place]))[place]
             start = (await consumer.beginning_offsets([place]))[place]
             if since is not None:
                 found = (await consumer.offsets_for_times({place: max(0, round(since * 1000))}))[place]
                 start = end if found is None else max(start, found.offset)
-            consumer.seek(place, start)
+            assign(consumer, {place: start})
             records: list[ConsumerRecord] = []
             while start < end:
                 for some in (await consumer.getmany(timeout_ms=1000)).values():
@@ -69,7 +69,7 @@ class KafkaScan:
         waiting = taken = 0
         upcoming: dict[TopicPartition, int] = {}
         async with self._look() as consumer:
-            consumer.assign(places)
+            await know_topics(consumer, (names.calls, names.raw_calls))
             ends, starts = await consumer.end_offsets(places), await consumer.beginning_offsets(places)
             for place in places:
                 offset, metadata = committed.get(place) or (starts[place], "")
@@ -86,8 +86,7 @@ class KafkaScan:
     async def _oldest(self, consumer: Any, upcoming: dict[TopicPartition, int], now: float) -> float | None:
         ages: list[float] = []
         for place, offset in upcoming.items():
-            consumer.assign([place])
-            consumer.seek(place, offset)
+            assign(consumer, {place: offset})
             for records in (await consumer.getmany(timeout_ms=1000, max_records=1)).values():
                 ages += [max(0.0, now - record.timestamp / 1000) for record in records]
         return max(ages, default=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -11,9 +12,12 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import redis
+from aiokafka import TopicPartition
 
 from prpc.brokers import create_broker
 from prpc.brokers.base import Broker, Consumer, Delivery, Mailbox, Outgoing, Reply
+from prpc.brokers.kafka import KafkaBroker
+from prpc.brokers.kafka_reader import open_reader
 from prpc.brokers.memory import MemoryBroker
 from prpc.brokers.memory_space import space_of
 from prpc.names import QueueNames
@@ -165,4 +169,84 @@ class RedisHarness:
         return sum(self.client.client_kill_filter(_id=c["id"]) for c in clients)
 
 
-HARNESSES: dict[str, Callable[[Settings], Harness]] = {"memory": MemoryHarness, "redis": RedisHarness}
+class KafkaHarness:
+    """Works on a loop of its own in a thread, since a test's own is busy."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.names = settings, QueueNames(settings.queue_name)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._broker: KafkaBroker = self._do(self._open())
+
+    async def _open(self) -> KafkaBroker:
+        broker = KafkaBroker(self.settings)
+        await broker.connect()
+        await broker.declare(self.settings.queue_name)
+        return broker
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
+
+    def named(self, name: str) -> Settings:
+        return self.settings
+
+    def put(self, fields: Mapping[str, bytes], *, raw: bool) -> None:
+        topic = self.names.raw_calls if raw else self.names.calls
+        body = fields.get("message")
+        key = str(UUID(bytes=body)).encode() if body is not None and len(body) == 16 else None
+        headers = [(name, value) for name, value in fields.items() if name != "message"]
+
+        async def put() -> None:
+            await self._broker._sender.send(topic, body, key=key or b"-", headers=headers)
+
+        self._do(put())
+
+    def kept_raw(self, message_id: UUID) -> bytes | None:
+        key = str(message_id).encode()
+        records = self._do(self._all(self.names.raw_feedback_topic))
+        return next((record.value for record in records if record.key == key), None)
+
+    async def _all(self, topic: str) -> list[Any]:
+        counts = await self._broker._topics.partitions([topic])
+        found: list[Any] = []
+        consumer = await open_reader(self._broker._address, self.settings)
+        try:
+            for number in range(counts[topic]):
+                place = TopicPartition(topic, number)
+                consumer.assign([place])
+                start, end = (await consumer.beginning_offsets([place]))[place], (await consumer.end_offsets([place]))[place]
+                consumer.seek(place, start)
+                while await consumer.position(place) < end:
+                    found += (await consumer.getmany(timeout_ms=1000)).get(place, [])
+        finally:
+            await consumer.stop()
+        return found
+
+    def dead_letters(self) -> Sequence[tuple[str, bytes | None]]:
+        async def read() -> list[tuple[str, bytes | None]]:
+            return [(letter.reason, letter.body) async for letter in self._broker.dead_letters(self.settings.queue_name).read()]
+
+        return self._do(read())
+
+    def waiting(self) -> int:
+        """Calls that have not ended, and outcomes."""
+        state = self._do(self._broker.state(self.settings.queue_name))
+        return state.waiting + state.taken
+
+    def cut(self, name: str) -> int:
+        raise NotImplementedError("connections of aiokafka have no names")
+
+    def close(self) -> None:
+        self._do(self._broker.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+HARNESSES: dict[str, Callable[[Settings], Harness]] = {
+    "memory": MemoryHarness,
+    "redis": RedisHarness,
+    "kafka": KafkaHarness,
+    "real_kafka": KafkaHarness,
+}
