@@ -29,6 +29,8 @@ PAUSE = 0.03
 PORT_TRIES = 3
 #: Lines of its log that an error shows of a node that did not start.
 LAST_WORDS = 20
+#: Lines in which the reason of an early end stands.
+LONG_LOG = 200
 
 #: A small heap, and no compiler that pays only for long runs: most starts are for some seconds of tests.
 JVM = (
@@ -111,6 +113,10 @@ class KafkaNode:
             raise BrokerUnavailableError(f"Kafka could not format its folder: {done.stdout}{done.stderr}")
 
 
+class _PortTaken(BrokerUnavailableError):
+    """Another program was quicker."""
+
+
 class KafkaCluster:
     """A real Kafka of one or more nodes. Made with `start`; use it with `with`, or call `close`."""
 
@@ -144,19 +150,20 @@ class KafkaCluster:
         """
         if port:
             check_free(port)
-        for left in reversed(range(PORT_TRIES)):
-            cluster = cls._make(kit, nodes, port, users or {}, options or {}, jvm, lasting_thread=lasting_thread)
-            try:
-                for node in cluster.nodes:
-                    node.start()
-                cluster.wait_ready()
-                return cluster
-            except BaseException as exc:
-                taken = any("Address already in use" in " ".join(last_words(node.log, 200)) for node in cluster.nodes)
-                cluster.close()
-                if not left or not taken or not isinstance(exc, BrokerUnavailableError):
-                    raise
-        raise AssertionError("unreachable")
+        for _ in range(PORT_TRIES - 1):
+            with contextlib.suppress(_PortTaken):
+                return cls._make(kit, nodes, port, users or {}, options or {}, jvm, lasting_thread=lasting_thread)._started()
+        return cls._make(kit, nodes, port, users or {}, options or {}, jvm, lasting_thread=lasting_thread)._started()
+
+    def _started(self) -> KafkaCluster:
+        try:
+            for node in self.nodes:
+                node.start()
+            self.wait_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
 
     @classmethod
     def _make(
@@ -196,14 +203,14 @@ class KafkaCluster:
         """The first node's JVM."""
         return self.nodes[0].process
 
-    def wait_ready(self, patience: float = START_PATIENCE) -> None:
+    def wait_ready(self) -> None:
         """Return when every running node knows all of them and topics and groups work.
 
-        Raises BrokerUnavailableError with the end of a log after `patience` seconds, or when a node ends.
+        Raises BrokerUnavailableError with the end of a log after START_PATIENCE seconds, or when a node ends.
         """
         from prpc.dev_kafka.ask import is_ready
 
-        until = time.monotonic() + patience
+        until = time.monotonic() + START_PATIENCE
         running = [node for node in self.nodes if node.running or node is self.nodes[0]]
         for node in running:
             while True:
@@ -217,7 +224,9 @@ class KafkaCluster:
     def _failed(self, node: KafkaNode) -> BrokerUnavailableError:
         words = "\n".join(last_words(node.log, LAST_WORDS)) or "(empty)"
         how = "did not get ready in time" if node.running else "ended by itself"
-        return BrokerUnavailableError(f"{self.kind}: node {node.number} {how}; the end of its log:\n{words}", url=self.url)
+        taken = any("Address already in use" in line for line in last_words(node.log, LONG_LOG))
+        kind = _PortTaken if taken else BrokerUnavailableError
+        return kind(f"{self.kind}: node {node.number} {how}; the end of its log:\n{words}", url=self.url)
 
     def close(self) -> None:
         """End all nodes and remove what they wrote. Idempotent."""
