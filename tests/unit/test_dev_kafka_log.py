@@ -94,7 +94,7 @@ def test_when_a_broker_is_ready(fake_kafka: FakeKafka) -> None:
     port = fake_kafka.port
     assert is_ready(port, 1)
     assert not is_ready(port, 2)
-    for api in ("CreateTopics", "FindCoordinator"):
+    for api in ("CreateTopics", "FindCoordinator", "OffsetFetch"):
         fake_kafka.fail(api, 7)
         assert not is_ready(port, 1)
     fake_kafka.refuse("Metadata")
