@@ -84,7 +84,8 @@ _UNIONS = (Union, types.UnionType)
 
 #: Types of which a reader knows what fits: the text needs no details.
 _SELF_EVIDENT = frozenset({int, float, bool, str, bytes, type(None)})
-_MAX_DETAILS = 3
+#: Wrong parts of one value that are told, and most that are looked at: a million would hold up the server for seconds.
+_MAX_DETAILS, _MOST_ERRORS = 3, 1000
 
 
 class ConversionError(ValueError):
@@ -192,18 +193,18 @@ def _guarded(validate: Callable[[Any], Any], value: Any) -> Any:
     except RecursionError as exc:
         raise ConversionError("nested too deeply") from exc
     except (Exception, SystemExit) as exc:  # validators and __post_init__ are user code
-        raise ConversionError(f"{type(exc).__name__}: {short_repr(str(exc))}") from exc
+        raise ConversionError(f"{type(exc).__name__}: {short_repr(exc, str)}") from exc
 
 
 def _details(error: ValidationError) -> str:
-    lines: list[str] = []
+    if error.error_count() > _MOST_ERRORS:
+        return f"{error.error_count()} parts of it do not fit"
+    lines: dict[str, None] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in item["loc"]).lstrip(".")
-        line = f"{where}: {item['msg']}" if where else item["msg"]
-        if line not in lines:
-            lines.append(line)
+        lines.setdefault(f"{where}: {item['msg']}" if where else item["msg"])
     more = len(lines) - _MAX_DETAILS
-    return "; ".join(lines[:_MAX_DETAILS]) + (f"; and {more} more" if more > 0 else "")
+    return "; ".join(list(lines)[:_MAX_DETAILS]) + (f"; and {more} more" if more > 0 else "")
 
 
 def readable(annotation: Any) -> str:
@@ -228,11 +229,11 @@ _short.maxstring = _short.maxother = _short.maxlong = 60
 _short.maxlevel = 3
 
 
-def short_repr(value: Any) -> str:
-    """A repr of bounded length that never raises."""
+def short_repr(value: Any, part: Callable[[Any], Any] | None = None) -> str:
+    """A repr of bounded length that never raises: of the value, or of what `part` makes of it."""
     try:
-        return _short.repr(value)
-    except Exception:  # repr of a huge int, or of a user's class
+        return _short.repr(value if part is None else part(value))
+    except BaseException:  # repr of a huge int, or code of a user's class, which may raise anything
         return f"a value of type {type(value).__name__}"
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from prpc import exceptions
 from prpc.exceptions import ClientTimeOutError, PRPCError, RemoteError
 
-__all__ = ["Failure", "describe", "failure_of", "restore", "type_name_of"]
+__all__ = ["Failure", "describe", "failure_of", "restore", "type_name_of", "without_first_frame"]
 
 #: Most characters of a message, of a note and of a traceback.
 MAX_TEXT = 64 * 1024
@@ -62,8 +62,8 @@ class Failure:
 
 
 def type_name_of(kind: type) -> str:
-    """Class name with its module."""
-    return f"{kind.__module__}.{kind.__qualname__}"[:MAX_NAME]
+    """Class name with its module; not by the class's own attribute access, which may raise anything."""
+    return f"{type.__getattribute__(kind, '__module__')}.{type.__getattribute__(kind, '__qualname__')}"[:MAX_NAME]
 
 
 # Exception -> Failure
@@ -79,6 +79,12 @@ def describe(exc: BaseException) -> Failure:
 def failure_of(error: Exception) -> Failure:
     """A failure that PRPC itself names: no traceback, no cause. Never raises."""
     return Failure(_name(error), _Budget().text_of(error), bases=_safely((), _bases, type(error)), facts=_facts(error))
+
+
+def without_first_frame(exc: BaseException) -> BaseException:
+    """The exception without its catcher's own frame; not by its own attribute access, which may raise anything."""
+    frames = object.__getattribute__(exc, "__traceback__")
+    return BaseException.with_traceback(exc, frames and frames.tb_next)
 
 
 class _Budget:

@@ -21,6 +21,9 @@ from prpc.settings import Settings, load_environment, safe_url
 
 __all__ = ["health", "running", "servers"]
 
+#: Largest number that is believed.
+MOST_SECONDS = 1e9
+
 
 def health(instance: str | None, timeout: float) -> int:
     """Exit code 0 where the server `instance` (None: the environment's, else any of the queue) is ready, else 1.
@@ -150,12 +153,13 @@ def _calls(record: ServerRecord) -> list[dict[str, Any]]:
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and abs(value) < 1e9 else 0.0
+    return float(value) if isinstance(value, int | float) and abs(value) < MOST_SECONDS else 0.0
 
 
 def _moment(seconds: float) -> str:
-    """So many seconds from now, by the clock of who reads it."""
-    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
+    """So many seconds from now, by the clock of who reads it; thirty years at most, for no calendar holds every number."""
+    bounded = max(-MOST_SECONDS, min(MOST_SECONDS, seconds))
+    return (datetime.now(UTC) + timedelta(seconds=bounded)).isoformat(timespec="milliseconds")
 
 
 def _table(heads: Sequence[str], rows: Sequence[Mapping[str, Any]], none: str) -> None:

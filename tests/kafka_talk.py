@@ -149,15 +149,15 @@ class Member:
         self.leads = False
         self._opened = opened
         self._group = group
-        self._times = (session, rebalance)
+        self.times = (session, rebalance)
 
     async def join(self, protocols: Mapping[str, bytes] | None = None, kind: str = "test") -> int:
         """The code of the answer; id, generation and whether it leads are noted. A first join gets its id first."""
         offered = list((protocols or {"p": b"m"}).items())
-        answer = await self._opened.send(JoinGroupRequest(self._group, *self._times, self.id, None, kind, offered))
+        answer = await self._opened.send(JoinGroupRequest(self._group, *self.times, self.id, None, kind, offered))
         if answer.error_code == 79:
             self.id = answer.member_id
-            answer = await self._opened.send(JoinGroupRequest(self._group, *self._times, self.id, None, kind, offered))
+            answer = await self._opened.send(JoinGroupRequest(self._group, *self.times, self.id, None, kind, offered))
         if answer.error_code == 0:
             self.id, self.generation = answer.member_id, answer.generation_id
             self.leads = answer.leader_id == answer.member_id

@@ -216,10 +216,14 @@ class Delivery(Protocol):
         """Give the entry back unstarted: another consumer gets it at once. False: the lease was lost."""
         ...
 
-    def bury(self, reason: str, reply: Reply | None = None, *, details: str = "", keep: bool = True) -> Awaitable[bool]:
+    def bury(
+        self, reason: str, reply: Reply | None = None, *, details: str = "", keep: bool = True, claim: bool = False
+    ) -> Awaitable[bool]:
         """Like settle, and the original entry is kept as a dead letter with `reason` and `details`.
 
         `keep=False`: the reply only wakes its address. It is not the call's outcome, and the id stays free for that.
+        `claim=True`, for an entry that nobody claimed: the reply counts only where `claim` would have let the entry run. Where
+        it would not, the caller gets the first outcome.
         """
         ...
 

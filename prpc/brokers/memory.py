@@ -29,7 +29,8 @@ from prpc.brokers.base import (
 )
 from prpc.brokers.memory_bell import Bell
 from prpc.brokers.memory_ids import Limits
-from prpc.brokers.memory_space import Entry, Hold, Inbox, Space, space_of
+from prpc.brokers.memory_queue import Entry, Hold, Inbox
+from prpc.brokers.memory_space import Space, space_of
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
 from prpc.settings import Settings
@@ -88,9 +89,14 @@ class _Delivery:
     def release(self) -> Awaitable[bool]:
         return _answer(self._space.release(self._queue, self._hold))
 
-    def bury(self, reason: str, reply: Reply | None = None, *, details: str = "", keep: bool = True) -> Awaitable[bool]:
+    def bury(
+        self, reason: str, reply: Reply | None = None, *, details: str = "", keep: bool = True, claim: bool = False
+    ) -> Awaitable[bool]:
         most, seconds = self._letters_kept, self._kept_for if keep else None
-        return _answer(self._space.bury(self._queue, self._hold, reason, reply, seconds, details=details, most=most))
+        limits = self._limits if claim else None
+        return _answer(
+            self._space.bury(self._queue, self._hold, reason, reply, seconds, details=details, most=most, claim=limits)
+        )
 
 
 def _limits(settings: Settings) -> Limits:

@@ -6,98 +6,21 @@ which may be rung from any thread.
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from uuid import UUID
 from weakref import WeakValueDictionary
 
 from prpc.brokers.base import DeadLetter, Facts, Outgoing, QueueState, Reply, ServerRecord
 from prpc.brokers.memory_bell import Bell
-from prpc.brokers.memory_ids import KnownIds, Limits
+from prpc.brokers.memory_ids import Limits
+from prpc.brokers.memory_queue import Entry, Hold, Inbox, Lease, Queue
 from prpc.names import QueueNames
 
-__all__ = ["Entry", "Hold", "Inbox", "Space", "space_of"]
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One call in a queue."""
-
-    body: bytes | None
-    facts: Facts
-    raw: bool
-    born: float  # monotonic seconds
-    attempt: int = 0
-    #: Consumer that holds it; None while it waits, and after it ended.
-    owner: str | None = None
-    #: Whether it is the one of its message id that may run.
-    admitted: bool = False
-    #: Tells it from every other entry.
-    number: int = field(default_factory=itertools.count().__next__)
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """One delivery of an entry: an older one of the same entry counts no more."""
-
-    consumer: str
-    entry: Entry
-    attempt: int
-
-
-@dataclass(slots=True, eq=False)
-class Inbox:
-    """Bodies on their way to one reader."""
-
-    bell: Bell
-    bodies: list[bytes] = field(default_factory=list)
-
-    def put(self, body: bytes) -> None:
-        self.bodies.append(body)
-        self.bell.ring()
-
-
-@dataclass(slots=True)
-class _Lease:
-    until: float  # monotonic seconds
-    entries: set[Entry] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class _Queue:
-    names: QueueNames
-    calls: deque[Entry] = field(default_factory=deque)
-    raw_calls: deque[Entry] = field(default_factory=deque)
-    leases: dict[str, _Lease] = field(default_factory=dict)
-    takers: set[Bell] = field(default_factory=set)
-    mailboxes: dict[str, Inbox] = field(default_factory=dict)
-    listeners: set[Inbox] = field(default_factory=set)
-    #: Instance -> its announcement, when it was made and when it runs out.
-    servers: dict[str, tuple[ServerRecord, float, float]] = field(default_factory=dict)
-    #: Dead letters by id, oldest first.
-    dead: dict[str, DeadLetter] = field(default_factory=dict)
-
-    limits: Limits | None = None
-    known: KnownIds = field(default_factory=KnownIds)
-    #: Addresses that wait for the outcome of another entry, by the key of its reply.
-    others: dict[str, list[str]] = field(default_factory=dict)
-
-    def ring(self) -> None:
-        for bell in self.takers:
-            bell.ring()
-
-    def put(self, entry: Entry, *, first: bool = False) -> None:
-        line = self.raw_calls if entry.raw else self.calls
-        if first:
-            line.appendleft(entry)
-        else:
-            line.append(entry)
-        self.ring()
+__all__ = ["Space", "space_of"]
 
 
 class Space:
@@ -106,16 +29,16 @@ class Space:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.RLock()
-        self._queues: dict[str, _Queue] = {}
+        self._queues: dict[str, Queue] = {}
         #: Dead letters so far.
         self._letters = 0
         #: Kept replies in the order in which they came, so that the expired ones stand in front.
         self._kept: dict[str, tuple[bytes, float]] = {}
 
-    def _queue(self, name: str) -> _Queue:
+    def _queue(self, name: str) -> Queue:
         queue = self._queues.get(name)
         if queue is None:
-            queue = self._queues[name] = _Queue(QueueNames(name))
+            queue = self._queues[name] = Queue(QueueNames(name))
         return queue
 
     # calls
@@ -154,22 +77,23 @@ class Space:
     def claim(self, queue: str, hold: Hold, message_id: UUID, address: str | None, limits: Limits) -> bool:
         """Whether the entry may run. Where it may not it has ended, and its caller gets the first outcome."""
         with self._lock:
-            state, entry, now = self._queue(queue), hold.entry, self._clock()
+            state, entry = self._queue(queue), hold.entry
             if entry.owner != hold.consumer or entry.attempt != hold.attempt:
                 return False
-            if entry.admitted:
-                return True
-            if state.known.owner(message_id, now) in (None, entry.number):
-                state.known.remember(message_id, entry.number, now + (state.limits or limits).window)
-                entry.admitted = True
-            else:
+            may_run = self._may_run(state, entry, message_id, limits)
+            if not may_run:
                 self._drop(state, hold)
-                names = state.names
-                key = names.raw_feedback(message_id) if entry.raw else names.feedback(message_id)
-                self._first_outcome(state, key, address)
-            return entry.admitted
+                self._first_outcome(state, state.key(message_id, entry.raw), address)
+            return may_run
 
-    def _first_outcome(self, state: _Queue, key: str, address: str | None) -> None:
+    def _may_run(self, state: Queue, entry: Entry, message_id: UUID, limits: Limits) -> bool:
+        now = self._clock()
+        if not entry.admitted and state.known.owner(message_id, now) in (None, entry.number):
+            state.known.remember(message_id, entry.number, now + (state.limits or limits).window)
+            entry.admitted = True
+        return entry.admitted
+
+    def _first_outcome(self, state: Queue, key: str, address: str | None) -> None:
         """Wake a further caller with the kept reply, or note it for when it is there."""
         kept = self._kept_reply(key, self._clock())
         inbox = state.mailboxes.get(address) if address is not None else None
@@ -202,7 +126,7 @@ class Space:
     def renew(self, queue: str, consumer: str, seconds: float) -> None:
         """Make the lease last `seconds` from now."""
         with self._lock:
-            lease = self._queue(queue).leases.setdefault(consumer, _Lease(0.0))
+            lease = self._queue(queue).leases.setdefault(consumer, Lease(0.0))
             lease.until = self._clock() + seconds
 
     def take(self, queue: str, consumer: str, most: int, seconds: float) -> tuple[list[Entry], float | None]:
@@ -223,7 +147,7 @@ class Space:
             others = [lease.until for name, lease in state.leases.items() if name != consumer and lease.entries]
             return taken, max(0.0, min(others) - now) if others else None
 
-    def _take_over(self, state: _Queue, now: float) -> None:
+    def _take_over(self, state: Queue, now: float) -> None:
         for name in [n for n, lease in state.leases.items() if lease.until < now]:
             lease = state.leases.pop(name)
             for entry in sorted(lease.entries, key=lambda e: e.born, reverse=True):
@@ -243,7 +167,7 @@ class Space:
                 self._answer(state, reply, seconds)
             return True
 
-    def _drop(self, state: _Queue, hold: Hold) -> bool:
+    def _drop(self, state: Queue, hold: Hold) -> bool:
         entry, lease = hold.entry, state.leases.get(hold.consumer)
         if lease is None or entry.owner != hold.consumer or entry.attempt != hold.attempt:
             return False
@@ -251,10 +175,10 @@ class Space:
         lease.entries.discard(entry)
         return True
 
-    def _answer(self, state: _Queue, reply: Reply, seconds: float | None) -> None:
+    def _answer(self, state: Queue, reply: Reply, seconds: float | None) -> None:
         now = self._clock()
         self._forget_expired(now)
-        key = state.names.raw_feedback(reply.message_id) if reply.raw else state.names.feedback(reply.message_id)
+        key = state.key(reply.message_id, reply.raw)
         earlier = self._kept_reply(key, now) if seconds is not None else None
         if earlier is None and seconds is not None:
             self._kept.pop(key, None)
@@ -298,13 +222,22 @@ class Space:
         *,
         details: str = "",
         most: int = 1000,
+        claim: Limits | None = None,
     ) -> bool:
-        """Like finish, and keep the entry as a dead letter, `most` of them."""
+        """Like finish, and keep the entry as a dead letter, `most` of them.
+
+        `claim`: the entry was never claimed; where another one of its id may run, that one's outcome counts.
+        """
         with self._lock:
+            state, late = self._queue(queue), None
+            if reply and claim and not self._may_run(state, hold.entry, reply.message_id, claim):
+                reply, late = None, reply
             if not self.finish(queue, hold, reply, seconds):
                 return False
+            if late is not None:
+                self._first_outcome(state, state.key(late.message_id, late.raw), late.address)
             self._letters += 1
-            state, letter = self._queue(queue), self._letter(str(self._letters), hold, reason, details)
+            letter = self._letter(str(self._letters), hold, reason, details)
             state.dead[letter.id] = letter
             while len(state.dead) > most:
                 del state.dead[next(iter(state.dead))]

@@ -168,5 +168,5 @@ def _record(instance: str, until: bytes, text: bytes | None, now: float) -> Serv
         info = json.loads(text or b"")
         ttl = float(info.pop(TTL, 0))
         return ServerRecord(instance, info, max(0.0, now - (float(until) - ttl) / 1000))
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

@@ -87,8 +87,8 @@ local limits, admitted, claimed, window, most = KEYS[2], ARGV[1], ARGV[2], ARGV[
 """
     + KNOWN_IDS
     + """
-local kept = redis.call('GET', KEYS[3])
-if kept then
+local kept = redis.pcall('GET', KEYS[3])
+if type(kept) == 'string' then
   redis.call('PUBLISH', ARGV[6], #kept .. ':' .. kept)
   return 0
 end

@@ -51,6 +51,11 @@ class RedisDelivery:
     def key(self) -> tuple[int, bytes]:
         return int(self.raw), self.id
 
+    @property
+    def name(self) -> bytes:
+        """The key as a text, for scripts."""
+        return b"%d %b" % self.key
+
     def claim(self, message_id: UUID, address: str | None, *, repeatable: bool = False) -> Awaitable[bool]:
         """See Delivery."""
         return self.ending.claims.add(self, message_id, address)
@@ -63,9 +68,11 @@ class RedisDelivery:
         """See Delivery."""
         return self.ending.release([self])
 
-    def bury(self, reason: str, reply: Reply | None = None, *, details: str = "", keep: bool = True) -> Awaitable[bool]:
+    def bury(
+        self, reason: str, reply: Reply | None = None, *, details: str = "", keep: bool = True, claim: bool = False
+    ) -> Awaitable[bool]:
         """See Delivery."""
-        return self.ending.bury(self, reason, reply, details, keep)
+        return self.ending.bury(self, reason, reply, details, keep, claim and not self.admitted)
 
 
 def milliseconds(entry_id: bytes) -> int:
@@ -149,16 +156,22 @@ class Ending:
         keys = (first.lease.key, self._streams[first.raw])
         return self._end(deliveries, RELEASE, keys, (*self._head(first.lease), *words))
 
-    def bury(self, delivery: RedisDelivery, reason: str, reply: Reply | None, details: str, keep: bool) -> Awaitable[bool]:
-        key, body, channel, payload = "", b"", "", b""
+    def bury(
+        self, delivery: RedisDelivery, reason: str, reply: Reply | None, details: str, keep: bool, claim: bool
+    ) -> Awaitable[bool]:
+        key, body, channel, payload, claimed = "", b"", "", b"", (b"", b"")
         if reply is not None:
             key, body = self._key(reply) if keep else "", reply.body
             if reply.address is not None:
                 channel, payload = self._names.reply(reply.address), frame([_wake(reply)])
-        keys = (delivery.lease.key, self._streams[delivery.raw], self._names.dead, self._names.others)
-        words = (self._settings.redis_expire, delivery.id, key, body, channel, payload, reason)
-        more = (self._settings.dead_letters_kept, details.encode(errors="replace"), delivery.attempt, delivery.born_ms)
-        return self._end([delivery], BURY, keys, (*self._head(delivery.lease), *words, *more))
+            if claim:
+                claimed = reply.message_id.bytes, delivery.name
+        names, settings = self._names, self._settings
+        keys = (delivery.lease.key, self._streams[delivery.raw], names.dead, names.others, names.limits)
+        words = (settings.redis_expire, delivery.id, key, body, channel, payload, reason)
+        more = (settings.dead_letters_kept, details.encode(errors="replace"), delivery.attempt, delivery.born_ms)
+        known = (names.admitted, names.claimed, settings.duplicate_window, *claimed)
+        return self._end([delivery], BURY, keys, (*self._head(delivery.lease), *words, *more, *known))
 
     def _head(self, lease: Lease) -> tuple[Any, ...]:
         return lease.name, self.lease_ms, self._settings.group_name

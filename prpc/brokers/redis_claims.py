@@ -11,7 +11,7 @@ from uuid import UUID
 
 from prpc.brokers.redis_lease import Lease
 from prpc.brokers.redis_link import Link
-from prpc.brokers.redis_memory import FIRST_OUTCOME, KNOWN_IDS
+from prpc.brokers.redis_memory import FIRST_OUTCOME, KNOWN_IDS, MAY_RUN
 from prpc.brokers.redis_scripts import FENCE, LOST, Script
 from prpc.names import QueueNames
 from prpc.settings import Settings
@@ -31,21 +31,11 @@ CLAIM = Script(
 local now, limits, admitted, claimed, window, most = redis.call('TIME'), KEYS[3], ARGV[4], ARGV[5], ARGV[6], 0
 """
     + KNOWN_IDS
+    + MAY_RUN
     + """
-local function may_run(id, name)
-  for _, key in ipairs(sets) do
-    if redis.call('SISMEMBER', key, id) == 1 then return false end
-  end
-  for _, key in ipairs(claims) do
-    local owner = redis.call('HGET', key, id)
-    if owner then return owner == name end
-  end
-  return true
-end
 local verdicts = {}
 for at = 8, #ARGV, 5 do
   if may_run(ARGV[at], ARGV[at + 1]) then
-    redis.call('HSET', claims[#claims], ARGV[at], ARGV[at + 1])
     verdicts[#verdicts + 1] = 1
   else
     redis.call('XACK', KEYS[2], ARGV[3], ARGV[at + 2])
@@ -54,7 +44,6 @@ for at = 8, #ARGV, 5 do
     verdicts[#verdicts + 1] = 0
   end
 end
-redis.call('EXPIREAT', claims[#claims], ends)
 return verdicts
 """
 )
@@ -68,6 +57,9 @@ class _Delivery(Protocol):
 
     @property
     def key(self) -> tuple[int, bytes]: ...
+
+    @property
+    def name(self) -> bytes: ...
 
 
 _Claim = tuple[_Delivery, UUID, str | None, asyncio.Future[bool]]
@@ -106,7 +98,7 @@ class Claims:
         for delivery, message_id, address, _ in claims:
             key = names.raw_feedback(message_id) if delivery.raw else names.feedback(message_id)
             channel = "" if address is None else names.reply(address)
-            words += (message_id.bytes, b"%d %b" % delivery.key, delivery.id, key, channel)
+            words += (message_id.bytes, delivery.name, delivery.id, key, channel)
         settings = self._settings
         head = (first.lease.name, self._lease_ms, settings.group_name, names.admitted, names.claimed)
         keys = (first.lease.key, self._streams[first.raw], names.limits, names.others)

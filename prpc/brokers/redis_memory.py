@@ -7,7 +7,7 @@ out one window after its stretch ended.
 
 from __future__ import annotations
 
-__all__ = ["FIRST_OUTCOME", "KNOWN_IDS", "SHORTEST"]
+__all__ = ["FIRST_OUTCOME", "KNOWN_IDS", "MAY_RUN", "SHORTEST"]
 
 #: Seconds of the shortest stretch: an id may be remembered for so long beyond the window.
 SHORTEST = 60
@@ -30,12 +30,29 @@ for s = stretch - math.ceil(window / width), stretch do
 end
 """
 
+#: may_run(id, name): whether no other entry of this message id was admitted or claimed; if so, claims it for the entry `name`.
+#: Asked again it answers the same. Stands behind KNOWN_IDS.
+MAY_RUN = """
+local function may_run(id, name)
+  for _, key in ipairs(sets) do
+    if redis.call('SISMEMBER', key, id) == 1 then return false end
+  end
+  for _, key in ipairs(claims) do
+    local owner = redis.call('HGET', key, id)
+    if owner and owner ~= name then return false end
+  end
+  redis.call('HSET', claims[#claims], id, name)
+  redis.call('EXPIREAT', claims[#claims], ends)
+  return true
+end
+"""
+
 #: first_outcome(others, key, channel, seconds): wakes a further caller with the kept reply, or notes it for when it is there.
 FIRST_OUTCOME = f"""
 local function first_outcome(others, key, channel, seconds)
   if channel == '' then return end
-  local kept = redis.call('GET', key)
-  if kept then
+  local kept = redis.pcall('GET', key)
+  if type(kept) == 'string' then
     redis.call('PUBLISH', channel, #kept .. ':' .. kept)
     return
   end

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
+from prpc.brokers.redis_memory import FIRST_OUTCOME, KNOWN_IDS, MAY_RUN
+
 __all__ = [
     "ADD_OWN",
     "ANNOUNCE",
@@ -54,15 +56,22 @@ if not owner then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 elseif owner ~= ARGV[1] then return -1 end
 """
 
-# Lua's unpack has room for about 8,000 values: entries with thousands of fields lose the last of them.
+# Lua's unpack has room for about 8,000 values: entries with thousands of fields lose the last of them, but not the message.
 _COPY = """
 local function copy(fields, into)
-  for i = 1, math.min(#fields, 6000), 2 do
-    if fields[i] ~= 'prpc_crashes' and fields[i] ~= 'prpc_born_ms' and fields[i] ~= 'own' then
-      into[#into + 1] = fields[i]
-      into[#into + 1] = fields[i + 1]
+  local most, large = #into + 6000, #fields > 6000
+  local function add(first)
+    for i = 1, #fields, 2 do
+      local name = fields[i]
+      if #into < most and (not large or (name == 'message') == first)
+          and name ~= 'prpc_crashes' and name ~= 'prpc_born_ms' and name ~= 'own' then
+        into[#into + 1] = name
+        into[#into + 1] = fields[i + 1]
+      end
     end
   end
+  if large then add(true) end
+  add(false)
   return into
 end
 """
@@ -90,6 +99,16 @@ local function add_own(stream, ...)
 end
 """
 
+#: keep(key, reply, seconds): keeps a reply unless there is one; whether it did. What is no text was never a reply.
+KEEP = """
+local function keep(key, reply, seconds)
+  if redis.call('SET', key, reply, 'NX', 'EX', seconds) then return true end
+  if redis.call('TYPE', key).ok == 'string' then return false end
+  redis.call('SET', key, reply, 'EX', seconds)
+  return true
+end
+"""
+
 #: wake_others(others, key): hands the kept reply to the callers of doubled entries that wait for it.
 WAKE_OTHERS = """
 local function wake_others(others, key)
@@ -105,12 +124,13 @@ end
 #: g x (channel, payload, first entry, last entry). A reply that came second wakes its reader with the first one.
 SETTLE = Script(
     FENCE
+    + KEEP
     + WAKE_OTHERS
     + """
 local stream, n, groups = KEYS[2], tonumber(ARGV[5]), tonumber(ARGV[6])
 local late = false
 for at = 7 + n, 5 + 3 * n, 2 do
-  if ARGV[at] ~= '' and not redis.call('SET', ARGV[at], ARGV[at + 1], 'NX', 'EX', ARGV[4]) then late = true end
+  if ARGV[at] ~= '' and not keep(ARGV[at], ARGV[at + 1], ARGV[4]) then late = true end
 end
 redis.call('XACK', stream, ARGV[3], unpack(ARGV, 7, 6 + n))
 redis.call('XDEL', stream, unpack(ARGV, 7, 6 + n))
@@ -135,23 +155,35 @@ return 1
 """
 )
 
-#: KEYS lease, stream, dead letters, others;
+#: KEYS lease, stream, dead letters, others, limits;
 #: ARGV consumer, lease ms, group, expiry s, id, key, body, channel, payload, reason, most kept,
-#: details, attempts, when it was first taken (ms). What stands in the letter before the entry's own fields: redis_dead.
+#: details, attempts, when it was first taken (ms), then start of the sets, start of the hashes, window s, and for an entry that
+#: nobody claimed its message id and its name, else empty. What stands in the letter before the entry's own fields: redis_dead.
 BURY = Script(
     FENCE
+    + KEEP
     + WAKE_OTHERS
+    + FIRST_OUTCOME
+    + """
+local now, limits, admitted, claimed, window, most = redis.call('TIME'), KEYS[5], ARGV[15], ARGV[16], ARGV[17], 0
+"""
+    + KNOWN_IDS
+    + MAY_RUN
     + """
 local stream, id, key, payload = KEYS[2], ARGV[5], ARGV[6], ARGV[9]
 local entry = redis.call('XRANGE', stream, id, id)[1]
-if key ~= '' then
-  if not redis.call('SET', key, ARGV[7], 'NX', 'EX', ARGV[4]) then
-    local kept = redis.call('GET', key)
-    payload = #kept .. ':' .. kept
+if ARGV[18] ~= '' and not may_run(ARGV[18], ARGV[19]) then
+  first_outcome(KEYS[4], key, ARGV[8], ARGV[4])
+else
+  if key ~= '' then
+    if not keep(key, ARGV[7], ARGV[4]) then
+      local kept = redis.call('GET', key)
+      payload = #kept .. ':' .. kept
+    end
+    wake_others(KEYS[4], key)
   end
-  wake_others(KEYS[4], key)
+  if ARGV[8] ~= '' then redis.call('PUBLISH', ARGV[8], payload) end
 end
-if ARGV[8] ~= '' then redis.call('PUBLISH', ARGV[8], payload) end
 if redis.call('XACK', stream, ARGV[3], id) == 1 and entry then
   local kept, rest = {}, {}
   for i = 1, #entry[2], 2 do

@@ -17,11 +17,11 @@ from uuid import UUID
 from prpc.brokers.base import ServerRecord, background
 from prpc.client.call import Call, wake_future
 from prpc.client.connection import Connection, check_served, place
-from prpc.client.portal import Crossing, Forkable, running_loop, survive_fork
+from prpc.client.portal import Crossing, LoopBound, running_loop, survive_fork
 from prpc.client.repeating import Repeating, timed_out
 from prpc.client.timers import TimerWheel
 from prpc.client.unseen import Unseen
-from prpc.codec import Codec
+from prpc.codec import Codec, ReadReply
 from prpc.codec.signing import REPLY, signatures_of
 from prpc.exceptions import BrokerUnavailableError, CallCancelledError, CallError, DecodeError
 from prpc.protocol.pending import PendingCalls
@@ -34,13 +34,15 @@ logger = logging.getLogger("prpc.client")
 
 #: Seconds between two tries to collect after a gap: the first and the longest.
 COLLECT_DELAYS = (0.1, 2.0)
+#: Seconds between a reply of which not even the id can be read and the search for the call that it was meant for.
+DOUBT = 0.1
 
 
-class CallPump(Forkable):
+class CallPump(LoopBound):
     """Sends calls and delivers their outcomes. Everything happens in its loop's thread, except what says otherwise."""
 
     def __init__(self, settings: Settings, codec: Codec, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+        super().__init__(loop)
         self.pending: PendingCalls[Call] = PendingCalls()
         #: True once it takes no more calls.
         self.closed = False
@@ -63,6 +65,8 @@ class CallPump(Forkable):
         #: Tasks of calls that are on their way to the broker; a flush waits for them.
         self._sending: set[asyncio.Task[Any]] = set()
         self._collecting: set[asyncio.Task[Any]] = set()
+        #: Looks soon for the call that an unreadable reply was meant for.
+        self._doubt: asyncio.TimerHandle | None = None
         self._closing = asyncio.Lock()
         #: Saying goodbye: first what was sent still goes out, then nothing does.
         self._finishing = self._leaving = False
@@ -104,28 +108,6 @@ class CallPump(Forkable):
         except RuntimeError:  # the loop is closed: nobody is left to tell but threads that wait
             call.notify()
         return True
-
-    def check_wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Raise RuntimeError where no outcome can come to a waiter in `loop`, the running one."""
-        if loop is self.loop:
-            self._check_process()
-        else:
-            self.check_sync_wait()
-
-    def check_sync_wait(self) -> None:
-        """Raise RuntimeError where blocking this thread would wait for ever."""
-        self._check_process()
-        if running_loop() is self.loop:
-            raise RuntimeError(
-                "a sync wait inside the running event loop that receives the result would never end: "
-                "use `await task` or `await task.async_wait_result_task(timeout)`"
-            )
-        if not self.loop.is_running():
-            raise RuntimeError("the event loop in which this call was made does not run now, so nobody can receive its result")
-
-    def _check_process(self) -> None:
-        if self.inherited:
-            raise RuntimeError("this call was made before the process was forked; its outcome goes to the parent process")
 
     def refresh(self, call: Call) -> None:
         """Ask the broker for the call's kept reply: plain code waits for the answer, in a running loop it comes later."""
@@ -212,10 +194,10 @@ class CallPump(Forkable):
                 self._unseen.add(call, error)
             self._end(call, error)
 
-    def _end(self, call: Call, error: Exception) -> None:
+    def _end(self, call: Call, outcome: ReadReply | Exception) -> None:
         if call.tick:
             self._disarm(call)
-        call.end(error)
+        call.end(outcome)
         call.notify()
 
     def _due(self, message_id: UUID) -> None:
@@ -252,16 +234,14 @@ class CallPump(Forkable):
             delivered.append(reply.message_id)
             call = self.pending.take(reply.message_id)
             if call is not None:
-                if call.tick:
-                    self._disarm(call)
-                call.end(reply)
-                call.notify()
+                self._end(call, reply)
         if delivered:
             connection.mailbox.forget(delivered)
 
     def _refuse(self, error: DecodeError) -> None:
         logger.warning("a reply on %s was refused: %s", place(self._settings), error)
-        if error.message_id is None:
+        if error.message_id is None:  # it may be what is kept in the place of an outcome: the key says whose
+            self._doubt = self._doubt or self.loop.call_later(DOUBT, self._look)
             return
         with suppress(ValueError):  # whatever stands there, it is no id of ours
             call = self.pending.take(UUID(error.message_id))
@@ -269,6 +249,10 @@ class CallPump(Forkable):
                 self._end(call, error)
 
     # -- repair --------------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        self._doubt = None
+        self._spawn(self._collect(self.pending.waiting()), self._collecting)
 
     def _ask(self, message_id: UUID) -> None:
         self._spawn(self._collect([message_id]), self._collecting)
@@ -280,6 +264,10 @@ class CallPump(Forkable):
         if connection is None or kept is None:
             return False
         self._deliver(connection, kept.values())
+        # With a key it was somebody who has none: what is not believed is as if it were not there.
+        for call in filter(None, map(self.pending.get, kept if self._signatures is None else ())):
+            error = DecodeError("what is kept as its outcome cannot be read", reason="form", message_id=str(call.message_id))
+            self._fail(call, error)
         return True
 
     async def _repair(self, connection: Connection) -> None:

@@ -24,7 +24,17 @@ from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakSet
 
-__all__ = ["Crossing", "Forkable", "Portal", "current_portal", "guard", "running_loop", "stop_portal", "survive_fork"]
+__all__ = [
+    "Crossing",
+    "Forkable",
+    "LoopBound",
+    "Portal",
+    "current_portal",
+    "guard",
+    "running_loop",
+    "stop_portal",
+    "survive_fork",
+]
 
 T = TypeVar("T")
 
@@ -76,6 +86,35 @@ class Forkable:
 
     #: True in a child that got it by fork.
     inherited = False
+
+
+class LoopBound(Forkable):
+    """Something whose outcomes come in one loop: says who may wait for them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+
+    def check_wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Raise RuntimeError where no outcome can come to a waiter in `loop`, the running one."""
+        if loop is self.loop:
+            self._check_process()
+        else:
+            self.check_sync_wait()
+
+    def check_sync_wait(self) -> None:
+        """Raise RuntimeError where blocking this thread would wait for ever."""
+        self._check_process()
+        if running_loop() is self.loop:
+            raise RuntimeError(
+                "a sync wait inside the running event loop that receives the result would never end: "
+                "use `await task` or `await task.async_wait_result_task(timeout)`"
+            )
+        if not self.loop.is_running():
+            raise RuntimeError("the event loop in which this call was made does not run now, so nobody can receive its result")
+
+    def _check_process(self) -> None:
+        if self.inherited:
+            raise RuntimeError("this call was made before the process was forked; its outcome goes to the parent process")
 
 
 _guard = threading.RLock()

@@ -244,6 +244,10 @@ def _date_of(fields: dict[str, Any], name: str) -> datetime:
     found = fields.get(name)
     if type(found) is not datetime or found.tzinfo is None:
         raise refuse(f"{name} is no date with a time zone", "form")
+    try:
+        found.astimezone(UTC)  # as which it is written: the first and the last hours of all have none
+    except OverflowError:
+        raise refuse(f"{name} is no date in UTC", "form") from None
     return found
 
 

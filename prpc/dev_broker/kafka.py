@@ -9,6 +9,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -29,6 +30,8 @@ PAUSE = 0.03
 PORT_TRIES = 3
 #: Lines of its log that an error shows of a node that did not start.
 LAST_WORDS = 20
+#: Lines in which the reason of an early end stands.
+LONG_LOG = 200
 
 #: A small heap, and no compiler that pays only for long runs: most starts are for some seconds of tests.
 JVM = (
@@ -42,19 +45,30 @@ JVM = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """What all JVMs of a cluster are started with."""
+
+    kit: KafkaKit
+    jvm: Sequence[str]
+    lasting_thread: bool
+    # Kafka's own ids are 16 bytes in URL-safe base64; any text without surprises does.
+    cluster_id: str = field(default_factory=lambda: uuid.uuid4().hex[:22])
+
+
 class KafkaNode:
     """One broker, which is a controller as well. Its cluster makes it."""
 
-    def __init__(self, kit: KafkaKit, conf: NodeConf, cluster_id: str, jvm: Sequence[str], *, lasting_thread: bool) -> None:
+    def __init__(self, launch: _Launch, conf: NodeConf) -> None:
         self.number = conf.number
         self.port = conf.port
         #: What the node writes.
         self.log = conf.directory / "log"
-        self._kit = kit
+        #: Whether it was told to run; it may have ended by itself since.
+        self.wanted = False
+        self._launch = launch
+        self._kit = launch.kit
         self._conf = conf
-        self._cluster_id = cluster_id
-        self._jvm = jvm
-        self._lasting_thread = lasting_thread
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -69,22 +83,25 @@ class KafkaNode:
 
     def start(self) -> None:
         """Start the JVM, on the data that is there. Does not wait until it serves; idempotent."""
+        self.wanted = True
         if self.running:
             return
         if not self._conf.data.exists():
             self._format()
         classes = [f"-XX:SharedArchiveFile={self._kit.archive}"] if self._kit.archive.exists() else []
-        command = self._java(*classes, *self._jvm, "-cp", self._kit.class_path, "kafka.Kafka", str(self._file))
-        self._process = spawn(command, self.log, lasting_thread=self._lasting_thread)
+        command = self._java(*classes, *self._launch.jvm, "-cp", self._kit.class_path, "kafka.Kafka", str(self._file))
+        self._process = spawn(command, self.log, lasting_thread=self._launch.lasting_thread)
 
     def kill(self) -> None:
         """End the JVM at once, as kill -9 does; the data stays as it is. Idempotent."""
+        self.wanted = False
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def stop(self) -> None:
         """End the JVM in order; the data stays. Idempotent."""
+        self.wanted = False
         if self._process is not None:
             stop(self._process, STOP_PATIENCE)
 
@@ -102,13 +119,18 @@ class KafkaNode:
         if self._kit.checkpoint.exists():
             self._conf.data.mkdir()
             shutil.copy(self._kit.checkpoint, self._conf.data / "bootstrap.checkpoint")
-            text = f"version=1\ncluster.id={self._cluster_id}\nnode.id={self.number}\n"
+            text = f"version=1\ncluster.id={self._launch.cluster_id}\nnode.id={self.number}\n"
             (self._conf.data / "meta.properties").write_text(text, encoding="utf-8")
             return
-        words = ["-cp", self._kit.class_path, "kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(self._file)]
+        tool = ["-cp", self._kit.class_path, "kafka.tools.StorageTool", "format"]
+        words = [*tool, "-t", self._launch.cluster_id, "-c", str(self._file)]
         done = subprocess.run(self._java(*words), stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode != 0:
             raise BrokerUnavailableError(f"Kafka could not format its folder: {done.stdout}{done.stderr}")
+
+
+class _PortTaken(BrokerUnavailableError):
+    """Another program was quicker."""
 
 
 class KafkaCluster:
@@ -144,42 +166,32 @@ class KafkaCluster:
         """
         if port:
             check_free(port)
-        for left in reversed(range(PORT_TRIES)):
-            cluster = cls._make(kit, nodes, port, users or {}, options or {}, jvm, lasting_thread=lasting_thread)
-            try:
-                for node in cluster.nodes:
-                    node.start()
-                cluster.wait_ready()
-                return cluster
-            except BaseException as exc:
-                taken = any("Address already in use" in " ".join(last_words(node.log, 200)) for node in cluster.nodes)
-                cluster.close()
-                if not left or not taken or not isinstance(exc, BrokerUnavailableError):
-                    raise
-        raise AssertionError("unreachable")
+        launch = _Launch(kit, jvm, lasting_thread)
+        for _ in range(PORT_TRIES - 1):
+            with contextlib.suppress(_PortTaken):
+                return cls._make(launch, nodes, port, users or {}, options or {})._started()
+        return cls._make(launch, nodes, port, users or {}, options or {})._started()
+
+    def _started(self) -> KafkaCluster:
+        try:
+            for node in self.nodes:
+                node.start()
+            self.wait_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
 
     @classmethod
-    def _make(
-        cls,
-        kit: KafkaKit,
-        count: int,
-        port: int,
-        users: Mapping[str, str],
-        options: Mapping[str, str],
-        jvm: Sequence[str],
-        *,
-        lasting_thread: bool,
-    ) -> KafkaCluster:
+    def _make(cls, launch: _Launch, count: int, port: int, users: Mapping[str, str], options: Mapping[str, str]) -> KafkaCluster:
         directory = Path(tempfile.mkdtemp(prefix="prpc-dev-kafka-"))
         voters = {number: free_port() for number in range(1, count + 1)}
-        # Kafka's own ids are 16 bytes in URL-safe base64; any text without surprises does.
-        cluster_id = uuid.uuid4().hex[:22]
         nodes = []
         for number in voters:
             listen = port if port and number == 1 else free_port()
             conf = NodeConf(number, listen, voters, directory / str(number), users, options)
-            nodes.append(KafkaNode(kit, conf, cluster_id, jvm, lasting_thread=lasting_thread))
-        return cls(kit, nodes, directory, (BROKER_USER, BROKER_PASSWORD) if users else None)
+            nodes.append(KafkaNode(launch, conf))
+        return cls(launch.kit, nodes, directory, (BROKER_USER, BROKER_PASSWORD) if users else None)
 
     @property
     def url(self) -> str:
@@ -196,28 +208,30 @@ class KafkaCluster:
         """The first node's JVM."""
         return self.nodes[0].process
 
-    def wait_ready(self, patience: float = START_PATIENCE) -> None:
-        """Return when every running node knows all of them and topics and groups work.
+    def wait_ready(self) -> None:
+        """Return when every node that was told to run knows all of them, and topics and groups work.
 
-        Raises BrokerUnavailableError with the end of a log after `patience` seconds, or when a node ends.
+        Raises BrokerUnavailableError with the end of a log after START_PATIENCE seconds, or when a node ends.
         """
         from prpc.dev_kafka.ask import is_ready
 
-        until = time.monotonic() + patience
-        running = [node for node in self.nodes if node.running or node is self.nodes[0]]
-        for node in running:
+        until = time.monotonic() + START_PATIENCE
+        wanted = [node for node in self.nodes if node.wanted]
+        for node in wanted:
             while True:
                 if not node.running or time.monotonic() > until:
                     raise self._failed(node)
                 with contextlib.suppress(OSError, EOFError):
-                    if is_ready(node.port, len(running), self._user):
+                    if is_ready(node.port, len(wanted), self._user):
                         break
                 time.sleep(PAUSE)
 
     def _failed(self, node: KafkaNode) -> BrokerUnavailableError:
         words = "\n".join(last_words(node.log, LAST_WORDS)) or "(empty)"
         how = "did not get ready in time" if node.running else "ended by itself"
-        return BrokerUnavailableError(f"{self.kind}: node {node.number} {how}; the end of its log:\n{words}", url=self.url)
+        taken = any("Address already in use" in line for line in last_words(node.log, LONG_LOG))
+        kind = _PortTaken if taken else BrokerUnavailableError
+        return kind(f"{self.kind}: node {node.number} {how}; the end of its log:\n{words}", url=self.url)
 
     def close(self) -> None:
         """End all nodes and remove what they wrote. Idempotent."""

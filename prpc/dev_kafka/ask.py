@@ -6,9 +6,12 @@ import socket
 import struct
 from typing import Any
 
-from aiokafka.protocol import admin, coordination, metadata
+from aiokafka.protocol import admin, commit, coordination, metadata
 
 __all__ = ["is_ready"]
+
+#: A group that nobody uses.
+GROUP = "prpc-is-it-ready"
 
 
 def _ask(connection: socket.socket, request: Any) -> Any:
@@ -30,8 +33,10 @@ def _read(connection: socket.socket, size: int) -> bytes:
 
 
 def is_ready(port: int, nodes: int, user: tuple[str, str] | None = None, *, timeout: float = 5.0) -> bool:
-    """Whether the broker on that port of 127.0.0.1 does its work: it knows `nodes` brokers, topics can be created on all of them,
-    and groups have a coordinator. Raises OSError or EOFError while it does not listen or breaks off.
+    """Whether the broker on that port of 127.0.0.1 does its work.
+
+    It knows `nodes` brokers, topics can be created on all of them, and groups have a coordinator, which has loaded them if it is
+    this broker. Raises OSError or EOFError while it does not listen or breaks off.
     """
     with socket.create_connection(("127.0.0.1", port), timeout) as connection:
         if user is not None:
@@ -43,4 +48,8 @@ def is_ready(port: int, nodes: int, user: tuple[str, str] | None = None, *, time
         created = _ask(connection, admin.CreateTopicsRequest_v3([trial], round(timeout * 1000), True))
         if any(code for _, code, _ in created.topic_errors):
             return False
-        return not _ask(connection, coordination.FindCoordinatorRequest_v1("prpc", 0)).error_code
+        found = _ask(connection, coordination.FindCoordinatorRequest_v1(GROUP, 0))
+        if found.error_code:
+            return False
+        # A coordinator that is known may still have to load what it is to coordinate.
+        return found.port != port or not _ask(connection, commit.OffsetFetchRequest_v3(GROUP, [])).error_code

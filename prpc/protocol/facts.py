@@ -9,10 +9,12 @@ from uuid import UUID
 
 from prpc.exceptions import DecodeError
 
-__all__ = ["MAX_HEADERS_BYTES", "CallFacts", "read_cancel", "write_cancel"]
+__all__ = ["MAX_HEADERS_BYTES", "CallFacts", "read_cancel", "reply_address", "write_cancel"]
 
 #: Most bytes of the headers of one call, as JSON.
 MAX_HEADERS_BYTES = 16 * 1024
+#: Longest reply address, in characters.
+MAX_ADDRESS = 200
 #: Seconds from which on a deadline is none: some 3,000 years. `timedelta.max` is longer.
 NO_DEADLINE = 1e11
 
@@ -55,13 +57,22 @@ class CallFacts:
             raise DecodeError(f"field timeout_ms={timeout_ms[:40]!r} is no number of milliseconds", reason="form")
         if attempt is not None and not _is_count(attempt):
             raise DecodeError(f"field attempt={attempt[:40]!r} is no number", reason="form")
+        reply_to = reply_address(fields)
+        if reply_to != fields.get("reply_to"):
+            raise DecodeError(f"field reply_to={fields['reply_to'][:40]!r} is no reply address", reason="form")
         return cls(
-            reply_to=fields.get("reply_to"),
+            reply_to=reply_to,
             timeout=None if timeout_ms is None else int(timeout_ms) / 1000,
             schema=fields.get("schema"),
             headers={} if headers is None else _read_headers(headers),
             attempt=1 if attempt is None else int(attempt),
         )
+
+
+def reply_address(fields: Mapping[str, str]) -> str | None:
+    """The caller's mailbox; None where it named none, or what none can be called: brokers make channels and lists of it."""
+    text = fields.get("reply_to", "")
+    return text if 0 < len(text) <= MAX_ADDRESS and text.isprintable() and " " not in text else None
 
 
 def _is_count(text: str) -> bool:

@@ -16,6 +16,8 @@ _Parameter = inspect.Parameter
 _Convert = Callable[[Any], Any]
 _BY_PLACE = (_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD)
 _BY_NAME = (_Parameter.POSITIONAL_OR_KEYWORD, _Parameter.KEYWORD_ONLY)
+#: Most characters of a caller's word that are looked at and shown: the search for similar ones takes time and room for each.
+_MOST_SHOWN = 200
 
 
 class Binder:
@@ -94,11 +96,13 @@ class Binder:
         if not isinstance(name, str):
             raise self._error(f"got an argument whose name is no text: {name!r}")
         if self._more_kwargs is None:
+            name = name[:_MOST_SHOWN]
             if name in self._positional_only:
                 raise self._error(f"takes the argument {name!r} by place only", name)
             raise self._error(f"has no argument {name!r}" + self._nearest(name, self._names), name)
         if self._unpacked is not None:
             if name not in self._unpacked:
+                name = name[:_MOST_SHOWN]
                 raise self._error(f"has no argument {name!r}" + self._nearest(name, {**self._names, **self._unpacked}), name)
             return _unwrapped(self._unpacked[name])
         return self._more_kwargs[1]
@@ -119,6 +123,7 @@ class Binder:
         except ConversionError as exc:
             if not strict:
                 return value
+            name = name[:_MOST_SHOWN]
             text = f"{self._name}(): argument {name!r} {exc}"
             raise BadArgumentsError(text, function=self._name, parameter=name) from exc
 

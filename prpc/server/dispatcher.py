@@ -28,7 +28,7 @@ from prpc.exceptions import (
 )
 from prpc.failure import Failure, describe, failure_of
 from prpc.protocol.call_table import CallTable
-from prpc.protocol.facts import CallFacts
+from prpc.protocol.facts import CallFacts, reply_address
 from prpc.server.entries import ask_for, id_of, is_strict
 from prpc.server.line import Line
 from prpc.server.logs import log_call, logger
@@ -166,7 +166,7 @@ class Dispatcher:
             return
         try:
             run = self._read(delivery)
-        except Exception as exc:
+        except BaseException as exc:
             return self._give_up(delivery, None, exc)
         if run is not None and (delivery.admitted or self._is_repeat(run)):
             self._begin(run)
@@ -192,7 +192,7 @@ class Dispatcher:
     def _begin(self, run: Run) -> None:
         try:
             self._start(run)
-        except Exception as exc:
+        except BaseException as exc:  # validators of the arguments are user code, and may raise anything
             self._give_up(run.delivery, run, exc)
 
     def _start_from_line(self, run: Run, waited: float) -> None:
@@ -226,12 +226,12 @@ class Dispatcher:
         )
         reply = None
         if message_id is not None:
-            now, address = self._clock.now(), delivery.facts.get("reply_to")
+            now, address = self._clock.now(), reply_address(delivery.facts)
             reply = self._replies.refusal(message_id, error, when=now, address=address, raw=delivery.raw)
-        details = details_of(failure_of(error))
-        self._watch(delivery.bury(error.reason or "refused", reply, details=details, keep=error.reason != "signature"))
+        details, believed = details_of(failure_of(error)), error.reason != "signature"
+        self._watch(delivery.bury(error.reason or "refused", reply, details=details, keep=believed, claim=believed))
 
-    def _give_up(self, delivery: Delivery, run: Run | None, error: Exception) -> None:
+    def _give_up(self, delivery: Delivery, run: Run | None, error: BaseException) -> None:
         """A fault of the server's own: the caller is told, the entry is kept."""
         logger.error("an entry could not be handled and is kept as a dead letter", exc_info=error)
         reply, failure = None, describe(error)
@@ -309,7 +309,7 @@ class Dispatcher:
             try:
                 if not again:
                     self._end(run, outcome.result(), dead)
-            except Exception as exc:
+            except BaseException as exc:
                 self._give_up(run.delivery, run, exc)
         if execution.released.done():
             self._release_slot(run)

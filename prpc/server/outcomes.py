@@ -11,7 +11,7 @@ from prpc.failure import Failure, failure_of
 from prpc.prpcmessage import PRPCMessage
 from prpc.workers.base import Outcome
 
-__all__ = ["details_of", "is_shutdown", "is_worker_lost", "outcome_of_built_in", "server_shutdown", "with_queue_time"]
+__all__ = ["details_of", "in_short", "is_shutdown", "is_worker_lost", "outcome_of_built_in", "server_shutdown", "with_queue_time"]
 
 _WORKER_TIMEOUT = f"{WorkerTimeoutError.__module__}.{WorkerTimeoutError.__qualname__}"
 _SERVER_SHUTDOWN = f"{ServerShutdownError.__module__}.{ServerShutdownError.__qualname__}"
@@ -51,3 +51,8 @@ def is_worker_lost(failure: Failure) -> bool:
 def details_of(failure: Failure) -> str:
     """A failure as text for a dead letter."""
     return f"{failure.type_name}: {failure.message}\n{failure.traceback}".rstrip()
+
+
+def in_short(failure: Failure) -> Failure:
+    """What is left where there is hardly any room: the class, the nearest built-in one, and the start of the text."""
+    return Failure(failure.type_name, failure.message[:200], failure.bases[-1:])

@@ -10,8 +10,9 @@ from uuid import UUID
 from prpc.brokers.base import Reply
 from prpc.codec import Codec
 from prpc.exceptions import DecodeError, EncodeError, PRPCError, SerializationError
-from prpc.failure import Failure, failure_of
+from prpc.failure import Failure, failure_of, type_name_of
 from prpc.prpcmessage import PRPCMessage
+from prpc.server.outcomes import in_short
 from prpc.server.seal import Seal
 
 __all__ = ["ReplyWriter", "nameless_call"]
@@ -49,12 +50,17 @@ class ReplyWriter:
             return self._write(message, value, failure, when, address, raw), failure
         except SerializationError as exc:
             refused = _explained(message, exc)
-        except (Exception, SystemExit) as exc:  # code of the value's own class may run while it is written
-            text = f"the result of {message.func_name}() cannot be sent: {type(exc).__name__}"
-            refused = failure_of(EncodeError(text, type_name=type(value).__name__))
-        # The arguments are left out: the function may have put something into them that cannot be written either.
-        bare = replace(message, func_args=(), func_kwargs={})
-        return self._write(bare, None, failure or refused, when, address, raw), failure or refused
+        except BaseException as exc:  # code of the value's own class runs while it is written, and may raise anything
+            text = f"the result of {message.func_name}() cannot be sent: {type_name_of(type(exc))}"
+            refused = failure_of(EncodeError(text, type_name=type_name_of(type(value))))
+        # What cannot be written may stand in the call: in the name, or in the arguments, where the function may have put it.
+        name = message.func_name.encode(errors="replace").decode()
+        bare = replace(message, func_name=name, func_args=(), func_kwargs={})
+        known = failure or refused
+        try:
+            return self._write(bare, None, known, when, address, raw), known
+        except SerializationError:  # what it tells is more than a message may hold
+            return self._write(bare, None, in_short(known), when, address, raw), known
 
     def _write(
         self, message: PRPCMessage, value: Any, failure: Failure | None, when: datetime, address: str | None, raw: bool

@@ -18,6 +18,7 @@ from types import MethodType
 from typing import Any
 
 from prpc.exceptions import EncodeError, RegistrationError, ServerShutdownError, WorkerLostError
+from prpc.failure import describe
 from prpc.settings import Settings
 from prpc.workers.base import Outcome, PoolState, WorkerKind
 from prpc.workers.process_boot import importing_main, logger_levels, make_boot, reference
@@ -365,10 +366,10 @@ def _read_answer(kind: int, body: bytes | bytearray, execution: SlotExecution) -
     except EncodeError as exc:
         execution.fail(exc)
         return Outcome(), 0
-    except Exception as exc:
-        text = (
-            f"the result of {name} cannot be read outside of its worker process ({type(exc).__name__}: {exc}); return plain data"
-        )
+    except BaseException as exc:  # code of the value's own class runs while it is read, and may raise anything
+        why = describe(exc)
+        reason = f"{why.type_name}: {why.message}"
+        text = f"the result of {name} cannot be read outside of its worker process ({reason}); return plain data"
         execution.fail(EncodeError(text, path="result"))
         return Outcome(), 0
     if kind == Kind.FAILURE:

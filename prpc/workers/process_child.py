@@ -20,7 +20,7 @@ from typing import Any
 from prpc.call_context import CurrentCall, bind_current_call
 from prpc.deadline import Deadline, SystemClock
 from prpc.exceptions import EncodeError
-from prpc.failure import Failure, describe, failure_of
+from prpc.failure import Failure, describe, failure_of, type_name_of, without_first_frame
 from prpc.workers.process_boot import MAIN, Boot
 from prpc.workers.process_tree import adopt_orphans, children_of, die_with_parent, kill_tree
 from prpc.workers.process_wire import Channel, Kind
@@ -90,9 +90,7 @@ def _answer(functions: list[Callable[..., Any]], body: bytes | bytearray, *, mea
         value = context.run(function, *args, **kwargs)
     except BaseException as exc:
         running = time.monotonic() - began
-        frames = exc.__traceback__
-        BaseException.with_traceback(exc, frames and frames.tb_next)
-        failure = _as_main(describe(exc))
+        failure = _as_main(describe(without_first_frame(exc)))
     else:
         running = time.monotonic() - began
         del args, kwargs
@@ -118,11 +116,9 @@ def _bind(context: contextvars.Context, facts: Mapping[str, Any]) -> None:
 
 
 def _unsendable(facts: Mapping[str, Any], value: Any, exc: BaseException) -> EncodeError:
-    name, kind = facts.get("function", "the function"), type(value)
-    text = (
-        f"{name} returned a {kind.__module__}.{kind.__qualname__} that cannot leave its worker process ({exc}); return plain data"
-    )
-    return EncodeError(text, path="result", type_name=f"{kind.__module__}.{kind.__qualname__}")
+    name, kind = facts.get("function", "the function"), type_name_of(type(value))
+    text = f"{name} returned a {kind} that cannot leave its worker process ({describe(exc).message}); return plain data"
+    return EncodeError(text, path="result", type_name=kind)
 
 
 def _as_main(failure: Failure) -> Failure:

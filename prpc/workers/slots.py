@@ -9,7 +9,7 @@ from collections import deque
 
 from prpc.call_context import current_call
 from prpc.exceptions import CallError, PRPCError, ServerShutdownError, WorkerTimeoutError
-from prpc.failure import describe, failure_of
+from prpc.failure import describe, failure_of, without_first_frame
 from prpc.workers.base import Job, Outcome, PoolState, WorkerKind
 
 __all__ = ["SlotExecution", "SlotPool", "describe_raised"]
@@ -20,9 +20,7 @@ TIMER_SLACK = 0.001
 
 def describe_raised(exc: BaseException, running: float, worker: str) -> Outcome:
     """The outcome of a function that raised; the pool's own frame, the first one, is no part of its traceback."""
-    traceback = exc.__traceback__
-    BaseException.with_traceback(exc, traceback and traceback.tb_next)
-    return Outcome(failure=describe(exc), running=running, worker=worker)
+    return Outcome(failure=describe(without_first_frame(exc)), running=running, worker=worker)
 
 
 class SlotExecution:

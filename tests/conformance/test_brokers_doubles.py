@@ -222,6 +222,49 @@ def test_a_buried_call_answers_its_doubles(settings: Settings, harness: Harness)
     run(work())
 
 
+def test_a_double_that_is_refused_does_not_decide_the_outcome(settings: Settings, harness: Harness) -> None:
+    """A damaged copy, say: it is a dead letter, and its caller gets what the call that runs ends in."""
+
+    async def work() -> None:
+        async with connected(settings) as broker:
+            mailbox = await broker.open_mailbox(settings.queue_name)
+            consumer = broker.consume(settings.queue_name, consumer="one")
+            original = call()
+            await broker.publish(settings.queue_name, original)
+            (running,) = await consumer.take(1)
+            for address in (mailbox.address, None):
+                by_hand(harness, call(original.message_id, address))
+                (double,) = await consumer.take(1)
+                assert await double.bury("form", reply_to(original, b"refused", address=address), claim=True)
+            assert await running.settle(reply_to(original, b"outcome"))
+            assert (await mailbox.receive()).bodies == [b"outcome"]
+            by_hand(harness, call(original.message_id, mailbox.address))
+            (late,) = await consumer.take(1)
+            assert await late.bury("form", reply_to(original, b"refused", address=mailbox.address), claim=True)
+            assert (await mailbox.receive()).bodies == [b"outcome"]
+            assert harness.dead_letters() == [("form", original.body)] * 3
+
+    run(work())
+
+
+def test_the_refusal_of_the_first_entry_is_the_outcome(settings: Settings, harness: Harness) -> None:
+    async def work() -> None:
+        async with connected(settings) as broker:
+            first, second = [await broker.open_mailbox(settings.queue_name) for _ in range(2)]
+            worker = Worker(broker.consume(settings.queue_name, consumer="one"))
+            broken = call(address=first.address)
+            by_hand(harness, broken)
+            (delivery,) = await worker.consumer.take(1)
+            assert await delivery.bury("form", reply_to(broken, b"full", address=first.address, wake=b"short"), claim=True)
+            assert (await first.receive()).bodies == [b"short"]
+            await broker.publish(settings.queue_name, call(broken.message_id, second.address))
+            by_hand(harness, call(broken.message_id, second.address))
+            assert await worker.take() == ([], 1)
+            assert await receive_all(second, 2) == [b"full"] * 2
+
+    run(work())
+
+
 @pytest.mark.parametrize("made", [admitted, hand_made], ids=["admitted", "hand-made"])
 def test_what_was_given_back_is_no_double_of_itself(settings: Settings, harness: Harness, made: Make) -> None:
     async def work() -> None:

@@ -62,7 +62,12 @@ def test_wrong_arguments_are_the_functions_exception(kind):
 
 @pytest.mark.parametrize(
     ("name", "type_name"),
-    [("leave", "builtins.SystemExit"), ("interrupt", "builtins.KeyboardInterrupt"), ("stop_iteration", None)],
+    [
+        ("leave", "builtins.SystemExit"),
+        ("interrupt", "builtins.KeyboardInterrupt"),
+        ("raise_unaskable", "worker_jobs.Unaskable"),
+        ("stop_iteration", None),
+    ],
 )
 def test_what_is_no_ordinary_exception_is_only_a_failure(kind, name, type_name):
     async def go():

@@ -237,6 +237,28 @@ def test_results_that_cannot_cross_are_named():
     run(go())
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, worker_jobs.Unprintable])
+def test_a_result_that_goes_off_where_it_is_read_ends_its_call_alone(error):
+    async def go():
+        async with pool_for(1) as pool:
+            refused = await failure(pool, worker_jobs.make_bomb, error)
+            assert refused.type_name == REFUSED and f"{error.__qualname__}: " in refused.message
+            assert await value(pool, worker_jobs.add, 1, 2) == 3
+            assert pool.state().replaced == 0
+
+    run(go())
+
+
+def test_a_result_whose_class_does_not_tell_its_name_ends_its_call_alone():
+    async def go():
+        async with pool_for(1) as pool:
+            refused = await failure(pool, worker_jobs.make_nameless)
+            assert refused.type_name == REFUSED and "returned a worker_jobs.Nameless" in refused.message
+            assert pool.state().replaced == 0
+
+    run(go())
+
+
 def test_functions_that_cannot_cross_are_refused_when_the_pool_is_made():
     def create(function):
         return create_pool(WorkerKind.PROCESS, 1, Settings(), functions=[function])

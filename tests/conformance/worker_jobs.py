@@ -61,6 +61,15 @@ def interrupt():
     raise KeyboardInterrupt
 
 
+class Unaskable(Exception):
+    def __getattribute__(self, name):
+        raise KeyboardInterrupt
+
+
+def raise_unaskable():
+    raise Unaskable
+
+
 def stop_iteration():
     raise StopIteration(1)
 
@@ -116,6 +125,10 @@ async def async_leave():
 
 async def async_interrupt():
     interrupt()
+
+
+async def async_raise_unaskable():
+    raise_unaskable()
 
 
 async def async_stop_iteration():
@@ -222,6 +235,42 @@ def _explode(maker):
     if os.getpid() != maker:
         raise RuntimeError("cannot be read here")
     return Unreadable()
+
+
+class Unprintable(BaseException):
+    def __str__(self):
+        raise SystemExit(4)
+
+
+class Bomb:
+    """Pickles well, and goes off where it is read."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __reduce__(self):
+        return (_go_off, (self.error,))
+
+
+def _go_off(error):
+    raise error()
+
+
+def make_bomb(error):
+    return Bomb(error)
+
+
+class NamelessClass(type):
+    def __getattribute__(cls, name):
+        raise SystemExit(5)
+
+
+class Nameless(metaclass=NamelessClass):
+    pass
+
+
+def make_nameless():
+    return object.__new__(Nameless)
 
 
 def make_unreadable():

@@ -210,6 +210,19 @@ def test_a_silent_member_is_out_when_its_session_is_over(kafka: Kafka, group: st
     run(scenario())
 
 
+def test_a_session_may_get_shorter(kafka: Kafka, group: str) -> None:
+    async def scenario() -> None:
+        async with member(kafka, group) as one, member(kafka, group) as second:
+            await settle(one)
+            one.times = (500, 10_000)
+            assert await one.join() == Code.NONE
+            # It never takes its assignment: the newcomer has to wait no longer than its session.
+            assert await second.join() == Code.NONE
+            assert second.known == {second.id}
+
+    run(scenario())
+
+
 def test_commits_and_heartbeats_keep_a_session(kafka: Kafka, group: str) -> None:
     async def scenario() -> None:
         topic = await new_topic(kafka)

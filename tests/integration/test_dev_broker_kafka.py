@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from aiokafka.admin import NewTopic
-from aiokafka.errors import KafkaError
 
 from prpc.dev_broker import KafkaCluster, KafkaKit, command, find_kafka, java, kafka, kafka_start, main, start_dev_kafka
 from prpc.dev_broker.java import jars_folder, kafka_version
@@ -20,7 +18,7 @@ from prpc.dev_kafka import FakeKafka
 from prpc.dev_kafka.__main__ import main as memory_main
 from prpc.exceptions import BrokerUnavailableError, ConfigurationError
 from tests import kafka_desk
-from tests.kafka_talk import Kafka, admin, consumer, new_topic, producer, run
+from tests.kafka_talk import Kafka, consumer, new_topic, producer, run
 
 
 def listens(port: int) -> bool:
@@ -28,16 +26,14 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-async def works(broker: Kafka, topic: str | None = None, *, before: int = 0) -> str:
-    """Something is written and read; a topic that was there before still has its records."""
-    topic = topic or await new_topic(broker)
-    async with producer(broker) as out, consumer(broker, topic) as back:
-        await out.send_and_wait(topic, b"%d" % before)
-        assert [(await back.getone()).value for _ in range(before + 1)] == [b"%d" % number for number in range(before + 1)]
-    return topic
-
-
 # -- the command ---------------------------------------------------------------------------------------------------------
+
+
+async def works(broker: Kafka) -> None:
+    topic = await new_topic(broker)
+    async with producer(broker) as out, consumer(broker, topic) as back:
+        await out.send_and_wait(topic, b"x")
+        assert (await back.getone()).value == b"x"
 
 
 @pytest.fixture
@@ -71,16 +67,12 @@ def running(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_command_serves_and_takes_its_server_along(running: tuple[subprocess.Popen[str], str]) -> None:
     process, url = running
-    run(works_once(Kafka(url)))
+    run(works(Kafka(url)))
     # The server of a command that was killed is the harder case: nobody is left to end it.
     process.send_signal(signal.SIGKILL if sys.platform == "linux" else signal.SIGTERM)
     process.wait()
     while listens(int(url.rpartition(":")[2])):
         pass
-
-
-async def works_once(broker: Kafka) -> None:
-    await works(broker)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -146,89 +138,6 @@ def test_a_broker_in_memory_that_does_not_start(monkeypatch: pytest.MonkeyPatch)
 
 def refuse(*arguments: object, **more: object) -> None:
     raise ConnectionRefusedError
-
-
-# -- a real one ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.real_kafka
-def test_a_node_that_is_killed_is_missed_by_nobody(private_kafka: Callable[..., KafkaCluster]) -> None:
-    async def scenario(cluster: KafkaCluster) -> None:
-        every, others = Kafka(cluster.url), Kafka(cluster.url.partition(",")[2])
-        async with admin(every) as manager:
-            created = await manager.create_topics([NewTopic("t", 1, 3, topic_configs={"min.insync.replicas": "2"})])
-            assert created.topic_errors[0][1] == 0
-        await works(every, "t")
-        cluster.nodes[0].kill()
-        assert cluster.process.returncode == -signal.SIGKILL
-        await works(others, "t", before=1)
-
-    run(scenario(private_kafka(3)))
-
-
-@pytest.mark.real_kafka
-def test_users_log_in_and_records_outlive_a_stop(private_kafka: Callable[..., KafkaCluster]) -> None:
-    cluster = private_kafka(users={"alice": "secret"}, options={"message.max.bytes": "2000000"})
-
-    async def scenario(before: int) -> None:
-        if not before:
-            await logs_in(cluster.url)
-            async with admin(Kafka(cluster.url), **login("alice", "secret")) as manager:
-                await manager.create_topics([NewTopic("t", 1, 1)])
-        async with producer(Kafka(cluster.url), **login("alice", "secret")) as out:
-            assert (await out.send_and_wait("t", b"x")).offset == before
-
-    run(scenario(0))
-    node = cluster.nodes[0]
-    node.stop()
-    assert node.process.returncode == 128 + signal.SIGTERM
-    assert not node.running and not listens(cluster.port)
-    node.start()
-    node.start()
-    cluster.wait_ready()
-    run(scenario(1))
-    folder = node.log.parent
-    cluster.close()
-    assert not folder.exists() and not node.running
-
-
-def login(name: str, password: str) -> dict[str, str]:
-    return {
-        "security_protocol": "SASL_PLAINTEXT",
-        "sasl_mechanism": "PLAIN",
-        "sasl_plain_username": name,
-        "sasl_plain_password": password,
-    }
-
-
-async def logs_in(url: str) -> None:
-    """Alice may, with her password; nobody else, and nobody without."""
-    for wrong in (login("alice", "wrong"), login("mallory", "secret"), {}, login("a", "b") | {"sasl_mechanism": "SCRAM-SHA-256"}):
-        with pytest.raises(KafkaError):
-            async with producer(Kafka(url), request_timeout_ms=2000, **wrong):
-                pass
-    async with producer(Kafka(url), **login("alice", "secret")):
-        pass
-
-
-def test_users_log_in_to_the_one_in_memory() -> None:
-    with FakeKafka(users={"alice": "secret"}) as fake:
-        run(logs_in(fake.bootstrap_servers))
-
-
-def test_nobody_logs_in_where_nobody_has_to(fake_kafka: FakeKafka) -> None:
-    async def scenario() -> None:
-        with pytest.raises(KafkaError):
-            async with producer(Kafka(fake_kafka.bootstrap_servers), **login("alice", "secret")):
-                pass
-
-    run(scenario())
-
-
-@pytest.mark.real_kafka
-def test_a_node_that_does_not_start_shows_its_log(private_kafka: Callable[..., KafkaCluster]) -> None:
-    with pytest.raises(BrokerUnavailableError, match=r"(?s)node 1 ended by itself; the end of its log:.*num\.partitions"):
-        private_kafka(options={"num.partitions": "many"})
 
 
 # -- Java, Maven and the jars --------------------------------------------------------------------------------------------
@@ -334,6 +243,29 @@ def test_preparing_is_done_once_for_each_java(monkeypatch: pytest.MonkeyPatch, t
     kafka.prepare(KafkaKit("java", "25", tmp_path, None), said.append)
     assert "slower" in said[-1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prepared-java-17", "prepared-java-21"]
+
+
+def test_a_port_that_was_taken_in_between_is_another_ones(tmp_path: Path) -> None:
+    prepared = tmp_path / "prepared-java-17"
+    prepared.mkdir()
+    (prepared / "bootstrap.checkpoint").touch()
+    text = f"echo start >> {tmp_path}/starts; echo 'java.net.BindException: Address already in use'; exit 1"
+    kit = KafkaKit(str(program(tmp_path, "java", text)), "17", tmp_path, None)
+    with pytest.raises(BrokerUnavailableError, match="in use"):
+        KafkaCluster.start(kit)
+    assert (tmp_path / "starts").read_text() == "start\n" * kafka.PORT_TRIES
+
+
+def test_a_kafka_that_never_gets_ready_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    prepared = tmp_path / "prepared-java-17"
+    prepared.mkdir()
+    (prepared / "bootstrap.checkpoint").touch()
+    monkeypatch.setattr(kafka, "START_PATIENCE", 0.3)
+    kit = KafkaKit(str(program(tmp_path, "java", "exec sleep 100")), "17", tmp_path, None)
+    with pytest.raises(BrokerUnavailableError, match=r"did not get ready in time; the end of its log:\n\(empty\)"):
+        KafkaCluster.start(kit)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigurationError, match="is taken"):
+        KafkaCluster.start(kit, port=taken.getsockname()[1])
 
 
 def test_a_broken_java_is_an_error(tmp_path: Path) -> None:

@@ -136,6 +136,59 @@ def test_awkward_entries(settings: Settings, names: QueueNames, admin: redis.Red
     run(work())
 
 
+def test_what_is_no_text_was_never_an_outcome(settings: Settings, names: QueueNames, admin: redis.Redis) -> None:
+    """Somebody wrote to the key of one result: neither this call nor those that end in one step with it go without."""
+
+    async def work() -> None:
+        async with connected(settings) as broker:
+            mailbox = await broker.open_mailbox(names.queue)
+            consumer = broker.consume(names.queue, consumer="one")
+            calls = [Outgoing(uuid.uuid4(), b"x", {}, mailbox.address) for _ in range(4)]
+            for call in calls:
+                admin.rpush(names.feedback(call.message_id), "rubbish")
+                await broker.publish(names.queue, call)
+                await broker.publish(names.queue, call)  # whoever sends it again gets no rubbish, either
+            first, *found = await consumer.take(4)
+            replies = [Reply(call.message_id, b"result", mailbox.address) for call in calls]
+            ends = [delivery.settle(reply) for delivery, reply in zip(found, replies[1:], strict=True)]
+            ends.append(first.bury("attempts", replies[0]))
+            assert all(await asyncio.gather(*ends))
+            received: list[bytes] = []
+            while len(received) < 8:
+                received += (await mailbox.receive()).bodies
+            assert received == [b"result"] * 8
+            assert [admin.get(names.feedback(call.message_id)) for call in calls] == [b"result"] * 4
+            admin.rpush(names.feedback(uuid.UUID(int=1)), "rubbish")
+            await broker.publish(names.queue, Outgoing(uuid.UUID(int=1), b"x", {}, mailbox.address, again=True))
+            admin.xadd(names.calls, {"message": "by hand"})
+            for delivery in await consumer.take(2):
+                assert await delivery.claim(uuid.UUID(int=1), mailbox.address) == delivery.admitted
+                assert not delivery.admitted or await delivery.settle(None)
+
+    run(work())
+
+
+def test_what_is_given_back_keeps_its_message(settings: Settings, names: QueueNames, admin: redis.Redis) -> None:
+    """A script has no room for all of thousands of fields."""
+    fields = {f"field {number}": "x" for number in range(5000)}
+    for stream in (names.calls, names.raw_calls):
+        admin.xadd(stream, {**fields, "message": "last", "prpc_crashes": "1"})
+
+    async def work() -> None:
+        async with connected(settings) as broker:
+            consumer = broker.consume(names.queue, consumer="one")
+            for _ in range(2):
+                delivery = await take_one(consumer)
+                assert await delivery.release()
+            for _ in range(2):
+                delivery = await take_one(consumer)
+                assert (delivery.body, delivery.attempt) == (b"last", 2)
+                assert len(delivery.facts) > 2900
+                assert await delivery.settle(None)
+
+    run(work())
+
+
 def test_large_replies_go_out_in_several_steps(settings: Settings, names: QueueNames, admin: redis.Redis) -> None:
     async def work() -> None:
         async with connected(settings) as broker:
@@ -167,7 +220,8 @@ def test_announcements_leave_nothing_behind(settings: Settings, names: QueueName
             assert [r.instance for r in await broker.servers(names.queue)] == ["long"]
             await broker.announce(names.queue, ServerRecord("long", {}), 60)
             assert admin.zrange(names.servers, 0, -1) == [b"long"]
-            for text in ("no JSON", "[1]", '{"prpc_ttl_ms": "soon"}', "[" * 100_000):  # of whoever else writes there
+            endless = '{"prpc_ttl_ms": 1%s}' % ("0" * 400)
+            for text in ("no JSON", "[1]", '{"prpc_ttl_ms": "soon"}', "[" * 100_000, endless):  # of whoever else writes there
                 admin.set(names.server("long"), text)
                 assert list(await broker.servers(names.queue)) == []
             await broker.withdraw(names.queue, "long")

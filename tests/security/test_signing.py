@@ -18,7 +18,8 @@ import pytest
 from prpc.app_client import AsyncClient, AwaitableTask
 from prpc.app_server import AppServer
 from prpc.brokers.memory import MemoryBroker
-from prpc.brokers.memory_space import Entry, Hold, Space
+from prpc.brokers.memory_queue import Entry, Hold
+from prpc.brokers.memory_space import Space
 from prpc.codec import Codec
 from prpc.codec.signing import CONTROL, REPLY, Signatures
 from prpc.exceptions import CallCancelledError, ClientTimeOutError, DecodeError

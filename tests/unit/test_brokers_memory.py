@@ -12,7 +12,8 @@ from prpc.brokers import create_broker
 from prpc.brokers.base import Outgoing, Reply, ServerRecord
 from prpc.brokers.memory import MemoryBroker
 from prpc.brokers.memory_bell import Bell
-from prpc.brokers.memory_space import Hold, Space, space_of
+from prpc.brokers.memory_queue import Hold
+from prpc.brokers.memory_space import Space, space_of
 from prpc.exceptions import BrokerUnavailableError, ConfigurationError
 from prpc.settings import Settings
 

@@ -225,6 +225,26 @@ def test_a_refused_reply_whose_id_can_be_read_ends_its_call(flaky: FlakyBroker, 
     run(scenario())
 
 
+def test_rubbish_in_the_place_of_a_result_ends_its_call_alone(flaky: FlakyBroker) -> None:
+    """A server that finds something stored wakes the caller with it: nothing in it says whose it is, but its key does."""
+
+    async def scenario() -> None:
+        async with client_of() as client:
+            tasks = [client.call("f") for _ in range(3)]
+            await eventually(lambda: len(flaky.published) == 3)
+            flaky.kept[tasks[0].message.message_id] = b"rubbish"
+            flaky.kept[tasks[1].message.message_id] = reply_to(flaky.published[2], 2)  # of another call
+            flaky.post(Mail([b"rubbish", b"rubbish"]))
+            for task in tasks[:2]:
+                with pytest.raises(DecodeError, match="what is kept as its outcome") as caught:
+                    await task
+                assert caught.value.message_id == str(task.message.message_id)
+            assert await tasks[2] == 2
+            assert len(flaky.collected) == 1
+
+    run(scenario())
+
+
 def test_after_a_gap_everything_still_waited_for_is_collected(flaky: FlakyBroker) -> None:
     async def scenario() -> None:
         async with client_of() as client:

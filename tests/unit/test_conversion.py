@@ -118,6 +118,19 @@ class Explosive:
         raise SystemExit("boom")
 
 
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise SystemExit("in __str__")
+
+
+@dataclass
+class Mumbling:
+    x: int
+
+    def __post_init__(self) -> None:
+        raise Unprintable
+
+
 def convert(annotation: Any, value: Any) -> Any:
     converter = converter_for(annotation)
     assert converter is not None
@@ -314,7 +327,9 @@ def test_an_unresolvable_field_stays_as_it_came() -> None:
         (Annotated[int, annotated_types.Gt(0)], -1, "greater than 0"),
         (str, [10**5000], "must be str, not a value of type list"),
         (list[int], ["x"] * 9, "and 6 more"),
+        (list[int], ["x"] * 200_000, "(200000 parts of it do not fit)"),
         (Explosive, {"x": 1}, "SystemExit: 'boom'"),
+        (Mumbling, {"x": 1}, "Unprintable: a value of type Unprintable"),
         (Iterable[Point], [{"x": "no"}], "must be Iterable[Point]"),
         (None, 1, "must be None, not 1"),
     ],

@@ -131,6 +131,14 @@ class Point:
     y: float = 0.0
 
 
+@dataclass
+class Trap:
+    x: int
+
+    def __post_init__(self) -> None:
+        raise KeyboardInterrupt
+
+
 async def summ(a: int | float, b: Any, z: float = 0.5) -> Any:
     return a + b + z
 
@@ -164,6 +172,18 @@ class TestOutcomes:
         async def scenario() -> None:
             async with serving(make_app(where, worker="thread")) as wire:
                 assert (await wire.call("where", 5)).endswith(" 5")
+
+        run(scenario)
+
+    def test_the_server_outlives_whatever_the_arguments_raise(self) -> None:
+        async def spring(trap: Trap) -> None: ...
+
+        async def scenario() -> None:
+            async with serving(make_app(summ, spring)) as wire:
+                error = await wire.failing_call("spring", {"x": 1})
+                assert type(error).__name__ == "RemoteException"
+                assert [letter.reason for letter in wire.dead_letters()] == ["internal error"]
+                assert await wire.call("summ", 1, b=2) == 3.5
 
         run(scenario)
 

@@ -270,6 +270,14 @@ class TestBinding:
         assert caught.value.function == function.__name__
         assert caught.value.parameter == parameter
 
+    @pytest.mark.parametrize("function", [plain, unpacked])
+    def test_an_endless_name_is_cut_before_it_is_looked_at(self, function: Callable[..., Any]) -> None:
+        """Its likeness to those that are there would be searched for in all of it, in the server's loop."""
+        with pytest.raises(BadArgumentsError, match="has no argument") as caught:
+            bind(function, 1, **{"n" * 10_000_000: 1})
+        assert len(str(caught.value)) < 500
+        assert caught.value.parameter == "n" * 200
+
     def test_names_must_be_texts(self) -> None:
         with pytest.raises(BadArgumentsError, match="no text"):
             Binder("plain", plain).bind((), {5: 1})  # type: ignore[dict-item]

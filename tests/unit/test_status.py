@@ -87,6 +87,19 @@ def test_an_old_announcement_is_no_health(
     assert told(capsys, "health")[0] == 0
 
 
+@pytest.mark.parametrize("age", [float("inf"), 1e300, float("nan")])
+def test_an_age_that_no_calendar_holds_is_bounded(
+    announce: Announce, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, age: float
+) -> None:
+    strange = ServerRecord("one", {**INFO, "calls": [{**CALL, "running": -1e308, "left": 1e308}]}, age)
+
+    async def servers(*_: object) -> list[ServerRecord]:
+        return [strange]
+
+    monkeypatch.setattr(MemoryBroker, "servers", servers)
+    assert [told(capsys, *words)[0] for words in (("servers",), ("running",), ("servers", "--json"))] == [0, 0, 0]
+
+
 def test_servers(announce: Announce, capsys: pytest.CaptureFixture[str]) -> None:
     assert told(capsys, "servers") == (0, "no server announces itself\n", "")
     assert told(capsys, "servers", "--json") == (0, "[]\n", "")
