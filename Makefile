@@ -10,7 +10,7 @@ PYTEST := $(RUN) -m pytest -n 2 --dist loadfile
 # Runs under faults for so many minutes; a seed repeats a run.
 MINUTES ?= 30
 
-.PHONY: demo test test-all chaos coverage test-coverage coverage-report check format bench clean
+.PHONY: demo test test-all chaos chaos-test coverage test-coverage coverage-report check format bench clean
 
 demo: $(VENV)/.demo
 	@$(RUN) -m examples.demo
@@ -45,6 +45,10 @@ check: $(VENV)/.test
 format: $(VENV)/.test
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
+
+# Every scenario once with a fixed seed: real processes, one run at a time, as a machine under other load is a fault of its own.
+chaos-test: $(VENV)/.test
+	$(RUN) -m pytest -m chaos $(ARGS)
 
 chaos: $(VENV)/.test
 	$(RUN) -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

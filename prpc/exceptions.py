@@ -199,7 +199,8 @@ class WorkerLostError(CallError):
 
 
 class DeadlineExceededError(CallError, TimeoutError):
-    """The call's deadline passed before it was started; the function did not run."""
+    """The call's deadline passed before it was started; the function did not run, unless it is idempotent and an earlier attempt
+    of the call ran it."""
 
     facts = ("function", "timeout", "queued", "answering")
     function: str | None

@@ -1,7 +1,7 @@
 """The Kafka broker: topics for the calls, read by one group of servers; a partition of the feedback topic for each client.
 
-Everything that a process writes goes through one producer (kafka_sender). What is heard without a group is read by kafka_mailbox, the
-servers' side stands in kafka_consumer and kafka_group. Driver errors leave as BrokerUnavailableError only.
+Everything that a process writes goes through one producer (kafka_sender). What is heard without a group is read by
+kafka_mailbox, the servers' side stands in kafka_consumer and kafka_group. Driver errors leave as BrokerUnavailableError only.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class KafkaBroker:
     def publish(self, queue: str, call: Outgoing) -> Awaitable[None]:
         """See Broker. Ids are told by the server that reads them; here nothing is known of them.
 
-        Raises BrokerUnavailableError when Kafka did not acknowledge within the connect timeout; whether it has the call is not known.
+        Raises BrokerUnavailableError when Kafka did not acknowledge within the connect timeout: whether it has it is not known.
         """
         headers = headers_of(call.facts)
         headers.append((SENT, b"%d" % round(self.now() * 1000)))

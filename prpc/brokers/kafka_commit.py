@@ -58,7 +58,7 @@ class Committer:
         self._answer(self._take_asked(), ())
 
     def ask(self, delivery: KafkaDelivery) -> asyncio.Future[bool]:
-        """Commit the start of a delivery; whether that went through. All that is asked while a commit is under way is one commit."""
+        """Commit the start of a delivery: whether that went through. What is asked during a commit makes the next one."""
         delivery.start = asyncio.get_running_loop().create_future()
         self._asked.append(delivery)
         self._wake.set()

@@ -1,7 +1,7 @@
 """Dead letters on Kafka: a compacted topic, one key for each letter; a record without a value takes its letter back.
 
-A letter's first headers are ours (kafka_replies.DEAD_HEADERS), then the key of the call's record, if it had one, and its headers, each
-behind an equals sign.
+A letter's first headers are ours (kafka_replies.DEAD_HEADERS), then the key of the call's record, if it had one, and its headers,
+each behind an equals sign.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class KafkaDeadLetters:
         return None if record is None else self._letter(record)
 
     async def requeue(self, letter_id: str) -> bool:
-        """See DeadLetters. In two steps: the call first, so that it is not lost; asked again, the same call counts as a double."""
+        """See DeadLetters. In two steps, the call first, so that it is not lost; asked for again, it counts as a double."""
         record = (await self._records()).get(letter_id)
         if record is None:
             return False

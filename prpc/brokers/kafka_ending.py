@@ -58,14 +58,13 @@ class KafkaEndings:
         tenure = delivery.tenure
         if not tenure.live or delivery.lost:
             return _answer(False)
-        message_id = delivery.message_id = _counted_id(delivery.record, message_id)
-        place = (tenure.place, delivery.offset)
-        owner = tenure.ids.owner(message_id)
-        if owner is not None and owner != place:
-            self._answer_double(delivery, message_id, address)
+        if self._is_double(delivery, message_id):
+            for sent in self._first_outcome(message_id, address):
+                self._keep(sent)
+            self._group.ended(delivery)
             return _answer(False)
-        if owner is None:
-            tenure.ids.remember(message_id, place)
+        delivery.message_id = _counted_id(delivery.record, message_id)
+        tenure.ids.remember(delivery.message_id, (tenure.place, delivery.offset))
         tenure.progress.start(delivery.offset, self._group.token)
         delivery.started = True
         if repeatable and delivery.attempt == 1:
@@ -83,25 +82,35 @@ class KafkaEndings:
         if delivery.tenure.live:
             self._again(delivery.tenure, delivery.record)
 
-    def _answer_double(self, delivery: KafkaDelivery, message_id: UUID, address: str | None) -> None:
+    def _is_double(self, delivery: KafkaDelivery, message_id: UUID) -> bool:
+        """Whether another record of this id came first."""
+        owner = delivery.tenure.ids.owner(_counted_id(delivery.record, message_id))
+        return owner is not None and owner != (delivery.tenure.place, delivery.offset)
+
+    def _first_outcome(self, message_id: UUID, address: str | None) -> list[asyncio.Future[Any]]:
+        """For a further caller: now where it is there, else when it is."""
         kept = self._outcomes.get(message_id)
         if address is not None and kept is not None:
-            self._keep(self._replies.send(kept, address))
-        elif address is not None:
+            return [self._replies.send(kept, address)]
+        if address is not None:
             self._outcomes.wait(message_id, address)
-        self._group.ended(delivery)
+        return []
 
     # when it has ended
 
     def settle(self, delivery: KafkaDelivery, reply: Reply | None) -> Awaitable[bool]:
         return self._end(delivery, lambda: [] if reply is None else self._reply(reply))
 
-    def bury(self, delivery: KafkaDelivery, reason: str, reply: Reply | None, details: str, keep: bool) -> Awaitable[bool]:
+    def bury(
+        self, delivery: KafkaDelivery, reason: str, reply: Reply | None, *, details: str, keep: bool, claim: bool
+    ) -> Awaitable[bool]:
         def hand_over() -> list[asyncio.Future[Any]]:
             sent = [self._replies.bury(delivery, reason, details)]
-            if reply is not None:
-                sent += self._reply(reply) if keep else [self._replies.send(reply, reply.address)]
-            return sent
+            if reply is None:
+                return sent
+            if claim and self._is_double(delivery, reply.message_id):
+                return sent + self._first_outcome(reply.message_id, reply.address)
+            return sent + (self._reply(reply) if keep else [self._replies.send(reply, reply.address)])
 
         return self._end(delivery, hand_over)
 

@@ -1,8 +1,8 @@
 """Membership of one consumer in the group of its queue: which partitions it owns, and what becomes of calls when they move.
 
-Kafka takes all partitions back whenever it shares them out anew. Calls that run then go on: whoever gets their partition reads from
-the committed marks who runs them, and waits while that server continues to be a member. It tells over the control topic what has
-ended. Of a member that is gone the new owner takes the calls over. A member that Kafka gave up has lost all that it ran.
+Kafka takes all partitions back whenever it shares them out anew. Calls that run then go on: whoever gets their partition reads
+from the committed marks who runs them, and waits while that server continues to be a member. It tells over the control topic
+what has ended. Of a member that is gone the new owner takes the calls over. A member that Kafka gave up has lost all that it ran.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ WORD_HOLDS = 60.0
 
 
 class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Bound to one event loop. `say` sends a word to the other servers, `again` takes deliveries that are to be delivered anew."""
+    """Bound to one event loop. `say` sends a word to the other servers, `again` gets records to deliver after all."""
 
     def __init__(
         self,

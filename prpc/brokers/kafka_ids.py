@@ -1,7 +1,7 @@
-"""Which message ids a partition's owner has seen, so that none runs twice, and the outcomes that further entries are answered with.
+"""Which message ids a partition's owner has seen, so that none runs twice, and the outcomes for further entries of a call.
 
-Calls of one id stand in one partition, for the id is the record's key; its owner alone decides. Who becomes the owner reads the keys
-of the last records once more.
+Calls of one id stand in one partition, for the id is the record's key; its owner alone decides. Who becomes the owner reads the
+keys of the last records once more.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Outcomes:
 async def read_back(
     address: KafkaAddress, settings: Settings, until: Mapping[TopicPartition, int], since_ms: int
 ) -> list[ConsumerRecord]:
-    """The records of these partitions before the given offsets, as far back as `since_ms` (by the brokers' clock) and our bounds go.
+    """The records of these partitions before the given offsets, as far back as `since_ms` (brokers' clock) and our bounds go.
 
     Raises BrokerUnavailableError.
     """

@@ -6,6 +6,7 @@ import asyncio
 import random
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 from aiokafka import ConsumerRecord
@@ -115,7 +116,7 @@ class KafkaControl:
                 await self._reader.open()
                 self._opened = True
 
-    def broadcast(self, body: bytes) -> asyncio.Future[object]:
+    def broadcast(self, body: bytes) -> asyncio.Future[Any]:
         """To every listener of the queue."""
         return self._sender.send(self._topic, body)
 

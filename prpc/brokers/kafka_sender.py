@@ -1,9 +1,9 @@
 """Everything that a process writes to Kafka goes through one idempotent producer; what it answers tells the broker's time.
 
-What is to be kept through an outage (`repeat`) waits for it; everything else fails after its patience, and may arrive all the same
-when the broker is back. A producer that has ended is replaced by another, which sends again what was not acknowledged: Kafka gives
-one up when a topic was deleted and made again, and `asyncio.run` cancels its tasks before ours say good-bye. A record may so come
-twice; readers tell by its id.
+What is to be kept through an outage (`repeat`) waits for it; everything else fails after its patience, and may arrive all the
+same when the broker is back. A producer that has ended is replaced by another, which sends again what was not acknowledged: Kafka
+gives one up when a topic was deleted and made again, and `asyncio.run` cancels its tasks before ours say good-bye. A record may
+so come twice; readers tell by its id.
 """
 
 from __future__ import annotations
@@ -202,8 +202,9 @@ class KafkaSender:
         while True:
             await self._news.wait()
             self._news.clear()
-            while self._open and not await self._has_producer():
-                await asyncio.sleep(AGAIN_AFTER)
+            if self._open and not await self._has_producer():
+                asyncio.get_running_loop().call_later(AGAIN_AFTER, self._news.set)
+                continue
             while self._queue:
                 record = self._queue.popleft()
                 if not record.done.done():

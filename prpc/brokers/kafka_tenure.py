@@ -86,9 +86,11 @@ class KafkaDelivery:
         """See Delivery."""
         return self.ending.release(self)
 
-    def bury(self, reason: str, reply: Reply | None = None, *, details: str = "", keep: bool = True) -> Awaitable[bool]:
+    def bury(
+        self, reason: str, reply: Reply | None = None, *, details: str = "", keep: bool = True, claim: bool = False
+    ) -> Awaitable[bool]:
         """See Delivery."""
-        return self.ending.bury(self, reason, reply, details, keep)
+        return self.ending.bury(self, reason, reply, details=details, keep=keep, claim=claim)
 
 
 class Ending(Protocol):
@@ -100,4 +102,6 @@ class Ending(Protocol):
 
     def release(self, delivery: KafkaDelivery) -> Awaitable[bool]: ...
 
-    def bury(self, delivery: KafkaDelivery, reason: str, reply: Reply | None, details: str, keep: bool) -> Awaitable[bool]: ...
+    def bury(
+        self, delivery: KafkaDelivery, reason: str, reply: Reply | None, *, details: str, keep: bool, claim: bool
+    ) -> Awaitable[bool]: ...

@@ -20,7 +20,7 @@ from prpc.brokers.redis_admission import ADMISSION_SCRIPTS, Admission
 from prpc.brokers.redis_claims import CLAIM
 from prpc.brokers.redis_consumer import RedisConsumer
 from prpc.brokers.redis_dead import REQUEUE, RedisDeadLetters
-from prpc.brokers.redis_link import Link
+from prpc.brokers.redis_link import LONGEST_PAUSE, Link
 from prpc.brokers.redis_push import RedisListener, RedisMailbox
 from prpc.brokers.redis_scripts import ANNOUNCE, SCRIPTS
 from prpc.brokers.redis_state import STATE, read_state
@@ -45,7 +45,9 @@ class RedisBroker:
         self._patience = settings.connect_timeout
         scripts = (*SCRIPTS, *ADMISSION_SCRIPTS, CLAIM, REQUEUE, STATE)
         address = RedisAddress.parse(settings.url_broker, settings.connect_timeout)
-        self._link = Link(address, scripts, settings.broker_silence)
+        # A server that is late by more than a lease is taken for lost: it must not wait so long to come back to a Redis that did.
+        pause = min(LONGEST_PAUSE, settings.redis_recover / 4)
+        self._link = Link(address, scripts, settings.broker_silence, pause)
         self._parts: list[RedisConsumer | RedisMailbox | RedisListener] = []
         self._admissions: dict[str, Admission] = {}
         #: What this process announces, for a Redis that forgets it.

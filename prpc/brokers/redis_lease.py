@@ -127,7 +127,7 @@ class LeaseKeeper:
         self._link.clock.set(int(seconds), int(microseconds), asked)
         lease.renewed = now
         if self._epoch != self._link.epoch:
-            self._epoch = self._link.epoch
+            self._epoch, self._steady_since = self._link.epoch, now
             self._doubt()
         if not there:
             await self._declare(self._queue)

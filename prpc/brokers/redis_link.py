@@ -32,10 +32,12 @@ from prpc.brokers.redis_scripts import Script
 from prpc.brokers.redis_wire import Wire, pack
 from prpc.exceptions import BrokerUnavailableError
 
-__all__ = ["Backoff", "Link"]
+__all__ = ["LONGEST_PAUSE", "Backoff", "Link"]
 
 log = logging.getLogger(__name__)
 
+#: Seconds between two attempts to reach Redis, at most.
+LONGEST_PAUSE = 2.0
 #: How often a connection is looked at before it counts as dead. A pause of this whole process is one look.
 LOOKS = 4
 #: Seconds after which a command is tried again that Redis cannot carry out now (out of memory, disk full, failing over).
@@ -53,7 +55,7 @@ Then = Callable[[Any, Exception | None], None]
 class Backoff:
     """Waiting times between attempts: growing, bounded, scattered."""
 
-    def __init__(self, first: float = 0.02, most: float = 2.0) -> None:
+    def __init__(self, first: float = 0.02, most: float = LONGEST_PAUSE) -> None:
         self._first, self._most, self._next = first, most, first
 
     def reset(self) -> None:
@@ -92,10 +94,12 @@ class Clock:
 class Link:
     """The pipelining connection. Bound to the loop in which `connect` ran."""
 
-    def __init__(self, address: RedisAddress, scripts: Sequence[Script], silence: float = 5.0) -> None:
-        """`silence`: seconds without an answer to a command under way after which the connection counts as dead."""
+    def __init__(self, address: RedisAddress, scripts: Sequence[Script], silence: float = 5.0, pause: float = 2.0) -> None:
+        """`silence`: seconds without an answer to a command under way after which the connection counts as dead;
+        `pause`: the longest between two attempts to open it again, in seconds."""
         self.address = address
         self.silence = silence
+        self.longest_pause = pause
         self.clock = Clock()
         #: Counts the connections.
         self.epoch = 0
@@ -202,7 +206,7 @@ class Link:
     # the connection's life
 
     async def _run(self, wire: Wire) -> None:
-        backoff = Backoff()
+        backoff = Backoff(most=self.longest_pause)
         error: BaseException = BrokerUnavailableError("closed")
         try:
             while True:

@@ -65,12 +65,14 @@ class CallTable(Generic[T]):
         """
         if self._early and self._was_cancelled(message_id, now):
             return CallCancelledError(f"{function}() was cancelled before it started", message_id=str(message_id))
-        if timeout is not None and queued >= timeout:
-            text = f"{function}() was not started: its {timeout:g} s had passed after {queued:.3f} s in the queue"
-            return DeadlineExceededError(text, function=function, timeout=timeout, queued=queued)
+        # Before its deadline is looked at: that it was not started would be a guess, as nobody knows what the lost server did.
         if attempt > 1 and not idempotent:
             text = f"the server that ran {function}() was lost; the call is not repeated because {function} is not idempotent"
             return WorkerLostError(text, function=function)
+        if timeout is not None and queued >= timeout:
+            started = "started again" if attempt > 1 else "started"
+            text = f"{function}() was not {started}: its {timeout:g} s had passed after {queued:.3f} s in the queue"
+            return DeadlineExceededError(text, function=function, timeout=timeout, queued=queued)
         if attempt > self._max_attempts:
             return WorkerLostError(f"{function}() lost its server {attempt - 1} times; it is given up", function=function)
         return None

@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="repeats a run (default: a new one)")
     parser.add_argument("--minutes", type=float, default=0.0, help="go on for so long, with a further seed each time")
     parser.add_argument("--seconds", type=float, help="seconds of faults in each run")
+    parser.add_argument("--story", action="store_true", help="print what was done to each world, also where all was well")
     given = parser.parse_args()
     names = given.scenarios or list(SCENARIOS)
     for name in names:
@@ -30,7 +31,7 @@ def main() -> int:
     end, failed, calls = time.monotonic() + given.minutes * 60, 0, 0
     while True:
         for name in names:
-            report = one_run(name, seed, given.seconds)
+            report = one_run(name, seed, given.seconds, story=given.story)
             failed += bool(report.violations)
             calls += len(report.ledger)
             if given.minutes and time.monotonic() > end:
@@ -42,13 +43,13 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def one_run(name: str, seed: int, seconds: float | None) -> Report:
+def one_run(name: str, seed: int, seconds: float | None, *, story: bool) -> Report:
     folder = Path(tempfile.mkdtemp(prefix="prpc-chaos-"))
     report = asyncio.run(run_scenario(name, seed, folder, seconds=seconds))
     if report.violations:
         print(f"{report}\nits files: {folder}\n", flush=True)
     else:
-        print(f"{name}, seed {seed}: {report.ledger.summary()}", flush=True)
+        print(report if story else report.headline, flush=True)
         shutil.rmtree(folder)
     return report
 

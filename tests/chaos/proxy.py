@@ -28,7 +28,10 @@ class _Pipe:
                     await asyncio.sleep(self._proxy.delay)
                 if budget is not None:
                     data, budget = data[:budget], budget - len(data[:budget])
-                data, burnt = self._proxy.burn(data, up=writer is self._far)
+                up = writer is self._far
+                if self._proxy.watch is not None:
+                    self._proxy.watch(up, len(data))
+                data, burnt = self._proxy.burn(data, up=up)
                 writer.write(data)
                 await writer.drain()
                 if budget == 0 or burnt:
@@ -58,6 +61,8 @@ class Proxy:
         self.delay = 0.0
         #: For each new connection: bytes from the program to the broker, and back.
         self.budgets: tuple[Budget, Budget] = (lambda: None, lambda: None)
+        #: Told each piece that goes through: whether it goes up (to the broker), and its bytes.
+        self.watch: Callable[[bool, int], object] | None = None
         #: Connections that were cut at a byte.
         self.cuts = 0
         self._fuse: tuple[bool, int, asyncio.Event] | None = None
@@ -91,6 +96,10 @@ class Proxy:
         """
         self._fuse = (up, max(1, count), asyncio.Event())
         return self._fuse[2]
+
+    def put_out_fuse(self) -> None:
+        """Cut nothing any more, where the last fuse still burns."""
+        self._fuse = None
 
     def burn(self, data: bytes, *, up: bool) -> tuple[bytes, bool]:
         """What of `data` still goes through, and whether the connection ends there."""

@@ -1,27 +1,25 @@
-"""Servers, workers and clients that are killed, paused and stopped under load."""
+"""Servers, workers and clients that are killed, paused and stopped under load, or whose clocks jump."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from prpc.dev_broker import DevBroker
-from tests.chaos.scenarios import run_scenario
-
 pytestmark = [pytest.mark.real_redis, pytest.mark.chaos, pytest.mark.timeout(180)]
 
-#: Known to draw the faults that their scenario is for; `make chaos` draws new ones.
-SEED = 20
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["servers-killed", "servers-paused", "workers-killed", "clients-killed", "rolling-restart", "hurried-restart"],
+NAMES = (
+    "servers-killed",
+    "server-killed",
+    "servers-paused",
+    "workers-killed",
+    "clients-killed",
+    "rolling-restart",
+    "hurried-restart",
+    "clocks-jump",
 )
-def test_promises_hold(name: str, tmp_path: Path, private_redis: Callable[..., DevBroker]) -> None:
-    private_redis().close()  # skips where there is no real one
-    report = asyncio.run(run_scenario(name, SEED, tmp_path))
-    assert not report.violations, str(report)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_promises_hold(name: str, keeps_its_promises: Callable[[str], None]) -> None:
+    keeps_its_promises(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -12,28 +13,28 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import psutil
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from prpc.codec import Codec
 from prpc.dev_broker import DevBroker, find_server, start_dev_broker
 from prpc.names import QueueNames
+from tests.chaos.clocks import CLOCK_FILE, redis_with_a_clock, set_clock
 from tests.chaos.journal import Journal
+from tests.chaos.program import PATIENCE, Program, end_family
 from tests.chaos.proxy import Proxy
 
-__all__ = ["Options", "Program", "World"]
+__all__ = ["GROUP", "QUEUE", "Options", "World"]
 
 ROOT = Path(__file__).parent.parent.parent
 QUEUE = "chaos"
 GROUP = "prpc_group_consumers"
-
-#: Seconds within which a program must start, end, and the queue be empty.
-PATIENCE = 30.0
 #: Seconds between two looks at the outcomes that Redis keeps.
 LOOK_EVERY = 0.25
 
@@ -51,6 +52,11 @@ class Options:
     window: int = 150
     #: Deadline of each call.
     timeout: float = 8.0
+    #: Repeats of idempotent calls: enough of them for more than a deadline, with pauses that grow to the longest.
+    attempt_timeout: float = 2.0
+    backoff: float = 0.05
+    longest_pause: float = 1.0
+    retries: int = 40
     heartbeat: float = 0.3
     recover: float = 1.0
     connect_timeout: float = 2.0
@@ -61,42 +67,14 @@ class Options:
     proxied: bool = False
     #: Whether a server that Redis refuses at its start is started again, as a supervisor does.
     supervised: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class Program:
-    """One process of the run."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    log: Path
-    #: Whether it was ended on purpose.
-    expected: bool = False
-    #: Whether it took calls.
-    ready: bool = False
-
-    @property
-    def alive(self) -> bool:
-        return self.process.poll() is None
-
-    def kill(self, number: signal.Signals) -> None:
-        """Send a signal; a process that is gone is none to send to."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(number)
-
-    async def ended(self) -> int | None:
-        """Its exit code; None where it did not end in time, then what its threads do stands in its log."""
-        try:
-            async with asyncio.timeout(PATIENCE):
-                while self.alive:
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
-            self.kill(signal.SIGUSR1)
-            await asyncio.sleep(0.2)
-        return self.process.poll()
-
-    def tail(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+    #: Exit codes of a server that is told to stop.
+    exits: tuple[int, ...] = (0,)
+    #: Whether each program has a wall clock of its own, and what it may show at the start: seconds ahead.
+    clocks: tuple[float, ...] = ()
+    #: Whether Redis has a wall clock that can be set.
+    redis_clock: bool = False
+    #: Key that everything is signed with.
+    secret: str | None = None
 
 
 class World:
@@ -111,11 +89,14 @@ class World:
         self.servers: list[Program] = []
         self.clients: list[Program] = []
         self._counts: dict[str, int] = {}
+        self._numbers = itertools.count()
         self._began = time.monotonic()
         self._data = folder / "redis"
         self._stack = contextlib.AsyncExitStack()
         self._watcher: asyncio.Task[None] | None = None
         self._watching = True
+        #: Whether Redis was ended on purpose, or it is known that it ended by itself.
+        self._redis_ended = False
 
     # its life
 
@@ -128,6 +109,9 @@ class World:
                 self.proxy = await self._stack.enter_async_context(Proxy(self.broker.port))
             self.admin = redis.asyncio.Redis.from_url(self.broker.url)
             self._stack.push_async_callback(self.admin.aclose)
+            # Apart, as looking on has a timeout that may cost a connection.
+            self._eyes = redis.asyncio.Redis.from_url(self.broker.url)
+            self._stack.push_async_callback(self._eyes.aclose)
             await asyncio.gather(*(self.start_server() for _ in range(self.options.servers)))
             for _ in range(self.options.clients):
                 self.start_client()
@@ -145,6 +129,7 @@ class World:
             if not client.alive or time.monotonic() > end:
                 raise RuntimeError(f"{client.name} got no outcome:\n{client.tail()}")
             await asyncio.sleep(0.02)
+        client.ready = True
 
     async def __aexit__(self, *_: object) -> None:
         if self._watcher is not None:
@@ -164,31 +149,41 @@ class World:
         """Note in the story what is done now."""
         self.story.append(f"{time.monotonic() - self._began:8.3f} {text}")
 
-    def fault(self, name: str) -> None:
-        """Note that a fault begins."""
+    @contextlib.contextmanager
+    def fault(self, name: str, *hits: str, mended: str = "", calls: Iterable[str] = (), **effects: bool) -> Iterator[None]:
+        """A fault is there while the block runs. What it hits, and `effects` (kills, forgets): see tests/chaos/causes.py."""
+        number = next(self._numbers)
         self.tell(name)
-        self.journal.write("fault", name=name)
+        self.journal.write("fault", number=number, name=name, hits=hits, calls=list(calls), **effects)
+        try:
+            yield
+        finally:
+            if mended:
+                self.tell(mended)
+            self.journal.write("mended", number=number)
 
     # Redis
 
     def start_redis(self, port: int = 0) -> None:
         """Start Redis on its folder; a further time on the port that it had."""
-        self.broker: DevBroker = start_dev_broker(
-            port, server=find_server(), options=("--dir", str(self._data), *self.options.redis)
-        )
+        server = redis_with_a_clock(self.folder) if self.options.redis_clock else find_server()
+        options = ("--dir", str(self._data), "--logfile", str(self.folder / "redis.log"), *self.options.redis)
+        self.broker: DevBroker = start_dev_broker(port, server=server, options=options)
 
     async def restart_redis(self, *, away: float, number: signal.Signals = signal.SIGKILL) -> None:
         """End Redis and start it again `away` seconds later."""
-        port = self.broker.port
+        port, self._redis_ended = self.broker.port, True
         self.broker.process.send_signal(number)
         await asyncio.to_thread(self.broker.process.wait)
         self.broker.close()
         await asyncio.sleep(away)
         self.start_redis(port)
+        self._redis_ended = False
+        await self.admin.connection_pool.disconnect(inuse_connections=False)  # redis-py would hand out those of the one before
 
     # programs
 
-    def _start(self, kind: str, config: dict[str, Any]) -> Program:
+    def _start(self, kind: str, config: dict[str, Any], *, talks: bool = False) -> Program:
         number = self._counts[kind] = self._counts.get(kind, 0) + 1
         name = f"{kind}-{number}"
         log = self.folder / f"{name}.log"
@@ -199,10 +194,22 @@ class World:
             config["server"]["instance_name"] = name
         else:
             config |= {"name": name, "folder": str(self.folder), "seed": f"{self.seed} {name}"}
+        module = [f"tests.chaos.{kind}_program"]
+        if self.options.clocks:
+            environ[CLOCK_FILE] = str(self.clock_of(name))
+            set_clock(self.clock_of(name), self.random.choice(self.options.clocks))
+            module.insert(0, "tests.chaos.shifted_program")
         with log.open("wb") as output:
-            command = [sys.executable, "-m", f"tests.chaos.{kind}_program", json.dumps(config)]
-            process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=output, process_group=0)
+            command = [sys.executable, "-m", *module, json.dumps(config)]
+            ways = (subprocess.PIPE, subprocess.PIPE) if talks else (None, output)
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environ, stdin=ways[0], stdout=ways[1], stderr=output, process_group=0
+            )
         return Program(name, process, log)
+
+    def clock_of(self, name: str) -> Path:
+        """The file from which a program learns what its wall clock shows."""
+        return self.folder / f"{name}.clock"
 
     def _url(self) -> str:
         port = self.proxy.port if self.options.proxied else self.broker.port
@@ -229,6 +236,7 @@ class World:
             "connect_timeout": options.connect_timeout,
             "shutdown_grace": options.grace,
             "log_level": "warning",
+            "secret_key": options.secret,
         }
         config = {"server": server, "processes": any(name.startswith("process") for name in options.functions)}
         program = self._start("server", config)
@@ -250,6 +258,15 @@ class World:
     def start_client(self) -> Program:
         """A further client, which calls from its start on."""
         options = self.options
+        config = {"rate": options.rate, "window": options.window, "functions": options.functions}
+        return self._start_caller("client", config)
+
+    def start_talker(self) -> Program:
+        """A client that calls when it is told to on its input (tests/chaos/talk_program.py)."""
+        return self._start_caller("talk", {}, talks=True)
+
+    def _start_caller(self, kind: str, config: dict[str, Any], *, talks: bool = False) -> Program:
+        options = self.options
         client = {
             "type_broker": "redis",
             "broker_url": self._url(),
@@ -257,15 +274,12 @@ class World:
             "redis_heartbeat": options.heartbeat,
             "redis_recover": options.recover,
             "connect_timeout": options.connect_timeout,
+            "secret_key": options.secret,
+            "call_backoff_max": options.longest_pause,
         }
-        config = {
-            "client": client,
-            "rate": options.rate,
-            "window": options.window,
-            "timeout": options.timeout,
-            "functions": options.functions,
-        }
-        program = self._start("client", config)
+        repeats = {name: getattr(options, name) for name in ("attempt_timeout", "backoff", "retries")}
+        config |= {"client": client, "timeout": options.timeout, "repeats": repeats}
+        program = self._start(kind, config, talks=talks)
         self.clients.append(program)
         return program
 
@@ -273,16 +287,6 @@ class World:
         """End a program on purpose."""
         program.expected = True
         program.kill(number)
-
-    def worker_processes(self) -> list[psutil.Process]:
-        """Worker processes of all servers: what the servers' helpers have started, and has started nothing itself."""
-        found = []
-        for program in self.servers:
-            with contextlib.suppress(psutil.Error):
-                family = psutil.Process(program.process.pid).children(recursive=True)
-                parents = {process.ppid() for process in family}
-                found += [process for process in family if process.pid not in parents and is_worker(process)]
-        return found
 
     # looking on
 
@@ -294,6 +298,9 @@ class World:
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._look(seen)
+            if not self._redis_ended and self.broker.process.poll() is not None:
+                self._redis_ended = True
+                self.journal.write("broken", what=f"Redis ended by itself with {self.broker.process.returncode}, see redis.log")
             for program in self.servers:
                 if program.ready and not program.expected and not program.alive:
                     program.expected = True
@@ -302,8 +309,8 @@ class World:
 
     async def _look(self, seen: set[tuple[str, str]]) -> None:
         prefix = QueueNames(QUEUE).feedback(UUID(int=0)).removesuffix(str(UUID(int=0)))
-        keys = [key async for key in self.admin.scan_iter(match=prefix + "*", count=1000)]
-        for key, body in zip(keys, await self.admin.mget(keys) if keys else (), strict=True):
+        keys = [key async for key in self._eyes.scan_iter(match=prefix + "*", count=1000)]
+        for key, body in zip(keys, await self._eyes.mget(keys) if keys else (), strict=True):
             note = (
                 key.decode().removeprefix(prefix),
                 "" if body is None else hashlib.sha256(body.encode() if isinstance(body, str) else body or b"").hexdigest(),
@@ -319,6 +326,8 @@ class World:
         self.tell("calm")
         self.journal.write("calm")
         await asyncio.sleep(calm)
+        # One that was started last may not have come far enough to be told that it ends.
+        await asyncio.gather(*(self._served(client) for client in self.clients if not client.expected))
         self.tell("clients end")
         for client in self.clients:
             if not client.expected:
@@ -331,9 +340,19 @@ class World:
         for server in self.servers:
             if not server.expected:
                 self.end(server, signal.SIGTERM)
-                code = await server.ended()
-                if code != 0:
-                    self.journal.write("broken", what=f"{server.name} stopped with {code}:\n{server.tail()}")
+                await self.stopped(server)
+        await self._note_dead_letters()
+
+    async def stopped(self, server: Program) -> None:
+        """Wait until a server that was told to stop has ended as it should."""
+        code = await server.ended()
+        if code not in self.options.exits:
+            self.journal.write("broken", what=f"{server.name} stopped with {code}:\n{server.tail()}")
+
+    async def _note_dead_letters(self) -> None:
+        for _, fields in await self.admin.xrange(QueueNames(QUEUE).dead):
+            message = Codec().read_call(fields[b"message"])
+            self.journal.write("dead", id=str(message.message_id), reason=fields[b"reason"].decode())
 
     async def _nothing_left(self) -> None:
         """Every entry was ended, by its outcome or by its deadline."""
@@ -346,20 +365,3 @@ class World:
                 self.journal.write("broken", what=f"{length} entries are left in the queue, {pending} of them pending")
                 return
             await asyncio.sleep(0.05)
-
-
-def is_worker(process: psutil.Process) -> bool:
-    """Whether this is no helper of multiprocessing."""
-    return "resource_tracker" not in " ".join(process.cmdline())
-
-
-def end_family(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and what it started; what it started alone is left to nobody."""
-    family: list[psutil.Process] = []
-    with contextlib.suppress(psutil.Error):
-        family = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.wait()
-    for child in family:
-        with contextlib.suppress(psutil.Error):
-            child.kill()

@@ -289,6 +289,37 @@ def test_a_server_that_starts_after_redis_waits_until_the_others_had_time(privat
     run(work())
 
 
+def test_after_a_short_cut_the_others_have_a_whole_interval_to_come_back(
+    private_redis: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it was shorter than a lease: whose lease ends now may be about to open its connection again."""
+    broker, slow = private_redis(), {"redis_heartbeat": 20.0, "redis_recover": 60.0}
+
+    async def long_ago(keeper: redis_lease.LeaseKeeper) -> float:
+        return time.monotonic() - 1000
+
+    monkeypatch.setattr(redis_lease.LeaseKeeper, "_redis_began", long_ago)
+
+    async def work() -> None:
+        with redis.Redis.from_url(broker.url) as admin:
+            async with connected(settings(broker, **slow)) as one, connected(settings(broker, **slow)) as two:
+                await one.publish("q", call(b"taken"))
+                delivery = await take_one(one.consume("q", consumer="one"))
+                second = two.consume("q", consumer="two")
+                taking = asyncio.create_task(second.take(1))
+                await until(lambda: second._reading)
+                epoch = two._link.epoch
+                admin.client_kill_filter(_type="normal", skipme=True)
+                admin.delete(QueueNames("q").lease("one"))
+                await until(lambda: two._link.epoch > epoch)
+                assert await second._keeper.renew() == ()
+                assert await delivery.settle(None)
+                await second.stop()
+                assert await taking == ()
+
+    run(work())
+
+
 def test_out_of_memory_is_waited_out(private_redis: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_link, "RETRY_AFTER", 0.05)
     broker = private_redis()

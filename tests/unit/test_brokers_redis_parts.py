@@ -12,9 +12,10 @@ from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 
 from prpc.brokers import create_broker
 from prpc.brokers.base import Outgoing
+from prpc.brokers.redis import RedisBroker
 from prpc.brokers.redis_address import RedisAddress, explain
 from prpc.brokers.redis_batch import frame, milliseconds, read_entry, unframe
-from prpc.brokers.redis_link import Backoff, Clock, Link
+from prpc.brokers.redis_link import LONGEST_PAUSE, Backoff, Clock, Link
 from prpc.brokers.redis_scripts import SCRIPTS
 from prpc.exceptions import BrokerUnavailableError, ConfigurationError
 from prpc.settings import Settings
@@ -95,6 +96,14 @@ def test_nothing_is_sent_before_connect() -> None:
     with pytest.raises(BrokerUnavailableError, match="connect first"):
         broker.publish("q", Outgoing(uuid.uuid4(), b"", {}))
     assert not Link(parse("redis://host"), SCRIPTS).closed
+
+
+def test_a_server_with_a_short_lease_comes_back_to_redis_in_time() -> None:
+    """Else it is taken for lost after a restart of Redis, by servers that were back sooner."""
+    broker = create_broker(Settings(url_broker="redis://host", redis_heartbeat=0.1, redis_recover=0.4))
+    assert isinstance(broker, RedisBroker) and broker._link.longest_pause == pytest.approx(0.1)
+    usual = create_broker(Settings(url_broker="redis://host"))
+    assert isinstance(usual, RedisBroker) and usual._link.longest_pause == LONGEST_PAUSE
 
 
 @given(st.lists(st.binary(max_size=60)))

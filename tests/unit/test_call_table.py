@@ -38,6 +38,12 @@ def test_an_expired_call_is_refused_with_its_times() -> None:
     assert "not started" in str(error)
 
 
+def test_a_lost_call_that_has_expired_is_not_said_to_have_never_started() -> None:
+    assert isinstance(refusal(CallTable(), uuid4(), timeout=2.0, queued=2.5, attempt=2), WorkerLostError)
+    again = refusal(CallTable(), uuid4(), timeout=2.0, queued=2.5, attempt=2, idempotent=True)
+    assert isinstance(again, DeadlineExceededError) and "not started again" in str(again)
+
+
 @pytest.mark.parametrize(
     ("attempt", "idempotent", "lost"), [(1, False, False), (2, False, True), (5, True, False), (6, True, True)]
 )
