@@ -11,9 +11,7 @@ import atexit
 
 # Drivers import it, and it cannot be imported first once the main thread has ended.
 import concurrent.futures.thread  # noqa: F401
-import contextlib
 import os
-import socket
 import sys
 import threading
 from collections import deque
@@ -23,6 +21,8 @@ from contextvars import Context
 from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakSet
+
+from prpc.client.lookups import LookupLoop, Lookups
 
 __all__ = [
     "Crossing",
@@ -118,6 +118,7 @@ class LoopBound(Forkable):
 
 
 _guard = threading.RLock()
+_lookups = Lookups()
 _portal: Portal | None = None
 _ours: WeakSet[Forkable] = WeakSet()
 _inherited: list[object] = []
@@ -131,16 +132,30 @@ def guard() -> threading.RLock:
 
 def survive_fork(thing: Forkable) -> None:
     """Mark `thing` as inherited in every child forked from now on."""
-    global _fork_hook
     with _guard:
         _ours.add(thing)
-        if not _fork_hook and hasattr(os, "register_at_fork"):
-            # Held over the fork, so that the child never finds it taken by a thread that it does not have.
-            os.register_at_fork(before=_guard.acquire, after_in_parent=_guard.release, after_in_child=_after_fork)
-            _fork_hook = True
+        _watch_forks()
+
+
+def _watch_forks() -> None:
+    global _fork_hook
+    if not _fork_hook and hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
+        _fork_hook = True
+
+
+def _before_fork() -> None:
+    # Held over the fork, so that the child never finds it taken by a thread that it does not have.
+    _guard.acquire()
+    _lookups.hold()
 
 
 def _after_fork() -> None:
+    _lookups.go_on()
+    _guard.release()
+
+
+def _in_child() -> None:
     global _portal
     for thing in list(_ours):
         thing.inherited = True
@@ -149,49 +164,8 @@ def _after_fork() -> None:
     if _portal is not None:
         _inherited.append(_portal)
         _portal = None
-    _guard.release()
-
-
-class _PortalLoop(asyncio.SelectorEventLoop):
-    """Resolves names without an executor: executors take no more work once the main thread has ended, and calls may be made,
-    or their connection be under way, in that moment."""
-
-    async def getaddrinfo(
-        self,
-        host: bytes | str | None,
-        port: bytes | str | int | None,
-        *,
-        family: int = 0,
-        type: int = 0,
-        proto: int = 0,
-        flags: int = 0,
-    ) -> list[Any]:
-        resolve = partial(socket.getaddrinfo, host, port, family, type, proto, flags)
-        found: asyncio.Future[list[Any]] = self.create_future()
-
-        def look_up() -> None:
-            outcome: Any
-            try:
-                outcome = resolve()
-            except Exception as exc:
-                outcome = exc
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-                self.call_soon_threadsafe(_resolved, found, outcome)
-
-        try:
-            threading.Thread(target=look_up, name="prpc-resolver", daemon=True).start()
-        except RuntimeError:  # the interpreter ends: there are no new threads any more, and nobody whom waiting would harm
-            return resolve()
-        return await found
-
-
-def _resolved(found: asyncio.Future[list[Any]], outcome: Any) -> None:
-    if found.done():
-        return
-    if isinstance(outcome, Exception):
-        found.set_exception(outcome)
-    else:
-        found.set_result(outcome)
+    _lookups.forget()
+    _after_fork()
 
 
 class Portal:
@@ -206,7 +180,7 @@ class Portal:
 
     def _run(self, started: Future[asyncio.AbstractEventLoop]) -> None:
         # The runner ends by cancelling the pumps, and they end by flushing and closing.
-        with asyncio.Runner(loop_factory=_PortalLoop) as runner:
+        with asyncio.Runner(loop_factory=partial(LookupLoop, _lookups)) as runner:
             runner.run(self._stay(started))
 
     async def _stay(self, started: Future[asyncio.AbstractEventLoop]) -> None:
@@ -238,6 +212,7 @@ def current_portal() -> Portal:
     global _portal
     with _guard:
         if _portal is None:
+            _watch_forks()
             _portal = Portal()
             _stop_at_exit()
         return _portal

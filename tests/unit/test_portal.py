@@ -260,3 +260,56 @@ def test_a_child_of_multiprocessing_sends_what_was_not_waited_for(method: str, t
         assert file.read_text() == "10"
         assert client.call("add", 2).result() == 12
         client.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_waits_for_names_that_are_being_looked_up() -> None:
+    # A slow resolver: it says when it is inside, and the fork is asked for then.
+    code = """
+import asyncio, os, socket, threading, time
+from prpc.client.portal import current_portal
+real, inside, forking = socket.getaddrinfo, threading.Event(), threading.Event()
+def slow(*args):
+    inside.set()
+    forking.wait(30)
+    found = real(*args)
+    left.append(1)
+    return found
+left = []
+socket.getaddrinfo = slow
+loop = current_portal().loop
+look_up = asyncio.run_coroutine_threadsafe(loop.getaddrinfo("localhost", 1), loop)
+assert inside.wait(30)
+os.register_at_fork(before=forking.set)  # runs before what was registered earlier
+child = os.fork()
+if child == 0:
+    socket.getaddrinfo = real
+    portal = current_portal()
+    found = asyncio.run_coroutine_threadsafe(portal.loop.getaddrinfo("localhost", 1), portal.loop).result(30)
+    os._exit(0 if left and found else 1)
+assert left, "forked in the middle of a look-up"
+assert os.waitpid(child, 0)[1] == 0
+assert look_up.result(30)
+"""
+    done = run_script(code)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_forked_before_any_client_has_a_background_loop_of_its_own() -> None:
+    code = """
+import asyncio, os, signal, sys, threading
+from prpc.client.portal import current_portal
+def look_up():
+    loop = current_portal().loop
+    return asyncio.run_coroutine_threadsafe(loop.getaddrinfo("localhost", 1), loop)
+first = look_up()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    look_up().result()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    done = run_script(code)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
