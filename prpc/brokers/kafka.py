@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 class KafkaBroker:
     """See prpc.brokers.base.Broker."""
 
-    capabilities = Capabilities(keeps_replies=False, atomic_settle=False)
+    capabilities: Capabilities = Capabilities(keeps_replies=False, atomic_settle=False)
 
     def __init__(self, settings: Settings) -> None:
         """Raises ConfigurationError where the URL cannot be used; nothing is opened yet."""
