@@ -10,9 +10,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
-from prpc.brokers.base import Capabilities, Outgoing, QueueState, ServerRecord, background
+from prpc.brokers.awaiting import background
+from prpc.brokers.base import Capabilities, Outgoing, QueueState, ServerRecord
 from prpc.brokers.kafka_address import KafkaAddress
+from prpc.brokers.kafka_bound import QueueBound
 from prpc.brokers.kafka_consumer import KafkaConsumer
 from prpc.brokers.kafka_dead import KafkaDeadLetters
 from prpc.brokers.kafka_mailbox import KafkaControl, KafkaListener, KafkaMailbox
@@ -21,7 +24,6 @@ from prpc.brokers.kafka_replies import KafkaReplies
 from prpc.brokers.kafka_scan import SINCE, KafkaScan, announcement, server_record
 from prpc.brokers.kafka_sender import KafkaSender
 from prpc.brokers.kafka_topics import KafkaTopics
-from prpc.brokers.kafka_words import write_word
 from prpc.names import QueueNames
 from prpc.settings import Settings
 
@@ -45,6 +47,7 @@ class KafkaBroker:
         self._controls: dict[str, KafkaControl] = {}
         self._parts: list[KafkaConsumer | KafkaMailbox | KafkaListener] = []
         self._chores: set[asyncio.Task[None]] = set()
+        self._bounds: dict[str, QueueBound] = {}
 
     async def connect(self) -> None:
         """See Broker."""
@@ -93,13 +96,24 @@ class KafkaBroker:
         task.add_done_callback(self._chores.discard)
 
     def publish(self, queue: str, call: Outgoing) -> Awaitable[None]:
-        """See Broker. Ids are told by the server that reads them; here nothing is known of them.
+        """See Broker. Ids are told by the server that reads them; here nothing is known of them, nor of the server's bound.
 
         Raises BrokerUnavailableError when Kafka did not acknowledge within the connect timeout: whether it has it is not known.
         """
+        return self._send(queue, call) if not self._settings.max_queue_length else background(self._send_bounded(queue, call))
+
+    def _send(self, queue: str, call: Outgoing) -> asyncio.Future[Any]:
         headers = headers_of(call.facts)
         headers.append((SENT, b"%d" % round(self.now() * 1000)))
         return self._sender.send(QueueNames(queue).calls, call.body, key=message_key(call.message_id), headers=headers)
+
+    async def _send_bounded(self, queue: str, call: Outgoing) -> None:
+        bound = self._bounds.get(queue)
+        if bound is None:
+            most = self._settings.max_queue_length
+            bound = self._bounds[queue] = QueueBound(queue, most, lambda: self._scan.length(QueueNames(queue)))
+        await bound.enter()
+        await self._send(queue, call)
 
     def consume(self, queue: str, *, consumer: str) -> KafkaConsumer:
         """See Broker."""
@@ -112,10 +126,8 @@ class KafkaBroker:
             replies=KafkaReplies(self._sender, names),
             committed=lambda places: self._topics.committed(self._settings.group_name, places),
             now=self.now,
-            say=lambda word: control.say(write_word(word)),
-            listen=control.open,
+            control=control,
         )
-        control.ears.add(part.hear)
         self._parts.append(part)
         return part
 

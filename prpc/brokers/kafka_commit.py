@@ -16,7 +16,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from prpc.brokers.base import background
+from prpc.brokers.awaiting import background
 from prpc.brokers.kafka_marks import write_marks
 from prpc.brokers.kafka_tenure import KafkaDelivery, Tenure
 

@@ -1,6 +1,6 @@
 """A server's reading side on Kafka: records of the partitions that it owns, each started only after a commit that says so.
 
-Why it is built so: docs/decisions/0016-kafka-marks.md.
+Why it is built so: docs/decisions/0015-kafka-marks.md.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -18,11 +18,11 @@ from prpc.brokers.kafka_address import KafkaAddress, explain
 from prpc.brokers.kafka_ending import KafkaEndings
 from prpc.brokers.kafka_group import KafkaGroup
 from prpc.brokers.kafka_ids import id_of_key
+from prpc.brokers.kafka_mailbox import KafkaControl
 from prpc.brokers.kafka_marks import MOST_OPEN
 from prpc.brokers.kafka_records import BORN, CRASHES, SENT, facts_of, number_in
 from prpc.brokers.kafka_replies import KafkaReplies
 from prpc.brokers.kafka_tenure import KafkaDelivery, Tenure
-from prpc.brokers.kafka_words import Word
 from prpc.names import QueueNames
 from prpc.settings import Settings
 
@@ -47,12 +47,18 @@ class KafkaConsumer:
         replies: KafkaReplies,
         committed: Callable[[Iterable[TopicPartition]], Any],
         now: Callable[[], float],
-        say: Callable[[Word], None],
-        listen: Callable[[], Awaitable[None]],
+        control: KafkaControl,
     ) -> None:
-        self._address, self._now, self._listen = address, now, listen
+        self._address, self._now, self._control = address, now, control
         self._group = KafkaGroup(
-            address, settings, QueueNames(queue), consumer[-12:], committed=committed, now=now, say=say, again=self._deliver_again
+            address,
+            settings,
+            QueueNames(queue),
+            consumer[-12:],
+            committed=committed,
+            now=now,
+            say=control.say,
+            again=self._deliver_again,
         )
         self._endings = KafkaEndings(self._group, replies, settings, self._deliver_again)
         #: Deliveries that are to be handed out before anything new.
@@ -69,13 +75,9 @@ class KafkaConsumer:
     async def open(self) -> None:
         """See Consumer."""
         if not self._opened:
-            await self._listen()  # before there is a partition whose calls others could tell of
+            await self._control.attach(self._group.hear)  # before there is a partition whose calls others could tell of
             await self._group.open()
             self._opened = True
-
-    def hear(self, body: bytes) -> None:
-        """A word of another server came."""
-        self._group.hear(body)
 
     async def take(self, most: int) -> Sequence[KafkaDelivery]:
         """See Consumer. Raises BrokerUnavailableError."""
@@ -194,3 +196,4 @@ class KafkaConsumer:
         self._closed = True
         await self._endings.flush()
         await self._group.close()
+        self._control.detach(self._group.hear)

@@ -11,7 +11,8 @@ from uuid import UUID, uuid5
 
 from aiokafka import ConsumerRecord
 
-from prpc.brokers.base import Reply, background
+from prpc.brokers.awaiting import answered, background
+from prpc.brokers.base import Reply
 from prpc.brokers.kafka_group import KafkaGroup
 from prpc.brokers.kafka_ids import Outcomes
 from prpc.brokers.kafka_records import REQUEUED
@@ -25,13 +26,6 @@ log = logging.getLogger(__name__)
 
 #: Part of the lease after which a server that was not confirmed as a member asks before it hands an outcome over.
 STALE_AFTER = 0.9
-
-
-def _answer(value: bool) -> asyncio.Future[bool]:
-    """A future that has ended and needs not be awaited."""
-    future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-    future.set_result(value)
-    return future
 
 
 class KafkaEndings:
@@ -54,22 +48,24 @@ class KafkaEndings:
 
     # before a call runs
 
-    def claim(self, delivery: KafkaDelivery, message_id: UUID, address: str | None, repeatable: bool) -> Awaitable[bool]:
+    def claim(
+        self, delivery: KafkaDelivery, message_id: UUID, address: str | None, repeatable: bool, again: bool
+    ) -> Awaitable[bool]:
         tenure = delivery.tenure
         if not tenure.live or delivery.lost:
-            return _answer(False)
-        if self._is_double(delivery, message_id):
+            return answered(False)
+        if self._is_double(delivery, message_id) and not (again and self._outcomes.get(message_id) is None):
             for sent in self._first_outcome(message_id, address):
                 self._keep(sent)
             self._group.ended(delivery)
-            return _answer(False)
+            return answered(False)
         delivery.message_id = _counted_id(delivery.record, message_id)
         tenure.ids.remember(delivery.message_id, (tenure.place, delivery.offset))
         tenure.progress.start(delivery.offset, self._group.token)
         delivery.started = True
         if repeatable and delivery.attempt == 1:
             self._group.committer.soon()
-            return _answer(True)
+            return answered(True)
         start = self._group.committer.ask(delivery)
         start.add_done_callback(lambda committed: self._started(delivery, committed))
         return start
@@ -126,7 +122,7 @@ class KafkaEndings:
 
     def _end(self, delivery: KafkaDelivery, hand_over: Callable[[], list[asyncio.Future[Any]]]) -> Awaitable[bool]:
         if not self._may_end(delivery):
-            return _answer(False)
+            return answered(False)
         if time.monotonic() - self._group.committer.confirmed > self._stale_after:
             return self._keep(background(self._end_confirmed(delivery, hand_over), "prpc-kafka-settle"))
         return self._hand_over(delivery, hand_over())
@@ -143,7 +139,7 @@ class KafkaEndings:
     def _hand_over(self, delivery: KafkaDelivery, sent: list[asyncio.Future[Any]]) -> asyncio.Future[bool]:
         if not sent:
             self._group.ended(delivery)
-            return _answer(True)
+            return answered(True)
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         left = len(sent)
 
@@ -163,10 +159,10 @@ class KafkaEndings:
 
     def release(self, delivery: KafkaDelivery) -> Awaitable[bool]:
         if not self._may_end(delivery):
-            return _answer(False)
+            return answered(False)
         if self.stopping or not delivery.tenure.live:
             self._group.given_back(delivery)
-            return _answer(True)
+            return answered(True)
         if delivery.message_id is not None:
             delivery.tenure.ids.forget(delivery.message_id)
         return self._hand_over(delivery, [self._replies.put_back(delivery)])

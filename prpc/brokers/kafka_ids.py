@@ -31,6 +31,8 @@ MOST_READ_BACK = 20_000
 READ_BACK_PATIENCE = 5.0
 #: Bytes of outcomes that are kept for further entries of a call.
 MOST_OUTCOME_BYTES = 16 * 1024 * 1024
+#: Ids that further callers wait for, and callers of one.
+MOST_WAITED_FOR, MOST_WAITING_FOR_ONE = 10_000, 100
 
 #: Where a record stands.
 Place = tuple[TopicPartition, int]
@@ -99,8 +101,10 @@ class Outcomes:
     def wait(self, message_id: UUID, address: str) -> None:
         """A further caller waits for this outcome."""
         waiting = self._others.setdefault(message_id, [])
-        if address not in waiting and len(waiting) < 100:
+        if address not in waiting and len(waiting) < MOST_WAITING_FOR_ONE:
             waiting.append(address)
+        if len(self._others) > MOST_WAITED_FOR:
+            del self._others[next(iter(self._others))]  # it ended where we do not see it
 
     def waiting(self, message_id: UUID) -> list[str]:
         """Who waited for it, once."""
@@ -115,7 +119,7 @@ async def read_back(
     Raises BrokerUnavailableError.
     """
     found: list[ConsumerRecord] = []
-    consumer = await open_reader(address, settings)
+    consumer = await open_reader(address, settings, long_poll=100)
     try:
         async with asyncio.timeout(READ_BACK_PATIENCE):
             await know_topics(consumer, [place.topic for place in until])

@@ -17,6 +17,7 @@ from prpc.brokers.kafka_reader import KafkaReader
 from prpc.brokers.kafka_records import write_address
 from prpc.brokers.kafka_replies import CLIENT
 from prpc.brokers.kafka_sender import KafkaSender
+from prpc.brokers.kafka_words import Word, write_word
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
 from prpc.settings import Settings
@@ -24,7 +25,7 @@ from prpc.settings import Settings
 __all__ = ["KafkaControl", "KafkaListener", "KafkaMailbox"]
 
 #: Header of a control message that is for the servers' adapters, and its value.
-KIND, WORD = "prpc_kind", b"word"
+KIND, A_WORD = "prpc_kind", b"word"
 
 
 class Inbox:
@@ -78,7 +79,7 @@ class KafkaMailbox:
 
     def _receive(self, records: Sequence[ConsumerRecord]) -> None:
         mine = self._mine
-        self._inbox.put(record.value for record in records if record.value and mine in record.headers)
+        self._inbox.put(record.value for record in records if record.value is not None and mine in record.headers)
 
     async def receive(self) -> Mail:
         """See Mailbox."""
@@ -107,7 +108,7 @@ class KafkaControl:
         self._lock = asyncio.Lock()
         self.listeners: set[Inbox] = set()
         #: Consumers, for the words of other servers.
-        self.ears: set[Callable[[bytes], None]] = set()
+        self._ears: set[Callable[[bytes], None]] = set()
 
     async def open(self) -> None:
         """Hear from now on. Idempotent. Raises BrokerUnavailableError."""
@@ -116,20 +117,29 @@ class KafkaControl:
                 await self._reader.open()
                 self._opened = True
 
+    async def attach(self, hear: Callable[[bytes], None]) -> None:
+        """Tell it every word of the servers' adapters from now on. Idempotent. Raises BrokerUnavailableError."""
+        self._ears.add(hear)
+        await self.open()
+
+    def detach(self, hear: Callable[[bytes], None]) -> None:
+        """Tell it no more. Idempotent."""
+        self._ears.discard(hear)
+
     def broadcast(self, body: bytes) -> asyncio.Future[Any]:
         """To every listener of the queue."""
         return self._sender.send(self._topic, body)
 
-    def say(self, word: bytes) -> None:
+    def say(self, word: Word) -> None:
         """To the adapters of the other servers, however long it takes."""
-        self._sender.send(self._topic, word, headers=[(KIND, WORD)], repeat=True)
+        self._sender.send(self._topic, write_word(word), headers=[(KIND, A_WORD)], repeat=True)
 
     def _receive(self, records: Sequence[ConsumerRecord]) -> None:
         for record in records:
             if record.value is None:
                 continue
-            if (KIND, WORD) in record.headers:
-                for hear in list(self.ears):
+            if (KIND, A_WORD) in record.headers:
+                for hear in list(self._ears):
                     hear(record.value)
             else:
                 for inbox in self.listeners:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from prpc.brokers.base import background
+from prpc.brokers.awaiting import background
 from prpc.brokers.kafka_address import KafkaAddress, explain
 from prpc.settings import Settings
 
@@ -30,13 +30,16 @@ GOOD_BYE = 2.0
 Records = Sequence[ConsumerRecord]
 
 
-async def open_reader(address: KafkaAddress, settings: Settings) -> AIOKafkaConsumer:
-    """A consumer without a group, without partitions yet. Raises BrokerUnavailableError within the connect timeout."""
+async def open_reader(address: KafkaAddress, settings: Settings, *, long_poll: int = LONG_POLL) -> AIOKafkaConsumer:
+    """A consumer without a group, without partitions yet. Raises BrokerUnavailableError within the connect timeout.
+
+    `long_poll`: milliseconds that the broker keeps a fetch open; everything else that is asked on its connection waits so long.
+    """
     consumer = AIOKafkaConsumer(
         **address.client_options(client_id="prpc"),
         enable_auto_commit=False,
         auto_offset_reset="none",
-        fetch_max_wait_ms=LONG_POLL,
+        fetch_max_wait_ms=long_poll,
         max_partition_fetch_bytes=AHEAD,
         metadata_max_age_ms=30_000,
         request_timeout_ms=max(2 * LONG_POLL, round(settings.connect_timeout * 1000)),
@@ -66,12 +69,31 @@ def assign(consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]) ->
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
-    """Close it, within bounds."""
-    stopping = asyncio.ensure_future(consumer.stop())
-    done, _ = await asyncio.wait([stopping], timeout=GOOD_BYE)
+    """Close it, within bounds: by itself it waits for a sharing out that is under way, and for brokers that are gone."""
+    if not await _ends(consumer.stop(), GOOD_BYE):
+        await _ends(_leave(consumer), GOOD_BYE)
+
+
+async def _leave(consumer: AIOKafkaConsumer) -> None:
+    """What `stop` did not get to."""
+    coordination = getattr(consumer._coordinator, "_coordination_task", None)
+    if coordination is not None:
+        coordination.cancel()
+        await asyncio.gather(coordination, return_exceptions=True)
+        await asyncio.gather(consumer._coordinator._maybe_leave_group(), return_exceptions=True)
+    if consumer._fetcher is not None:
+        await consumer._fetcher.close()
+    await consumer._client.close()
+
+
+async def _ends(work: Coroutine[Any, Any, None], seconds: float) -> bool:
+    """Whether it ended by itself within that time."""
+    task = asyncio.ensure_future(work)
+    done, _ = await asyncio.wait([task], timeout=seconds)
     if not done:
-        stopping.cancel()
-    await asyncio.gather(stopping, return_exceptions=True)
+        task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return bool(done)
 
 
 class KafkaReader:

@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 from uuid import uuid4
 
-from prpc.brokers.base import Reply, background
+from prpc.brokers.awaiting import background
+from prpc.brokers.base import Reply
 from prpc.brokers.kafka_records import ADDED, BORN, CRASHES, message_key, read_address
 from prpc.brokers.kafka_sender import KafkaSender
 from prpc.brokers.kafka_tenure import KafkaDelivery

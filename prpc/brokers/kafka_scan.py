@@ -27,6 +27,10 @@ SINCE = 300.0
 TTL = "prpc_ttl"
 
 
+#: Milliseconds that the broker keeps a fetch open: looks ask for several things in turn.
+SHORT_POLL = 50
+
+
 class KafkaScan:
     """One consumer without a group, opened on the first look and kept. One look at a time."""
 
@@ -64,6 +68,13 @@ class KafkaScan:
 
     async def state(self, names: QueueNames, dead: int, now: float) -> QueueState:
         """See Broker.state."""
+        return await self._state(names, dead, now)
+
+    async def length(self, names: QueueNames) -> QueueState:
+        """What waits and what was taken, no more."""
+        return await self._state(names, 0, None)
+
+    async def _state(self, names: QueueNames, dead: int, now: float | None) -> QueueState:
         places = await self._places((names.calls, names.raw_calls))
         committed = await self._topics.committed(self._settings.group_name, places)
         waiting = taken = 0
@@ -80,7 +91,7 @@ class KafkaScan:
                 first = next((o for o, mark in marks.open.items() if not mark.attempts), marks.upcoming)
                 if first < ends[place]:
                     upcoming[place] = first
-            next_waits = await self._oldest(consumer, upcoming, now)
+            next_waits = None if now is None else await self._oldest(consumer, upcoming, now)
         return QueueState(waiting, taken, next_waits, dead)
 
     async def _oldest(self, consumer: Any, upcoming: dict[TopicPartition, int], now: float) -> float | None:
@@ -102,8 +113,11 @@ class KafkaScan:
             try:
                 async with asyncio.timeout(2 * self._settings.connect_timeout):
                     if self._consumer is None:
-                        self._consumer = await open_reader(self._address, self._settings)
-                    yield self._consumer
+                        self._consumer = await open_reader(self._address, self._settings, long_poll=SHORT_POLL)
+                    try:
+                        yield self._consumer
+                    finally:
+                        self._consumer.unsubscribe()  # else it goes on reading
             except (KafkaError, OSError) as exc:
                 await self.close()
                 raise explain(exc, self._address.shown) from exc

@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLargeError
 from aiokafka.structs import RecordMetadata
 
-from prpc.brokers.base import background
+from prpc.brokers.awaiting import background
 from prpc.brokers.kafka_address import KafkaAddress, explain
 from prpc.exceptions import BrokerUnavailableError, EncodeError
 from prpc.settings import Settings

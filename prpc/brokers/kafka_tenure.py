@@ -74,9 +74,9 @@ class KafkaDelivery:
     def raw(self) -> bool:
         return self.tenure.raw
 
-    def claim(self, message_id: UUID, address: str | None, *, repeatable: bool = False) -> Awaitable[bool]:
+    def claim(self, message_id: UUID, address: str | None, *, repeatable: bool = False, again: bool = False) -> Awaitable[bool]:
         """See Delivery."""
-        return self.ending.claim(self, message_id, address, repeatable)
+        return self.ending.claim(self, message_id, address, repeatable, again)
 
     def settle(self, reply: Reply | None) -> Awaitable[bool]:
         """See Delivery."""
@@ -96,7 +96,9 @@ class KafkaDelivery:
 class Ending(Protocol):
     """Where deliveries end."""
 
-    def claim(self, delivery: KafkaDelivery, message_id: UUID, address: str | None, repeatable: bool) -> Awaitable[bool]: ...
+    def claim(
+        self, delivery: KafkaDelivery, message_id: UUID, address: str | None, repeatable: bool, again: bool
+    ) -> Awaitable[bool]: ...
 
     def settle(self, delivery: KafkaDelivery, reply: Reply | None) -> Awaitable[bool]: ...
 

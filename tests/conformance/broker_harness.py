@@ -60,16 +60,48 @@ def numbered(count: int) -> list[Outgoing]:
     return [outgoing(str(number).encode()) for number in range(count)]
 
 
+async def take(consumer: Consumer, most: int) -> list[Delivery]:
+    """What is about to run: the broker knew it for the first of its id, or it was claimed."""
+    found = await consumer.take(most)
+    answers = [d.claim(uuid.uuid4(), None) for d in found if not d.admitted]
+    assert all(await asyncio.gather(*answers))
+    return list(found)
+
+
 async def take_one(consumer: Consumer) -> Delivery:
-    (delivery,) = await consumer.take(1)
+    (delivery,) = await take(consumer, 1)
     return delivery
 
 
 async def take_all(consumer: Consumer, count: int, most: int = 64) -> list[Delivery]:
     found: list[Delivery] = []
     while len(found) < count:
-        found += await consumer.take(most)
+        found += await take(consumer, most)
     return found
+
+
+async def take_among(consumers: Sequence[Consumer], count: int, most: int = 64) -> list[Delivery]:
+    """From all of them until there are so many; then they are stopped."""
+    found: list[Delivery] = []
+
+    async def serve(consumer: Consumer) -> None:
+        while taken := await take(consumer, most):
+            found.extend(taken)
+            if len(found) >= count:
+                await asyncio.gather(*(each.stop() for each in consumers))
+
+    await asyncio.gather(*(serve(consumer) for consumer in consumers))
+    return found
+
+
+def woken(broker: Broker, wake: bytes, body: bytes) -> bytes:
+    """What a mailbox gets of a reply: the short form only where the whole one is kept."""
+    return wake if broker.capabilities.keeps_replies else body
+
+
+def kept(broker: Broker, outcomes: Mapping[UUID, bytes]) -> Mapping[UUID, bytes]:
+    """What a mailbox collects: nothing where a broker keeps no outcomes beside the mail."""
+    return outcomes if broker.capabilities.keeps_replies else {}
 
 
 async def receive_all(mailbox: Mailbox, count: int) -> list[bytes]:
@@ -85,12 +117,26 @@ async def until(check: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(0.02)
 
 
+async def left(harness: Harness, count: int) -> bool:
+    """Whether so many entries and kept replies are left; a broker may need a moment to say so."""
+    for _ in range(200):
+        if await asyncio.to_thread(harness.waiting) == count:
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
 def reply_to(call: Outgoing, body: bytes = b"result", **more: Any) -> Reply:
     return Reply(call.message_id, body, **more)
 
 
 class Harness(Protocol):
     """The back door of one kind of broker."""
+
+    #: 1 where outcomes are kept beside the mail, else 0.
+    keeps: int
+    #: Whether publishing tells doubles, so that the server must not.
+    admits: bool
 
     def named(self, name: str) -> Settings:
         """Settings whose connections `cut` can find."""
@@ -118,6 +164,8 @@ class Harness(Protocol):
 
 
 class MemoryHarness:
+    keeps, admits = 1, True
+
     def __init__(self, settings: Settings) -> None:
         self.settings, self.queue = settings, settings.queue_name
         self.broker = MemoryBroker(settings)
@@ -144,6 +192,8 @@ class MemoryHarness:
 
 
 class RedisHarness:
+    keeps, admits = 1, True
+
     def __init__(self, settings: Settings) -> None:
         self.settings, self.names = settings, QueueNames(settings.queue_name)
         self.client = redis.Redis.from_url(settings.url_broker)
@@ -171,6 +221,8 @@ class RedisHarness:
 
 class KafkaHarness:
     """Works on a loop of its own in a thread, since a test's own is busy."""
+
+    keeps, admits = 0, False
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.names = settings, QueueNames(settings.queue_name)
@@ -230,7 +282,7 @@ class KafkaHarness:
         return self._do(read())
 
     def waiting(self) -> int:
-        """Calls that have not ended, and outcomes."""
+        """Calls that have not ended as far as it is committed, which follows within moments."""
         state = self._do(self._broker.state(self.settings.queue_name))
         return state.waiting + state.taken
 
