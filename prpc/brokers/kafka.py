@@ -111,19 +111,25 @@ class KafkaBroker:
         bound = self._bounds.get(queue)
         if bound is None:
             most = self._settings.max_queue_length
+            await self._topics.ensure(queue, grow=False)
             bound = self._bounds[queue] = QueueBound(queue, most, lambda: self._scan.length(QueueNames(queue)))
         await bound.enter()
         await self._send(queue, call)
 
     def consume(self, queue: str, *, consumer: str) -> KafkaConsumer:
         """See Broker."""
-        names, control = QueueNames(queue), self._control(queue)
+        names, control, letters = QueueNames(queue), self._control(queue), self._dead_letters(queue)
+
+        def buried() -> None:
+            if letters.added():
+                self._do(letters.trim)
+
         part = KafkaConsumer(
             self._address,
             self._settings,
             queue,
             consumer,
-            replies=KafkaReplies(self._sender, names),
+            replies=KafkaReplies(self._sender, names, buried),
             committed=lambda places: self._topics.committed(self._settings.group_name, places),
             now=self.now,
             control=control,
@@ -142,6 +148,7 @@ class KafkaBroker:
 
     async def listen(self, queue: str) -> KafkaListener:
         """See Broker."""
+        await self._topics.ensure(queue, grow=False)
         part = KafkaListener(self._control(queue))
         await part.open()
         self._parts.append(part)

@@ -14,6 +14,7 @@ from typing import Any
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
+from prpc.brokers.awaiting import background
 from prpc.brokers.kafka_address import KafkaAddress, explain
 from prpc.brokers.kafka_ending import KafkaEndings
 from prpc.brokers.kafka_group import KafkaGroup
@@ -63,7 +64,7 @@ class KafkaConsumer:
         self._endings = KafkaEndings(self._group, replies, settings, self._deliver_again)
         #: Deliveries that are to be handed out before anything new.
         self._ready: deque[KafkaDelivery] = deque()
-        self._opened = False
+        self._opening: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._news = asyncio.Event()
         self._rest = asyncio.Event()
@@ -74,10 +75,13 @@ class KafkaConsumer:
 
     async def open(self) -> None:
         """See Consumer."""
-        if not self._opened:
-            await self._control.attach(self._group.hear)  # before there is a partition whose calls others could tell of
-            await self._group.open()
-            self._opened = True
+        if self._opening is None or (self._opening.done() and self._opening.exception() is not None):
+            self._opening = background(self._open(), "prpc-kafka-join")
+        await asyncio.shield(self._opening)  # whoever waits may be cancelled; what aiokafka begins it must end
+
+    async def _open(self) -> None:
+        await self._control.attach(self._group.hear)  # before there is a partition whose calls others could tell of
+        await self._group.open()
 
     async def take(self, most: int) -> Sequence[KafkaDelivery]:
         """See Consumer. Raises BrokerUnavailableError."""
@@ -194,6 +198,8 @@ class KafkaConsumer:
         if self._closed:
             return
         self._closed = True
+        if self._opening is not None:
+            await asyncio.gather(self._opening, return_exceptions=True)
         await self._endings.flush()
         await self._group.close()
         self._control.detach(self._group.hear)

@@ -20,6 +20,8 @@ from prpc.names import QueueNames
 __all__ = ["KafkaDeadLetters"]
 
 KEY = "key"
+#: Part of the letters that are kept (one in so many) after which it is looked for too many.
+TRIM_EVERY = 4
 
 
 class KafkaDeadLetters:
@@ -28,6 +30,15 @@ class KafkaDeadLetters:
     def __init__(self, sender: KafkaSender, scan: KafkaScan, names: QueueNames, most: int) -> None:
         """`most`: letters that are kept, about."""
         self._sender, self._scan, self._names, self._most = sender, scan, names, most
+        self._added = 0
+
+    def added(self) -> bool:
+        """One more was buried by this process; whether it is time to look for too many."""
+        self._added += 1
+        if self._added * TRIM_EVERY < self._most:
+            return False
+        self._added = 0
+        return True
 
     async def count(self) -> int:
         """See DeadLetters."""

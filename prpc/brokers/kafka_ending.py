@@ -59,8 +59,7 @@ class KafkaEndings:
                 self._keep(sent)
             self._group.ended(delivery)
             return answered(False)
-        delivery.message_id = _counted_id(delivery.record, message_id)
-        tenure.ids.remember(delivery.message_id, (tenure.place, delivery.offset))
+        self._remember(delivery, message_id)
         tenure.progress.start(delivery.offset, self._group.token)
         delivery.started = True
         if repeatable and delivery.attempt == 1:
@@ -77,6 +76,10 @@ class KafkaEndings:
         self._group.given_back(delivery)
         if delivery.tenure.live:
             self._again(delivery.tenure, delivery.record)
+
+    def _remember(self, delivery: KafkaDelivery, message_id: UUID) -> None:
+        delivery.message_id = _counted_id(delivery.record, message_id)
+        delivery.tenure.ids.remember(delivery.message_id, (delivery.tenure.place, delivery.offset))
 
     def _is_double(self, delivery: KafkaDelivery, message_id: UUID) -> bool:
         """Whether another record of this id came first."""
@@ -106,6 +109,8 @@ class KafkaEndings:
                 return sent
             if claim and self._is_double(delivery, reply.message_id):
                 return sent + self._first_outcome(reply.message_id, reply.address)
+            if claim:
+                self._remember(delivery, reply.message_id)
             return sent + (self._reply(reply) if keep else [self._replies.send(reply, reply.address)])
 
         return self._end(delivery, hand_over)
@@ -121,20 +126,31 @@ class KafkaEndings:
         return sent
 
     def _end(self, delivery: KafkaDelivery, hand_over: Callable[[], list[asyncio.Future[Any]]]) -> Awaitable[bool]:
-        if not self._may_end(delivery):
+        if not self._begin_end(delivery):
             return answered(False)
-        if time.monotonic() - self._group.committer.confirmed > self._stale_after:
-            return self._keep(background(self._end_confirmed(delivery, hand_over), "prpc-kafka-settle"))
-        return self._hand_over(delivery, hand_over())
+        if not self._is_stale():
+            return self._hand_over(delivery, hand_over())
+        return self._confirmed(delivery, lambda: self._hand_over(delivery, hand_over()))
+
+    def _is_stale(self) -> bool:
+        """Whether it was so long without a commit that others may have decided."""
+        return time.monotonic() - self._group.committer.confirmed > self._stale_after
+
+    def _confirmed(self, delivery: KafkaDelivery, end: Callable[[], Awaitable[bool]]) -> asyncio.Future[bool]:
+        """End it so only after a commit that goes through: that says that nobody else has decided."""
+
+        async def work() -> bool:
+            return await self._group.confirm() and self._may_end(delivery) and await end()
+
+        return self._keep(background(work(), "prpc-kafka-confirm"))
 
     def _may_end(self, delivery: KafkaDelivery) -> bool:
         return not delivery.lost and (delivery.tenure.live or delivery.started)
 
-    async def _end_confirmed(self, delivery: KafkaDelivery, hand_over: Callable[[], list[asyncio.Future[Any]]]) -> bool:
-        """After a pause others may have decided already: only a commit that goes through says that they have not."""
-        if not await self._group.confirm() or not self._may_end(delivery):
-            return False
-        return await self._hand_over(delivery, hand_over())
+    def _begin_end(self, delivery: KafkaDelivery) -> bool:
+        """Whether it may end, and has not begun to."""
+        may, delivery.ending = not delivery.ending and self._may_end(delivery), True
+        return may
 
     def _hand_over(self, delivery: KafkaDelivery, sent: list[asyncio.Future[Any]]) -> asyncio.Future[bool]:
         if not sent:
@@ -158,8 +174,13 @@ class KafkaEndings:
         return self._keep(done)
 
     def release(self, delivery: KafkaDelivery) -> Awaitable[bool]:
-        if not self._may_end(delivery):
+        if not self._begin_end(delivery):
             return answered(False)
+        if not self._is_stale():
+            return self._give_back(delivery)
+        return self._confirmed(delivery, lambda: self._give_back(delivery))
+
+    def _give_back(self, delivery: KafkaDelivery) -> asyncio.Future[bool]:
         if self.stopping or not delivery.tenure.live:
             self._group.given_back(delivery)
             return answered(True)

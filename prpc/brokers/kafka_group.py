@@ -19,9 +19,9 @@ from aiokafka.errors import KafkaError
 from prpc.brokers.kafka_address import KafkaAddress, explain
 from prpc.brokers.kafka_assignor import QueueAssignor
 from prpc.brokers.kafka_commit import Committer
+from prpc.brokers.kafka_driver import stop_consumer
 from prpc.brokers.kafka_ids import KnownIds, id_of_key, read_back
 from prpc.brokers.kafka_marks import Marks, Progress, read_marks
-from prpc.brokers.kafka_reader import stop_consumer
 from prpc.brokers.kafka_tenure import KafkaDelivery, Tenure
 from prpc.brokers.kafka_words import Place, Word, read_word
 from prpc.exceptions import BrokerUnavailableError
@@ -126,6 +126,11 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         except TimeoutError:
             log.warning("the last commit of queue %s did not go through in time", self._names.queue)
         await stop_consumer(self.kafka)
+        for tenure in self.tenures.values():
+            tenure.live = False
+            self._orphans.update(((tenure.place, offset), delivery) for offset, delivery in tenure.held.items())
+        for delivery in self._orphans.values():
+            delivery.lost = True
 
     async def _commit(self, offsets: Mapping[TopicPartition, Any]) -> Any:
         return await self.kafka.commit(offsets)
@@ -246,6 +251,9 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
                 if mark.attempts and mark.owner == self.token:
                     self._adopt(tenure, (place, offset))
         self.tenures = tenures
+        for place, tenure in tenures.items():
+            # aiokafka has read ahead meanwhile, and `take` let go of what had no tenure.
+            self.kafka.seek(place, tenure.progress.marks.base)
         self._had = places
         holds = frozenset(self._orphans)
         unsaid, self._unsaid = self._unsaid, set()
@@ -287,7 +295,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         for place in places:
             found = committed.get(place)
             marks[place] = Marks(0, 0) if found is None or found.offset < 0 else read_marks(found.offset, found.metadata or "")
-        await self._learn_ids({place: each.base for place, each in marks.items() if place not in self._had and each.base})
+        await self._learn_ids({place: each for place, each in marks.items() if place not in self._had and each.upcoming})
         return {
             place: Tenure(place, Progress(each), self._ids_of(place), place.topic == self._names.raw_calls, each.base)
             for place, each in marks.items()
@@ -296,12 +304,13 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
     def _ids_of(self, place: TopicPartition) -> KnownIds:
         return self._ids.setdefault(place.partition, KnownIds(self._settings.duplicate_window))
 
-    async def _learn_ids(self, until: Mapping[TopicPartition, int]) -> None:
-        """Read the ids of partitions that others had before."""
-        if not until:
+    async def _learn_ids(self, marks: Mapping[TopicPartition, Marks]) -> None:
+        """Read the ids of partitions that others had before: of everything that was taken."""
+        if not marks:
             return
         since = round((self._now() - self._settings.duplicate_window) * 1000)
         try:
+            until = {place: each.upcoming for place, each in marks.items()}
             records = await read_back(self._address, self._settings, until, since)
         except BrokerUnavailableError as exc:
             log.warning("%s; a call that was doubled over a change of owner may run twice", exc)
@@ -310,7 +319,9 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
             message_id = id_of_key(record.key)
             if message_id is not None:
                 place = TopicPartition(record.topic, record.partition)
-                self._ids_of(place).remember(message_id, (place, record.offset))
+                ids, mark = self._ids_of(place), marks[place].open.get(record.offset)
+                if ids.owner(message_id) is None or (mark is not None and mark.attempts):
+                    ids.remember(message_id, (place, record.offset))
 
 
 def _name(token: str) -> str:

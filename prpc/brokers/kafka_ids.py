@@ -18,7 +18,8 @@ from aiokafka.errors import KafkaError
 
 from prpc.brokers.base import Reply
 from prpc.brokers.kafka_address import KafkaAddress
-from prpc.brokers.kafka_reader import assign, know_topics, open_reader, stop_consumer
+from prpc.brokers.kafka_driver import stop_consumer
+from prpc.brokers.kafka_reader import assign, know_topics, open_reader
 from prpc.exceptions import BrokerUnavailableError
 from prpc.settings import Settings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -12,9 +12,10 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from prpc.brokers.awaiting import background
 from prpc.brokers.kafka_address import KafkaAddress, explain
+from prpc.brokers.kafka_driver import stop_consumer
 from prpc.settings import Settings
 
-__all__ = ["KafkaReader", "assign", "know_topics", "open_reader", "stop_consumer"]
+__all__ = ["KafkaReader", "assign", "know_topics", "open_reader"]
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +25,6 @@ LONG_POLL = 5000
 AHEAD = 4 * 1024 * 1024
 #: Seconds between two tries after an error.
 AGAIN_AFTER = 0.2
-#: Seconds that closing a consumer may take.
-GOOD_BYE = 2.0
 
 Records = Sequence[ConsumerRecord]
 
@@ -66,34 +65,6 @@ def assign(consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]) ->
     consumer.assign(list(offsets))
     for place, offset in offsets.items():
         consumer.seek(place, offset)
-
-
-async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
-    """Close it, within bounds: by itself it waits for a sharing out that is under way, and for brokers that are gone."""
-    if not await _ends(consumer.stop(), GOOD_BYE):
-        await _ends(_leave(consumer), GOOD_BYE)
-
-
-async def _leave(consumer: AIOKafkaConsumer) -> None:
-    """What `stop` did not get to."""
-    coordination = getattr(consumer._coordinator, "_coordination_task", None)
-    if coordination is not None:
-        coordination.cancel()
-        await asyncio.gather(coordination, return_exceptions=True)
-        await asyncio.gather(consumer._coordinator._maybe_leave_group(), return_exceptions=True)
-    if consumer._fetcher is not None:
-        await consumer._fetcher.close()
-    await consumer._client.close()
-
-
-async def _ends(work: Coroutine[Any, Any, None], seconds: float) -> bool:
-    """Whether it ended by itself within that time."""
-    task = asyncio.ensure_future(work)
-    done, _ = await asyncio.wait([task], timeout=seconds)
-    if not done:
-        task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    return bool(done)
 
 
 class KafkaReader:

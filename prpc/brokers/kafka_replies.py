@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -24,8 +25,9 @@ DEAD_HEADERS = ("reason", "details", "topic", "entry", "attempts", "sent_ms")
 class KafkaReplies:
     """Bound to the sender's loop. Everything here waits for the broker as long as it takes."""
 
-    def __init__(self, sender: KafkaSender, names: QueueNames) -> None:
-        self._sender, self._names = sender, names
+    def __init__(self, sender: KafkaSender, names: QueueNames, buried: Callable[[], None]) -> None:
+        """`buried` is told of each dead letter that has arrived."""
+        self._sender, self._names, self._buried = sender, names, buried
 
     def send(self, reply: Reply, address: str | None) -> asyncio.Future[Any]:
         """Hand an outcome over: to the partition of its mailbox, or by its id to any."""
@@ -62,13 +64,10 @@ class KafkaReplies:
         headers = [(name, text.encode(errors="replace")) for name, text in zip(DEAD_HEADERS, about, strict=True)]
         headers += [("key", record.key)] if record.key is not None else []
         headers += [(f"={name}", value or b"") for name, value in record.headers if name not in ADDED]
-        return self._sender.send(
-            self._names.dead,
-            record.value if record.value is not None else b"",
-            key=uuid4().hex.encode(),
-            headers=headers,
-            repeat=True,
-        )
+        body = record.value if record.value is not None else b""
+        sent = self._sender.send(self._names.dead, body, key=uuid4().hex.encode(), headers=headers, repeat=True)
+        sent.add_done_callback(lambda _: self._buried())
+        return sent
 
     def put_back(self, delivery: KafkaDelivery) -> asyncio.Future[Any]:
         """The call once more, at the end of its partition; its age and what it went through stay."""

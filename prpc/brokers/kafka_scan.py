@@ -13,8 +13,9 @@ from aiokafka.errors import KafkaError
 
 from prpc.brokers.base import QueueState, ServerRecord
 from prpc.brokers.kafka_address import KafkaAddress, explain
+from prpc.brokers.kafka_driver import stop_consumer
 from prpc.brokers.kafka_marks import read_marks
-from prpc.brokers.kafka_reader import assign, know_topics, open_reader, stop_consumer
+from prpc.brokers.kafka_reader import assign, know_topics, open_reader
 from prpc.brokers.kafka_topics import KafkaTopics
 from prpc.names import QueueNames
 from prpc.settings import Settings
@@ -117,7 +118,7 @@ class KafkaScan:
                     try:
                         yield self._consumer
                     finally:
-                        self._consumer.unsubscribe()  # else it goes on reading
+                        self._consumer.assign([])  # else it goes on reading
             except (KafkaError, OSError) as exc:
                 await self.close()
                 raise explain(exc, self._address.shown) from exc

@@ -23,6 +23,7 @@ from aiokafka.structs import RecordMetadata
 
 from prpc.brokers.awaiting import background
 from prpc.brokers.kafka_address import KafkaAddress, explain
+from prpc.brokers.kafka_driver import stop_producer
 from prpc.exceptions import BrokerUnavailableError, EncodeError
 from prpc.settings import Settings
 
@@ -34,8 +35,6 @@ log = logging.getLogger(__name__)
 FRAME_BYTES = 1024 * 1024
 #: Seconds between two tries to send what must arrive.
 AGAIN_AFTER = 0.1
-#: Seconds that closing the producer may take.
-GOOD_BYE = 2.0
 #: Seconds for which the best look at the brokers' clock counts more than a worse one.
 LEARNT_HOLDS = 60.0
 LOG_APPEND_TIME = 1
@@ -128,7 +127,7 @@ class KafkaSender:
             async with asyncio.timeout(self._patience):
                 await producer.start()
         except BaseException as exc:
-            await _stop(producer)
+            await stop_producer(producer)
             if isinstance(exc, (KafkaError, OSError)):
                 raise explain(exc, self._address.shown) from exc
             raise
@@ -189,7 +188,7 @@ class KafkaSender:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         if self._producer is not None:
-            await _stop(self._producer)
+            await stop_producer(self._producer)
         lost = BrokerUnavailableError("the connection was closed", url=self._address.shown)
         for record in list(self._timers):
             self._fail(record, lost)
@@ -224,7 +223,7 @@ class KafkaSender:
         self._watch(fresh)
         again, self._unacknowledged = self._unacknowledged, {}
         self._queue.extendleft(reversed([record for record in again if not record.done.done()]))
-        await _stop(old)
+        await stop_producer(old)
         return True
 
     def _watch(self, producer: AIOKafkaProducer) -> None:
@@ -301,12 +300,3 @@ def _decide(done: asyncio.Future[Any], error: BaseException) -> None:
 def _has_ended(producer: AIOKafkaProducer) -> bool:
     task = producer._sender.sender_task
     return task is not None and bool(task.done())
-
-
-async def _stop(producer: AIOKafkaProducer) -> None:
-    """Close it within bounds: with the broker gone it would wait for ever (aiokafka#1101)."""
-    stopping = asyncio.ensure_future(producer.stop())
-    done, _ = await asyncio.wait([stopping], timeout=GOOD_BYE)
-    if not done:
-        stopping.cancel()
-    await asyncio.gather(stopping, return_exceptions=True)

@@ -44,7 +44,7 @@ class Tenure:
 class KafkaDelivery:
     """One record in the hands of this consumer."""
 
-    ending: Ending
+    endings: Ending
     tenure: Tenure
     record: ConsumerRecord
     facts: Facts
@@ -58,6 +58,8 @@ class KafkaDelivery:
     started: bool = False
     #: Whether others have decided about it: this server was away for too long.
     lost: bool = False
+    #: Whether it was settled, released or buried.
+    ending: bool = False
     #: Ends once the start is committed, where that was asked for.
     start: asyncio.Future[bool] | None = None
 
@@ -76,21 +78,21 @@ class KafkaDelivery:
 
     def claim(self, message_id: UUID, address: str | None, *, repeatable: bool = False, again: bool = False) -> Awaitable[bool]:
         """See Delivery."""
-        return self.ending.claim(self, message_id, address, repeatable, again)
+        return self.endings.claim(self, message_id, address, repeatable, again)
 
     def settle(self, reply: Reply | None) -> Awaitable[bool]:
         """See Delivery."""
-        return self.ending.settle(self, reply)
+        return self.endings.settle(self, reply)
 
     def release(self) -> Awaitable[bool]:
         """See Delivery."""
-        return self.ending.release(self)
+        return self.endings.release(self)
 
     def bury(
         self, reason: str, reply: Reply | None = None, *, details: str = "", keep: bool = True, claim: bool = False
     ) -> Awaitable[bool]:
         """See Delivery."""
-        return self.ending.bury(self, reason, reply, details=details, keep=keep, claim=claim)
+        return self.endings.bury(self, reason, reply, details=details, keep=keep, claim=claim)
 
 
 class Ending(Protocol):

@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError, for_code
 from aiokafka.structs import OffsetAndMetadata
 
 from prpc.brokers.kafka_address import KafkaAddress, explain
+from prpc.brokers.kafka_driver import stop_admin
 from prpc.names import QueueNames
 from prpc.settings import Settings
 
@@ -73,7 +74,7 @@ class KafkaTopics:
                     async with asyncio.timeout(self._settings.connect_timeout):
                         await admin.start()
                 except BaseException as exc:
-                    await admin.close()
+                    await stop_admin(admin)
                     if isinstance(exc, (KafkaError, OSError)):
                         raise explain(exc, self._address.shown) from exc
                     raise
@@ -84,7 +85,7 @@ class KafkaTopics:
         """Idempotent."""
         admin, self._admin = self._admin, None
         if admin is not None:
-            await asyncio.wait([asyncio.ensure_future(admin.close())], timeout=1.0)
+            await stop_admin(admin)
 
     async def ensure(self, queue: str, *, grow: bool) -> None:
         """Make the queue's topics where they are missing; `grow`: add partitions where there are too few.

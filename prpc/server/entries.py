@@ -29,7 +29,7 @@ def ask_for(
             logger.error("an entry could not be claimed, whoever takes it over will try again: %s", error)
             return then(False)
         if not answer.result():
-            logger.warning("%s: another entry of this call came first; it is not run again", message_id)
+            logger.warning("%s: another entry of this call came first, or another server has it; it is not run", message_id)
         return then(answer.result())
 
     idempotent = function is not None and function.idempotent

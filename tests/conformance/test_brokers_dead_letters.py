@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from broker_harness import Harness, RedisHarness, connected, left, outgoing, run, take_all, take_one
+from broker_harness import Harness, RedisHarness, connected, left, outgoing, run, take_all, take_one, until
 
 from prpc.brokers.base import Broker, Consumer, DeadLetter, DeadLetters, QueueState
 from prpc.exceptions import EncodeError
@@ -101,6 +101,11 @@ def test_the_oldest_go_when_there_are_too_many(broker_kind: str, settings_for: C
                 await broker.publish(settings.queue_name, outgoing(b"%d" % number))
             for delivery in sorted(await take_all(consumer, 400), key=lambda each: int(each.body or b"")):
                 assert await delivery.bury("form")
+
+            async def cut() -> bool:
+                return await letters.count() <= 200
+
+            await until(cut)
             found = await all_of(letters)
             assert 20 <= len(found) <= 200
             assert [letter.body for letter in found] == [b"%d" % n for n in range(400 - len(found), 400)]

@@ -96,6 +96,17 @@ class Worker:
         return len(taken) + dropped
 
 
+async def first_of(*workers: Worker) -> tuple[list[Delivery], int]:
+    """What comes to one of them; which of them has it is the broker's affair."""
+    takes = [asyncio.create_task(worker.take()) for worker in workers]
+    await asyncio.wait(takes, return_when=asyncio.FIRST_COMPLETED)
+    for each in takes:
+        each.cancel()
+    await asyncio.gather(*takes, return_exceptions=True)
+    ((found, dropped),) = [each.result() for each in takes if not each.cancelled()]
+    return found, dropped
+
+
 Make = Callable[[Broker, Harness, Sequence[Outgoing]], Awaitable[None]]
 
 
@@ -246,7 +257,7 @@ def test_a_double_that_is_refused_does_not_decide_the_outcome(settings: Settings
             consumer = broker.consume(settings.queue_name, consumer="one")
             original = call()
             await broker.publish(settings.queue_name, original)
-            (running,) = await consumer.take(1)
+            ((running,), _) = await Worker(consumer).take(1)
             for address in (mailbox.address, None):
                 by_hand(harness, call(original.message_id, address))
                 (double,) = await consumer.take(1)
@@ -288,13 +299,21 @@ def test_what_was_given_back_is_no_double_of_itself(settings: Settings, harness:
             one, other = (Worker(broker.consume(settings.queue_name, consumer=name)) for name in ("one", "other"))
             original = call()
             await made(broker, harness, [original])
-            for worker in (one, other, one):
-                ((delivery,), dropped) = await worker.take()
-                assert (delivery.attempt, dropped) == (1, 0)
+            for _ in range(3):
+                found: list[Delivery] = []
+                while not found:
+                    found, dropped = await first_of(one, other)
+                    assert not dropped or not harness.admits  # where the shares change meanwhile, it comes again
+                (delivery,) = found
+                assert delivery.attempt == 1
                 assert await delivery.release()
+            await other.consumer.close()
             by_hand(harness, original)
-            await other.work(2)
-            assert other.ran == {original.body: 1}
+            serving = asyncio.create_task(one.serve())
+            assert await left(harness, harness.keeps)
+            await one.consumer.stop()
+            await serving
+            assert one.ran == {original.body: 1}
 
     run(work())
 

@@ -1,0 +1,67 @@
+"""How aiokafka's objects are ended: within bounds, and with nothing left open.
+
+By itself a consumer waits for a sharing out that is under way, a producer for brokers that are gone (aiokafka#1101), and a
+connection that is being made while its client closes stays open for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+
+__all__ = ["stop_admin", "stop_consumer", "stop_producer"]
+
+#: Seconds that each step may take.
+GOOD_BYE = 2.0
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Leave the group, if it is in one, and close."""
+    if not await _ends(consumer.stop()):
+        await _ends(_leave(consumer))
+    await _ends(_close(consumer._client))
+
+
+async def stop_producer(producer: AIOKafkaProducer) -> None:
+    """Close; what was not sent is lost."""
+    await _ends(producer.stop())
+    await _ends(_close(producer.client))
+
+
+async def stop_admin(admin: AIOKafkaAdminClient) -> None:
+    """Close."""
+    await _ends(admin.close())
+    await _ends(_close(admin._client))
+
+
+async def _leave(consumer: AIOKafkaConsumer) -> None:
+    """What `stop` did not get to."""
+    coordination = getattr(consumer._coordinator, "_coordination_task", None)
+    if coordination is not None:
+        coordination.cancel()
+        await asyncio.gather(coordination, return_exceptions=True)
+        await asyncio.gather(consumer._coordinator._maybe_leave_group(), return_exceptions=True)
+    if consumer._fetcher is not None:
+        await consumer._fetcher.close()
+
+
+async def _close(client: Any) -> None:
+    """Close the connections, also one that is being made."""
+    await client.close()
+    async with client._get_conn_lock:
+        pass
+    await client.close()
+
+
+async def _ends(work: Coroutine[Any, Any, None]) -> bool:
+    """Whether it ended by itself in time."""
+    task = asyncio.ensure_future(work)
+    done, _ = await asyncio.wait([task], timeout=GOOD_BYE)
+    if not done:
+        task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return bool(done)
