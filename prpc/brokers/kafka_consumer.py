@@ -112,7 +112,7 @@ class KafkaConsumer:
         """Up to `most` records; none after some time, or when there is news."""
         kafka, self._news = self._group.kafka, asyncio.Event()
         self._pause_full(kafka)
-        fetching = asyncio.ensure_future(kafka.getmany(timeout_ms=WAIT, max_records=most))
+        fetching = asyncio.ensure_future(self._get_many(kafka, most))
         news = asyncio.ensure_future(self._news.wait())
         try:
             await asyncio.wait((fetching, news), return_when=asyncio.FIRST_COMPLETED)
@@ -121,8 +121,13 @@ class KafkaConsumer:
             if not fetching.done():
                 fetching.cancel()  # it takes records in its last step only, so none is lost
             await asyncio.gather(fetching, news, return_exceptions=True)
-        found: dict[TopicPartition, list[ConsumerRecord]] = {} if fetching.cancelled() else fetching.result()
-        return found
+        share, found = (0, {}) if fetching.cancelled() else fetching.result()
+        return found if share == self._group.share else {}  # what was read under an earlier share is read again
+
+    async def _get_many(self, kafka: Any, most: int) -> tuple[int, dict[TopicPartition, list[ConsumerRecord]]]:
+        """Records, and the share that they were taken under: others may run before whoever awaits this does."""
+        found: dict[TopicPartition, list[ConsumerRecord]] = await kafka.getmany(timeout_ms=WAIT, max_records=most)
+        return self._group.share, found
 
     def _pause_full(self, kafka: Any) -> None:
         """No further records of a partition with as many open ones as a commit can tell of."""
@@ -162,8 +167,8 @@ class KafkaConsumer:
         if mark.attempts and offset not in tenure.gone and self._group.runs_elsewhere(mark.owner):
             tenure.elsewhere[offset] = record
             message_id = id_of_key(record.key)
-            if message_id is not None and tenure.ids.owner(message_id) is None:
-                tenure.ids.remember(message_id, (tenure.place, offset))
+            if message_id is not None:
+                tenure.ids.admit(message_id, record)
             return None
         return self._make(tenure, record)
 

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from aiokafka import ConsumerRecord
 
@@ -15,7 +15,6 @@ from prpc.brokers.awaiting import answered, background
 from prpc.brokers.base import Reply
 from prpc.brokers.kafka_group import KafkaGroup
 from prpc.brokers.kafka_ids import Outcomes
-from prpc.brokers.kafka_records import REQUEUED
 from prpc.brokers.kafka_replies import KafkaReplies
 from prpc.brokers.kafka_tenure import KafkaDelivery, Tenure
 from prpc.settings import Settings
@@ -54,12 +53,12 @@ class KafkaEndings:
         tenure = delivery.tenure
         if not tenure.live or delivery.lost:
             return answered(False)
-        if self._is_double(delivery, message_id) and not (again and self._outcomes.get(message_id) is None):
+        again = again and self._outcomes.get(message_id) is None
+        if not tenure.ids.admit(message_id, delivery.record, again=again):
             for sent in self._first_outcome(message_id, address):
                 self._keep(sent)
             self._group.ended(delivery)
             return answered(False)
-        self._remember(delivery, message_id)
         tenure.progress.start(delivery.offset, self._group.token)
         delivery.started = True
         if repeatable and delivery.attempt == 1:
@@ -76,15 +75,6 @@ class KafkaEndings:
         self._group.given_back(delivery)
         if delivery.tenure.live:
             self._again(delivery.tenure, delivery.record)
-
-    def _remember(self, delivery: KafkaDelivery, message_id: UUID) -> None:
-        delivery.message_id = _counted_id(delivery.record, message_id)
-        delivery.tenure.ids.remember(delivery.message_id, (delivery.tenure.place, delivery.offset))
-
-    def _is_double(self, delivery: KafkaDelivery, message_id: UUID) -> bool:
-        """Whether another record of this id came first."""
-        owner = delivery.tenure.ids.owner(_counted_id(delivery.record, message_id))
-        return owner is not None and owner != (delivery.tenure.place, delivery.offset)
 
     def _first_outcome(self, message_id: UUID, address: str | None) -> list[asyncio.Future[Any]]:
         """For a further caller: now where it is there, else when it is."""
@@ -107,10 +97,8 @@ class KafkaEndings:
             sent = [self._replies.bury(delivery, reason, details)]
             if reply is None:
                 return sent
-            if claim and self._is_double(delivery, reply.message_id):
+            if claim and not delivery.tenure.ids.admit(reply.message_id, delivery.record):
                 return sent + self._first_outcome(reply.message_id, reply.address)
-            if claim:
-                self._remember(delivery, reply.message_id)
             return sent + (self._reply(reply) if keep else [self._replies.send(reply, reply.address)])
 
         return self._end(delivery, hand_over)
@@ -184,19 +172,9 @@ class KafkaEndings:
         if self.stopping or not delivery.tenure.live:
             self._group.given_back(delivery)
             return answered(True)
-        if delivery.message_id is not None:
-            delivery.tenure.ids.forget(delivery.message_id)
         return self._hand_over(delivery, [self._replies.put_back(delivery)])
 
     def _keep(self, future: asyncio.Future[Any]) -> asyncio.Future[Any]:
         self._open.add(future)
         future.add_done_callback(self._open.discard)
         return future
-
-
-def _counted_id(record: ConsumerRecord, message_id: UUID) -> UUID:
-    """The id by which doubles are told: a call that a person put back is none of the call that it was."""
-    for name, value in record.headers:
-        if name == REQUEUED and value:
-            return uuid5(message_id, value.decode(errors="replace"))
-    return message_id

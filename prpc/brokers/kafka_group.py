@@ -69,8 +69,8 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         self._ids: dict[int, KnownIds] = {}
         self._had: set[TopicPartition] = set()
         self._words: list[tuple[float, Word]] = []
-        #: Shares that we got.
-        self._rounds = 0
+        #: Number of the share that is read from.
+        self.share = 0
         self.kafka: Any = None
         self.committer = Committer(lambda: self.token, self._commit, lambda: self.tenures.values(), settings.redis_heartbeat)
 
@@ -242,15 +242,15 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Our share: read what its last owners knew, go on with what runs here, and say what runs here for others."""
         places, word = set(assigned), self._assignor.word
-        if self.kafka is not None and self._rounds and (word is None or self._member not in word.continuing):
+        if self.kafka is not None and self.share and (word is None or self._member not in word.continuing):
             self._lose_all()
-        self._rounds += 1
         tenures = await self._found(places)
         for place, tenure in tenures.items():
             for offset, mark in list(tenure.progress.open.items()):
                 if mark.attempts and mark.owner == self.token:
                     self._adopt(tenure, (place, offset))
         self.tenures = tenures
+        self.share += 1
         for place, tenure in tenures.items():
             # aiokafka has read ahead meanwhile, and `take` let go of what had no tenure.
             self.kafka.seek(place, tenure.progress.marks.base)
@@ -270,6 +270,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
             delivery.lost = True
         self._orphans.clear()
         self._unsaid.clear()
+        self._had = set()
 
     def _adopt(self, tenure: Tenure, place: Place) -> None:
         """A record that we had started came back to us with its partition."""
@@ -295,6 +296,9 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         for place in places:
             found = committed.get(place)
             marks[place] = Marks(0, 0) if found is None or found.offset < 0 else read_marks(found.offset, found.metadata or "")
+        for number in list(self._ids):
+            if not any(place.partition == number for place in places & self._had):
+                del self._ids[number]  # another server may have had the partition meanwhile
         await self._learn_ids({place: each for place, each in marks.items() if place not in self._had and each.upcoming})
         return {
             place: Tenure(place, Progress(each), self._ids_of(place), place.topic == self._names.raw_calls, each.base)
@@ -320,8 +324,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
             if message_id is not None:
                 place = TopicPartition(record.topic, record.partition)
                 ids, mark = self._ids_of(place), marks[place].open.get(record.offset)
-                if ids.owner(message_id) is None or (mark is not None and mark.attempts):
-                    ids.remember(message_id, (place, record.offset))
+                ids.admit(message_id, record, again=mark is not None and mark.attempts > 0)
 
 
 def _name(token: str) -> str:

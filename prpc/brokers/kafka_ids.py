@@ -11,7 +11,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
@@ -20,6 +20,7 @@ from prpc.brokers.base import Reply
 from prpc.brokers.kafka_address import KafkaAddress
 from prpc.brokers.kafka_driver import stop_consumer
 from prpc.brokers.kafka_reader import assign, know_topics, open_reader
+from prpc.brokers.kafka_records import CONTINUES, REQUEUED, number_in
 from prpc.exceptions import BrokerUnavailableError
 from prpc.settings import Settings
 
@@ -57,25 +58,34 @@ class KnownIds:
         #: Place of the record and the monotonic second of forgetting; oldest first.
         self._known: dict[UUID, tuple[Place, float]] = {}
 
-    def owner(self, message_id: UUID) -> Place | None:
-        """The record of this id that may run; None where none is remembered."""
+    def admit(self, message_id: UUID, record: ConsumerRecord, *, again: bool = False) -> bool:
+        """Whether this record may run: it is the first of its id, or continues the one that may. It is remembered then.
+
+        `again`: it may whatever came before.
+        """
+        message_id, known = _counted_id(record, message_id), self._known
+        self._forget_old()
+        log = TopicPartition(record.topic, record.partition)
+        owner, _ = known.pop(message_id, (None, 0.0))
+        may = again or owner in (None, (log, record.offset), (log, number_in(record, CONTINUES)))
+        known[message_id] = (log, record.offset) if may or owner is None else owner, time.monotonic() + self._window
+        return may
+
+    def _forget_old(self) -> None:
         known, now = self._known, time.monotonic()
         while known:
             oldest = next(iter(known))
             if known[oldest][1] > now:
                 break
             del known[oldest]
-        found = known.get(message_id)
-        return None if found is None else found[0]
 
-    def remember(self, message_id: UUID, place: Place) -> None:
-        """This record is the one that may run."""
-        self._known.pop(message_id, None)
-        self._known[message_id] = place, time.monotonic() + self._window
 
-    def forget(self, message_id: UUID) -> None:
-        """The call goes to another record."""
-        self._known.pop(message_id, None)
+def _counted_id(record: ConsumerRecord, message_id: UUID) -> UUID:
+    """The id by which doubles are told: a call that a person put back is none of the call that it was."""
+    for name, value in record.headers:
+        if name == REQUEUED and value:
+            return uuid5(message_id, value.decode(errors="replace"))
+    return message_id
 
 
 class Outcomes:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from uuid import UUID
 
 from aiokafka import ConsumerRecord
@@ -18,7 +17,9 @@ SENT = "prpc_sent_ms"
 BORN, CRASHES = "prpc_born_ms", "prpc_crashes"
 #: The letter that a call was put back from, so that its id counts as new.
 REQUEUED = "prpc_requeued"
-ADDED = frozenset((SENT, BORN, CRASHES, REQUEUED))
+#: Offset of the record in the same partition that this one continues, so that it is none of its doubles.
+CONTINUES = "prpc_continues"
+ADDED = frozenset((SENT, BORN, CRASHES, REQUEUED, CONTINUES))
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -54,11 +55,6 @@ def read_address(address: str) -> tuple[int, str] | None:
     if not separator or not (partition.isascii() and partition.isdigit() and len(partition) < 6):
         return None
     return int(partition), client
-
-
-def write_places(places: Mapping[str, Sequence[tuple[str, int, int]]]) -> bytes:
-    """A word among servers: what became of records (topic, partition, offset) that are another's now."""
-    return json.dumps({kind: [list(place) for place in some] for kind, some in places.items()}).encode()
 
 
 def message_key(message_id: UUID) -> bytes:

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from prpc.brokers.awaiting import background
 from prpc.brokers.base import Reply
-from prpc.brokers.kafka_records import ADDED, BORN, CRASHES, message_key, read_address
+from prpc.brokers.kafka_records import ADDED, BORN, CONTINUES, CRASHES, message_key, read_address
 from prpc.brokers.kafka_sender import KafkaSender
 from prpc.brokers.kafka_tenure import KafkaDelivery
 from prpc.names import QueueNames
@@ -72,8 +72,9 @@ class KafkaReplies:
     def put_back(self, delivery: KafkaDelivery) -> asyncio.Future[Any]:
         """The call once more, at the end of its partition; its age and what it went through stay."""
         record = delivery.record
-        headers = [(name, value) for name, value in record.headers if name not in (BORN, CRASHES)]
-        headers += [(BORN, str(delivery.born_ms).encode()), (CRASHES, str(delivery.attempt - 1).encode())]
+        headers = [(name, value) for name, value in record.headers if name not in (BORN, CRASHES, CONTINUES)]
+        added = {BORN: delivery.born_ms, CRASHES: delivery.attempt - 1, CONTINUES: record.offset}
+        headers += [(name, b"%d" % number) for name, number in added.items()]
         return self._sender.send(
             record.topic, record.value, key=record.key, headers=headers, partition=record.partition, repeat=True
         )

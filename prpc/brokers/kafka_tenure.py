@@ -53,7 +53,6 @@ class KafkaDelivery:
     born_ms: int
     #: Of Kafka's records none may run before it was claimed: its start is committed first.
     admitted: bool = False
-    message_id: UUID | None = None
     #: Whether it counts as started; it goes on where its partition goes to another server then.
     started: bool = False
     #: Whether others have decided about it: this server was away for too long.
