@@ -1,4 +1,4 @@
-"""How aiokafka's objects are ended: within bounds, and with nothing left open.
+"""What aiokafka does not do by itself: a commit that is fenced, and an end within bounds with nothing left open.
 
 By itself a consumer waits for a sharing out that is under way, a producer for brokers that are gone (aiokafka#1101), and a
 connection that is being made while its client closes stays open for ever.
@@ -7,16 +7,45 @@ connection that is being made while its client closes stays open for ever.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, OffsetAndMetadata, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError, for_code
+from aiokafka.protocol.commit import OffsetCommitRequest
 
-__all__ = ["stop_admin", "stop_consumer", "stop_producer"]
+__all__ = ["commit_as", "stop_admin", "stop_consumer", "stop_producer"]
 
+#: What a broker answers that is the group's coordinator no longer.
+GONE = (GroupCoordinatorNotAvailableError.errno, NotCoordinatorForGroupError.errno)
 #: Seconds that each step may take.
 GOOD_BYE = 2.0
+
+
+async def commit_as(
+    consumer: AIOKafkaConsumer, generation: int, member_id: str, offsets: Mapping[TopicPartition, OffsetAndMetadata]
+) -> None:
+    """Commit as the member that one was under a certain share, so that Kafka refuses it when the share has changed.
+
+    aiokafka's own commit goes out under whatever membership there is by then: with another share's, or with none at all, which
+    Kafka takes from anybody while a group is empty. Raises KafkaError.
+    """
+    coordinator = consumer._coordinator
+    topics: dict[str, list[tuple[int, int, str]]] = {}
+    for place, offset in offsets.items():
+        topics.setdefault(place.topic, []).append((place.partition, offset.offset, offset.metadata))
+    request = OffsetCommitRequest(
+        coordinator.group_id, generation, member_id, OffsetCommitRequest.DEFAULT_RETENTION_TIME, list(topics.items())
+    )
+    await coordinator.ensure_coordinator_known()
+    response = await coordinator._send_req(request)
+    for _, partitions in response.topics:
+        for _, code in partitions:
+            if code in GONE:
+                coordinator.coordinator_dead()
+            if code:
+                raise for_code(code)(f"group {coordinator.group_id}")
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:

@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 from prpc.brokers.kafka_address import KafkaAddress, explain
 from prpc.brokers.kafka_assignor import QueueAssignor
 from prpc.brokers.kafka_commit import Committer
-from prpc.brokers.kafka_driver import stop_consumer
+from prpc.brokers.kafka_driver import commit_as, stop_consumer
 from prpc.brokers.kafka_ids import KnownIds, id_of_key, read_back
 from prpc.brokers.kafka_marks import Marks, Progress, read_marks
 from prpc.brokers.kafka_tenure import KafkaDelivery, Tenure
@@ -71,6 +71,8 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         self._words: list[tuple[float, Word]] = []
         #: Number of the share that is read from.
         self.share = 0
+        #: Generation and member id of that share.
+        self._membership = (-1, "")
         self.kafka: Any = None
         self.committer = Committer(lambda: self.token, self._commit, lambda: self.tenures.values(), settings.redis_heartbeat)
 
@@ -133,7 +135,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
             delivery.lost = True
 
     async def _commit(self, offsets: Mapping[TopicPartition, Any]) -> Any:
-        return await self.kafka.commit(offsets)
+        return await commit_as(self.kafka, *self._membership, offsets)
 
     # what the consumer tells
 
@@ -251,6 +253,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
                     self._adopt(tenure, (place, offset))
         self.tenures = tenures
         self.share += 1
+        self._membership = self.kafka._coordinator.generation, self.kafka._coordinator.member_id
         for place, tenure in tenures.items():
             # aiokafka has read ahead meanwhile, and `take` let go of what had no tenure.
             self.kafka.seek(place, tenure.progress.marks.base)

@@ -453,10 +453,8 @@ def test_what_reached_a_paused_server_is_not_started_after_it_was_taken_over(set
         async def wake() -> None:
             async with asyncio.timeout(PATIENCE):
                 (third,) = await taking
-                if third.body == b"second":  # it was read ahead, and claiming it says that it is another's now
-                    assert settings.type_broker == "kafka"
-                    assert not await third.claim(uuid.uuid4(), None)
-                    third = await take_one(consumer)
+                while not third.admitted and not await third.claim(uuid.uuid4(), None):
+                    (third,) = await consumer.take(1)  # what was read ahead may be another's now
                 assert (third.body, third.attempt) == (b"third", 1)
                 assert await third.settle(None)
                 await consumer.close()
