@@ -32,6 +32,10 @@ __all__ = ["KafkaBroker"]
 log = logging.getLogger(__name__)
 
 
+#: Seconds that closing waits for what may as well not be done.
+CHORES_END = 1.0
+
+
 class KafkaBroker:
     """See prpc.brokers.base.Broker."""
 
@@ -58,6 +62,8 @@ class KafkaBroker:
         parts, self._parts = self._parts, []
         for part in parts:
             await part.close()
+        if self._chores:
+            await asyncio.wait(self._chores, timeout=CHORES_END)  # cut off while it connects, aiokafka leaves a connection open
         for task in self._chores:
             task.cancel()
         await self._sender.close()
