@@ -54,7 +54,7 @@ class QueueNames:
         return f"prpc_feedback_raw_{self.queue}"
 
     def group(self, name: str) -> str:
-        """Kafka group of the servers, one for each queue: a group is shared out anew whenever one of its members comes or goes."""
+        """Kafka group of the servers, one for each queue: it is shared out anew whenever one of its members comes or goes."""
         return f"{name}_{self.queue}"
 
     @property
