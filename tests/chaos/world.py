@@ -175,7 +175,7 @@ class World:
             "redis_recover": options.recover,
             "connect_timeout": options.connect_timeout,
             "shutdown_grace": options.grace,
-            "log_level": "warning",
+            "log_level": os.environ.get("CHAOS_LOG", "warning"),
             "secret_key": options.secret,
             **self.side.settings,
         }
