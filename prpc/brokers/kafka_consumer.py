@@ -6,6 +6,7 @@ Why it is built so: docs/decisions/0015-kafka-marks.md.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -70,6 +71,7 @@ class KafkaConsumer:
         self._rest = asyncio.Event()
         self._rest.set()
         self._closed = False
+        self._patience = settings.connect_timeout
 
     # taking
 
@@ -205,6 +207,8 @@ class KafkaConsumer:
         self._closed = True
         if self._opening is not None:
             await asyncio.gather(self._opening, return_exceptions=True)
-        await self._endings.flush()
+        with contextlib.suppress(TimeoutError):  # Kafka may be away for good
+            async with asyncio.timeout(self._patience):
+                await self._endings.flush()
         await self._group.close()
         self._control.detach(self._group.hear)

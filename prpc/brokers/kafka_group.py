@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 from prpc.brokers.kafka_address import KafkaAddress, explain
 from prpc.brokers.kafka_assignor import QueueAssignor
 from prpc.brokers.kafka_commit import Committer
-from prpc.brokers.kafka_driver import commit_as, stop_consumer
+from prpc.brokers.kafka_driver import commit_as, heartbeat_as, stop_consumer
 from prpc.brokers.kafka_ids import KnownIds, id_of_key, read_back
 from prpc.brokers.kafka_marks import Marks, Progress, read_marks
 from prpc.brokers.kafka_tenure import KafkaDelivery, Tenure
@@ -166,8 +166,15 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         delivery.started = False
 
     async def confirm(self) -> bool:
-        """Whether this server is a member now, as far as a commit can say; without a partition nothing can."""
-        return any(tenure.live for tenure in self.tenures.values()) and await self.committer.commit()
+        """Whether this server is a member now. False: it is not, or nobody could say."""
+        if any(tenure.live for tenure in self.tenures.values()):
+            return await self.committer.commit()
+        try:
+            await heartbeat_as(self.kafka, *self._membership)
+        except (KafkaError, OSError) as exc:
+            log.debug("whether this server is a member of queue %s still is not known: %s", self._names.queue, exc)
+            return False
+        return True
 
     def begin_again(self, tenure: Tenure, offset: int) -> Tenure:
         """The partition is another one under the same name: what is in our hands of the old one ends unseen."""
