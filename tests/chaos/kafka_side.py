@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from prpc.brokers.kafka import KafkaBroker
@@ -20,6 +19,7 @@ from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
 from prpc.settings import Settings
 from tests.chaos.options import GROUP, QUEUE, Options
+from tests.kafka_talk import Kafka, admin, consumer
 
 __all__ = ["KafkaSide"]
 
@@ -67,6 +67,11 @@ class KafkaSide:
         self.cluster.close()
 
     @property
+    def itself(self) -> Kafka:
+        """For the tools of tests/kafka_talk.py."""
+        return Kafka(self.cluster.url)
+
+    @property
     def port(self) -> int:
         return self.cluster.port
 
@@ -83,12 +88,8 @@ class KafkaSide:
 
     async def coordinator(self) -> KafkaNode:
         """The node that coordinates the servers' group."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.cluster.url)
-        try:
-            await admin.start()
-            number = await admin.find_coordinator(GROUP)
-        finally:
-            await admin.close()
+        async with admin(self.itself) as manager:
+            number = await manager.find_coordinator(GROUP)
         return next(node for node in self.cluster.nodes if node.number == number)
 
     def broken(self) -> str:
@@ -108,26 +109,19 @@ class KafkaSide:
 
     async def left(self) -> str:
         """See Side. Every record has ended where the committed offset is the log's end."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.cluster.url)
-        reader = AIOKafkaConsumer(NAMES.calls, NAMES.raw_calls, bootstrap_servers=self.cluster.url)
-        try:
-            await admin.start()
-            await reader.start()
-            committed = await admin.list_consumer_group_offsets(GROUP)
-            ends = await reader.end_offsets(list(reader.assignment()))
-        finally:
-            await reader.stop()
-            await admin.close()
-        open_ = {place: end - _offset(committed, place) for place, end in ends.items() if end > _offset(committed, place)}
+        async with consumer(self.itself, NAMES.calls, NAMES.raw_calls) as reader:
+            ends, ended = await reader.end_offsets(list(reader.assignment())), await self.ended()
+        open_ = {place: end - ended.get(place, 0) for place, end in ends.items() if end > ended.get(place, 0)}
         where = ", ".join(f"partition {place.partition} of {place.topic} ({count})" for place, count in sorted(open_.items()))
         return f"records from the first that has not ended on: {where}" if open_ else ""
+
+    async def ended(self) -> dict[TopicPartition, int]:
+        """For each partition the first record that has not ended, as the servers' group has committed it."""
+        async with admin(self.itself) as manager:
+            committed = await manager.list_consumer_group_offsets(GROUP)
+        return {place: max(0, found.offset) for place, found in committed.items()}
 
     async def dead_letters(self) -> Sequence[tuple[str, str]]:
         """See Side."""
         letters = [letter async for letter in self._broker.dead_letters(QUEUE).read()]
         return [(str(Codec().read_call(letter.body or b"").message_id), letter.reason) for letter in letters]
-
-
-def _offset(committed: Mapping[TopicPartition, Any], place: TopicPartition) -> int:
-    """-1 stands for none, and a log begins at 0."""
-    return max(0, committed[place].offset) if place in committed else 0

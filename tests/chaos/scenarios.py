@@ -16,7 +16,7 @@ from tests.chaos.options import Options
 from tests.chaos.sweep import sweep
 from tests.chaos.world import World
 
-__all__ = ["RANDOM", "SCENARIOS", "Report", "Scenario", "run_scenario"]
+__all__ = ["KAFKA", "RANDOM", "SCENARIOS", "Report", "Scenario", "run_scenario"]
 
 #: Every write is on the disk before it is answered.
 WITH_DATA = ("--appendonly", "yes", "--appendfsync", "always")
@@ -224,6 +224,17 @@ KAFKA: dict[str, Scenario] = {
         options=Options(broker="kafka", nodes=3, rate=60.0, timeout=20.0, connect_timeout=8.0),
         seconds=0.0,
         recovery=3.0,
+    ),
+    "kafka-records-doubled": Scenario(
+        harm=together(
+            again(kafka_faults.copy_records, pause=(0.0, 0.1)),
+            again(kafka_faults.copy_records, pause=(0.0, 0.1)),
+            again(faults.kill_server, pause=(0.5, 1.0)),
+        ),
+        options=replace(BACKLOG, broker="kafka", rate=100.0, timeout=15.0),
+        promise=Promise(plain=LOST),
+        seconds=4.0,
+        recovery=TOLD_BY_KAFKA,
     ),
 }
 SCENARIOS |= KAFKA
