@@ -1,4 +1,4 @@
-"""Servers, workers, clients and nodes of a real Kafka that are killed, paused and stopped under load, and records that are doubled."""
+"""Servers, workers, clients and nodes of a real Kafka killed, paused and stopped under load, and records that are doubled."""
 
 from __future__ import annotations
 
