@@ -152,12 +152,13 @@ class KafkaConsumer:
         return deliveries
 
     def _of_this_log(self, place: TopicPartition, record: ConsumerRecord) -> Tenure:
-        """The tenure; a new one where the topic was deleted and made again, so that its offsets began anew."""
+        """The tenure; a new one where the log lost its end or was deleted and made again, so that it is read from its start."""
         tenure = self._group.tenures[place]
-        if record.offset >= tenure.base:
-            return tenure
-        log.warning("partition %d of %s begins again at record %d", place.partition, place.topic, record.offset)
-        return self._group.begin_again(tenure, record.offset)
+        if record.offset < tenure.upcoming:
+            log.warning("partition %d of %s begins again at record %d", place.partition, place.topic, record.offset)
+            tenure = self._group.begin_again(tenure, record.offset)
+        tenure.upcoming = record.offset + 1
+        return tenure
 
     def _deliver(self, tenure: Tenure, record: ConsumerRecord) -> KafkaDelivery | None:
         progress, offset = tenure.progress, record.offset

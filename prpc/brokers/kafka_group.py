@@ -179,6 +179,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
     def begin_again(self, tenure: Tenure, offset: int) -> Tenure:
         """The partition is another one under the same name: what is in our hands of the old one ends unseen."""
         tenure.live = False
+        tenure.ids.move_away(tenure.place)
         fresh = Tenure(tenure.place, Progress(Marks(offset, offset)), tenure.ids, tenure.raw, offset)
         self.tenures[tenure.place] = fresh
         return fresh
