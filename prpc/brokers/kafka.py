@@ -171,7 +171,8 @@ class KafkaBroker:
         return self._control(queue).broadcast(body)
 
     async def announce(self, queue: str, record: ServerRecord, ttl: float) -> None:
-        """See Broker."""
+        """See Broker. A topic that somebody deleted is made again here."""
+        await self._topics.ensure(queue, grow=False)
         await self._sender.send(QueueNames(queue).servers, announcement(record, ttl), key=record.instance.encode())
 
     async def withdraw(self, queue: str, instance: str) -> None:

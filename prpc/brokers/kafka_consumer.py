@@ -6,6 +6,7 @@ Why it is built so: docs/decisions/0015-kafka-marks.md.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -70,6 +71,7 @@ class KafkaConsumer:
         self._rest = asyncio.Event()
         self._rest.set()
         self._closed = False
+        self._patience = settings.connect_timeout
 
     # taking
 
@@ -150,12 +152,13 @@ class KafkaConsumer:
         return deliveries
 
     def _of_this_log(self, place: TopicPartition, record: ConsumerRecord) -> Tenure:
-        """The tenure; a new one where the topic was deleted and made again, so that its offsets began anew."""
+        """The tenure; a new one where the log lost its end or was deleted and made again, so that it is read from its start."""
         tenure = self._group.tenures[place]
-        if record.offset >= tenure.base:
-            return tenure
-        log.warning("partition %d of %s begins again at record %d", place.partition, place.topic, record.offset)
-        return self._group.begin_again(tenure, record.offset)
+        if record.offset < tenure.upcoming:
+            log.warning("partition %d of %s begins again at record %d", place.partition, place.topic, record.offset)
+            tenure = self._group.begin_again(tenure, record.offset)
+        tenure.upcoming = record.offset + 1
+        return tenure
 
     def _deliver(self, tenure: Tenure, record: ConsumerRecord) -> KafkaDelivery | None:
         progress, offset = tenure.progress, record.offset
@@ -205,6 +208,8 @@ class KafkaConsumer:
         self._closed = True
         if self._opening is not None:
             await asyncio.gather(self._opening, return_exceptions=True)
-        await self._endings.flush()
+        with contextlib.suppress(TimeoutError):  # Kafka may be away for good
+            async with asyncio.timeout(self._patience):
+                await self._endings.flush()
         await self._group.close()
         self._control.detach(self._group.hear)

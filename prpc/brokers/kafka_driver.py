@@ -13,10 +13,17 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, OffsetAndMetadata, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import create_conn
-from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, NotCoordinatorForGroupError, for_code
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+    RebalanceInProgressError,
+    for_code,
+)
 from aiokafka.protocol.commit import OffsetCommitRequest
+from aiokafka.protocol.group import HeartbeatRequest
 
-__all__ = ["commit_as", "stop_admin", "stop_consumer", "stop_producer", "why_unreachable"]
+__all__ = ["commit_as", "heartbeat_as", "stop_admin", "stop_consumer", "stop_producer", "why_unreachable"]
 
 #: What a broker answers that is the group's coordinator no longer.
 GONE = (GroupCoordinatorNotAvailableError.errno, NotCoordinatorForGroupError.errno)
@@ -62,6 +69,17 @@ async def commit_as(
                 coordinator.coordinator_dead()
             if code:
                 raise for_code(code)(f"group {coordinator.group_id}")
+
+
+async def heartbeat_as(consumer: AIOKafkaConsumer, generation: int, member_id: str) -> None:
+    """Ask whether one is a member still that one was under a certain share. Raises KafkaError where not, or nobody can say."""
+    coordinator = consumer._coordinator
+    await coordinator.ensure_coordinator_known()
+    response = await coordinator._send_req(HeartbeatRequest(coordinator.group_id, generation, member_id))
+    if response.error_code in GONE:
+        coordinator.coordinator_dead()
+    if response.error_code not in (0, RebalanceInProgressError.errno):  # only members are told of that
+        raise for_code(response.error_code)(f"group {coordinator.group_id}")
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Part of the lease after which a server that was not confirmed as a member asks before it hands an outcome over.
 STALE_AFTER = 0.9
+#: Seconds between two tries where Kafka does not take a commit.
+AGAIN_AFTER = 0.2
 
 
 class KafkaEndings:
@@ -73,7 +75,10 @@ class KafkaEndings:
         if committed.cancelled() or committed.result():
             return
         self._group.given_back(delivery)
-        if delivery.tenure.live:
+        asyncio.get_running_loop().call_later(AGAIN_AFTER, self._deliver_again, delivery)
+
+    def _deliver_again(self, delivery: KafkaDelivery) -> None:
+        if delivery.tenure.live and delivery.offset in delivery.tenure.progress.open:
             self._again(delivery.tenure, delivery.record)
 
     def _first_outcome(self, message_id: UUID, address: str | None) -> list[asyncio.Future[Any]]:
@@ -125,10 +130,17 @@ class KafkaEndings:
         return time.monotonic() - self._group.committer.confirmed > self._stale_after
 
     def _confirmed(self, delivery: KafkaDelivery, end: Callable[[], Awaitable[bool]]) -> asyncio.Future[bool]:
-        """End it so only after a commit that goes through: that says that nobody else has decided."""
+        """End it so only after a commit that goes through: that says that nobody else has decided.
+
+        Where none does, Kafka may be away and this server a member still: that turns out when Kafka is back.
+        """
 
         async def work() -> bool:
-            return await self._group.confirm() and self._may_end(delivery) and await end()
+            while not await self._group.confirm():
+                if not self._may_end(delivery):
+                    return False
+                await asyncio.sleep(AGAIN_AFTER)
+            return self._may_end(delivery) and await end()
 
         return self._keep(background(work(), "prpc-kafka-confirm"))
 

@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 from prpc.brokers.kafka_address import KafkaAddress, explain
 from prpc.brokers.kafka_assignor import QueueAssignor
 from prpc.brokers.kafka_commit import Committer
-from prpc.brokers.kafka_driver import commit_as, stop_consumer
+from prpc.brokers.kafka_driver import commit_as, heartbeat_as, stop_consumer
 from prpc.brokers.kafka_ids import KnownIds, id_of_key, read_back
 from prpc.brokers.kafka_marks import Marks, Progress, read_marks
 from prpc.brokers.kafka_tenure import KafkaDelivery, Tenure
@@ -38,6 +38,8 @@ LONG_POLL = 100
 NEVER = 2**31 - 1
 #: Seconds that giving partitions back may take: the last commit.
 LAST_COMMIT = 3.0
+#: Ends that are remembered of partitions which went away before they were committed.
+MOST_ENDED = 10_000
 #: Seconds for which a server's word is remembered that came before its partition did.
 WORD_HOLDS = 60.0
 
@@ -66,6 +68,8 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         self._orphans: dict[Place, KafkaDelivery] = {}
         #: What ended while its partition was nobody's, or its end could not be committed.
         self._unsaid: set[Place] = set()
+        #: The same and what of it was said, oldest first: a partition may come back before anybody has committed that end.
+        self._ended: dict[Place, None] = {}
         self._ids: dict[int, KnownIds] = {}
         self._had: set[TopicPartition] = set()
         self._words: list[tuple[float, Word]] = []
@@ -146,7 +150,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         if tenure.live:
             self._end(tenure, delivery.offset)
         elif self._orphans.pop(place, None) is not None:
-            self._unsaid.add(place)
+            self._keep_ended([place])
             self._say(Word(self.token, ended=(place,)))
 
     def given_back(self, delivery: KafkaDelivery) -> None:
@@ -162,15 +166,30 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         delivery.started = False
 
     async def confirm(self) -> bool:
-        """Whether this server is a member now, as far as a commit can say; without a partition nothing can."""
-        return any(tenure.live for tenure in self.tenures.values()) and await self.committer.commit()
+        """Whether this server is a member now. False: it is not, or nobody could say."""
+        if any(tenure.live for tenure in self.tenures.values()):
+            return await self.committer.commit()
+        try:
+            await heartbeat_as(self.kafka, *self._membership)
+        except (KafkaError, OSError) as exc:
+            log.debug("whether this server is a member of queue %s still is not known: %s", self._names.queue, exc)
+            return False
+        return True
 
     def begin_again(self, tenure: Tenure, offset: int) -> Tenure:
         """The partition is another one under the same name: what is in our hands of the old one ends unseen."""
         tenure.live = False
+        tenure.ids.move_away(tenure.place)
         fresh = Tenure(tenure.place, Progress(Marks(offset, offset)), tenure.ids, tenure.raw, offset)
         self.tenures[tenure.place] = fresh
         return fresh
+
+    def _keep_ended(self, places: Iterable[Place]) -> None:
+        for place in places:
+            self._unsaid.add(place)
+            self._ended[place] = None
+        while len(self._ended) > MOST_ENDED:
+            del self._ended[next(iter(self._ended))]
 
     def _end(self, tenure: Tenure, offset: int) -> None:
         tenure.progress.end(offset)
@@ -236,7 +255,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         tenures, self.tenures = self.tenures, {}
         for tenure in tenures.values():
             tenure.live = False
-            self._unsaid.update((tenure.place, offset) for offset in tenure.uncommitted)
+            self._keep_ended((tenure.place, offset) for offset in tenure.uncommitted)
             for offset, delivery in tenure.held.items():
                 if delivery.started:
                     self._orphans[tenure.place, offset] = delivery
@@ -273,6 +292,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
             delivery.lost = True
         self._orphans.clear()
         self._unsaid.clear()
+        self._ended.clear()
         self._had = set()
 
     def _adopt(self, tenure: Tenure, place: Place) -> None:
@@ -281,9 +301,9 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         if delivery is not None:
             delivery.tenure = tenure
             tenure.held[place[1]] = delivery
-        elif place in self._unsaid:
+        elif place in self._ended:
             self._unsaid.discard(place)
-            tenure.progress.end(place[1])
+            self._end(tenure, place[1])
         else:
             tenure.progress.give_back(place[1])
 

@@ -25,8 +25,8 @@ class Tenure:
     progress: Progress
     ids: KnownIds
     raw: bool
-    #: The first record that this log may still have.
-    base: int = 0
+    #: The record to read next.
+    upcoming: int = 0
     #: Whether the partition is still ours under this assignment.
     live: bool = True
     #: Records in the hands of this server, by offset.
