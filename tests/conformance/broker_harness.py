@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -219,6 +220,12 @@ class RedisHarness:
         return sum(self.client.client_kill_filter(_id=c["id"]) for c in clients)
 
 
+def id_in(body: bytes) -> bytes | None:
+    """The message id that a call's text names, as records are keyed by it."""
+    found = re.search(rb"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", body)
+    return str(UUID(found[0].decode())).encode() if found else None
+
+
 class KafkaHarness:
     """Works on a loop of its own in a thread, since a test's own is busy."""
 
@@ -246,7 +253,7 @@ class KafkaHarness:
     def put(self, fields: Mapping[str, bytes], *, raw: bool) -> None:
         topic = self.names.raw_calls if raw else self.names.calls
         body = fields.get("message")
-        key = str(UUID(bytes=body)).encode() if body is not None and len(body) == 16 else None
+        key = str(UUID(bytes=body)).encode() if body is not None and len(body) == 16 else id_in(body or b"")
         headers = [(name, value) for name, value in fields.items() if name != "message"]
 
         async def put() -> None:
