@@ -179,10 +179,9 @@ def settings_for(request: pytest.FixtureRequest, queue: str) -> Callable[..., Se
     spaces = uuid.uuid4().hex
 
     def make(kind: str, **given: Any) -> Settings:
-        if "kafka" in kind:  # groups are the whole cluster's: each test has one of its own
+        if "kafka" in kind:
             url = request.getfixturevalue("shared_kafka" if kind == "kafka" else "kafka_bootstrap")
-            kafka = {"type_broker": "kafka", "url_broker": url, "queue_name": queue, "group_name": f"group_{queue}"}
-            return Settings(**{**kafka, **given})
+            return Settings(**{"type_broker": "kafka", "url_broker": url, "queue_name": queue, **given})
         url = request.getfixturevalue("redis_url") if kind == "redis" else f"memory://{spaces}"
         return Settings(**{"type_broker": kind, "url_broker": url, "queue_name": queue, **given})
 

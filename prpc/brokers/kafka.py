@@ -136,7 +136,7 @@ class KafkaBroker:
             queue,
             consumer,
             replies=KafkaReplies(self._sender, names, buried),
-            committed=lambda places: self._topics.committed(self._settings.group_name, places),
+            committed=lambda places: self._topics.committed(names.group(self._settings.group_name), places),
             now=self.now,
             control=control,
         )

@@ -17,6 +17,7 @@ from aiokafka.errors import (
     KafkaTimeoutError,
     NodeNotReadyError,
     RequestTimedOutError,
+    SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
     UnsupportedSaslMechanismError,
 )
@@ -123,17 +124,17 @@ def explain(error: BaseException, shown: str) -> BrokerUnavailableError:
     if isinstance(error, BrokerUnavailableError):
         return error
     where = f"Kafka at {shown}"
-    if isinstance(error, AuthenticationFailedError | UnsupportedSaslMechanismError):
+    if isinstance(error, AuthenticationFailedError | SaslAuthenticationFailed | UnsupportedSaslMechanismError):
         text = f"{where} refuses the user or the password: {error}. Correct them in PRPC_URL_BROKER, and sasl_mechanism with them"
     elif isinstance(error, TopicAuthorizationFailedError | GroupAuthorizationFailedError | ClusterAuthorizationFailedError):
         text = f"{where} does not allow this user what PRPC needs: {error}. Give it read, write, create and describe on prpc_*"
+    elif isinstance(error, KafkaTimeoutError | RequestTimedOutError | TimeoutError):
+        text = f"{where} did not answer in time: {str(error) or 'it is slow, or a broker of it is away'}"
     elif isinstance(error, KafkaConnectionError | NodeNotReadyError | OSError):
         text = (
             f"{where} does not answer: {error}. Start it (`python -m prpc.dev_broker --kafka` gives you one to try things out) "
             "or correct PRPC_URL_BROKER"
         )
-    elif isinstance(error, KafkaTimeoutError | RequestTimedOutError | TimeoutError):
-        text = f"{where} did not answer in time: {error or 'it is slow, or a broker of it is away'}"
     elif isinstance(error, KafkaError):
         text = f"{where} refuses: {error}"
     else:

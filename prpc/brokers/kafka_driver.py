@@ -7,21 +7,43 @@ connection that is being made while its client closes stays open for ever.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, OffsetAndMetadata, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError, RebalanceInProgressError, for_code
+from aiokafka.conn import create_conn
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+    RebalanceInProgressError,
+    for_code,
+)
 from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.group import HeartbeatRequest
 
-__all__ = ["commit_as", "heartbeat_as", "stop_admin", "stop_consumer", "stop_producer"]
+__all__ = ["commit_as", "heartbeat_as", "stop_admin", "stop_consumer", "stop_producer", "why_unreachable"]
 
 #: What a broker answers that is the group's coordinator no longer.
 GONE = (GroupCoordinatorNotAvailableError.errno, NotCoordinatorForGroupError.errno)
 #: Seconds that each step may take.
 GOOD_BYE = 2.0
+
+
+async def why_unreachable(hosts: Sequence[str], options: Mapping[str, Any], seconds: float) -> Exception | None:
+    """What stands between us and the first of the brokers that says so; aiokafka keeps it to itself. None: nothing does."""
+    reason: Exception | None = None
+    for each in hosts:
+        host, _, port = each.rpartition(":")
+        try:
+            connection = await create_conn(host.strip("[]"), int(port), request_timeout_ms=round(seconds * 1000), **options)
+        except (KafkaError, OSError) as exc:
+            reason = exc if reason is None or isinstance(reason, ConnectionRefusedError) else reason
+        else:
+            connection.close()
+            return None
+    return reason
 
 
 async def commit_as(

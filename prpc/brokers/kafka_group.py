@@ -99,7 +99,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         settings = self._settings
         self.kafka = AIOKafkaConsumer(
             **self._address.client_options(client_id="prpc"),
-            group_id=settings.group_name,
+            group_id=self._names.group(settings.group_name),
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             session_timeout_ms=round(settings.redis_recover * 1000),

@@ -77,7 +77,7 @@ class KafkaScan:
 
     async def _state(self, names: QueueNames, dead: int, now: float | None) -> QueueState:
         places = await self._places((names.calls, names.raw_calls))
-        committed = await self._topics.committed(self._settings.group_name, places)
+        committed = await self._topics.committed(names.group(self._settings.group_name), places)
         waiting = taken = 0
         upcoming: dict[TopicPartition, int] = {}
         async with self._look() as consumer:

@@ -23,7 +23,7 @@ from aiokafka.structs import RecordMetadata
 
 from prpc.brokers.awaiting import background
 from prpc.brokers.kafka_address import KafkaAddress, explain
-from prpc.brokers.kafka_driver import stop_producer
+from prpc.brokers.kafka_driver import stop_producer, why_unreachable
 from prpc.exceptions import BrokerUnavailableError, EncodeError
 from prpc.settings import Settings
 
@@ -129,7 +129,8 @@ class KafkaSender:
         except BaseException as exc:
             await stop_producer(producer)
             if isinstance(exc, (KafkaError, OSError)):
-                raise explain(exc, self._address.shown) from exc
+                reason = await why_unreachable(self._address.hosts, self._address.options, self._patience)
+                raise explain(reason or exc, self._address.shown) from exc
             raise
         return producer
 

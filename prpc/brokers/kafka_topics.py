@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from prpc.brokers.kafka_address import KafkaAddress, explain
 from prpc.brokers.kafka_driver import stop_admin
+from prpc.exceptions import ConfigurationError
 from prpc.names import QueueNames
 from prpc.settings import Settings
 
@@ -29,6 +31,9 @@ MOMENTS = 600
 TOPIC_EXISTS, PARTITIONS_THERE = 36, 37
 
 
+_NAME = re.compile(r"[a-zA-Z0-9._-]+")
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
     """One topic as we want it."""
@@ -39,7 +44,13 @@ class Topic:
 
 
 def topics_of(names: QueueNames, settings: Settings) -> Sequence[Topic]:
-    """Every topic of a queue. Records bear the broker's time, which deadlines are measured by."""
+    """Every topic of a queue. Records bear the broker's time, which deadlines are measured by.
+
+    Raises ConfigurationError where Kafka has no such names.
+    """
+    if not _NAME.fullmatch(names.queue):
+        text = f"queue name {names.queue!r} cannot be used on Kafka: letters, digits, '.', '_' and '-' are allowed"
+        raise ConfigurationError(text, variable="PRPC_QUEUE_NAME", value=names.queue)
     stamped = {"message.timestamp.type": "LogAppendTime"}
     sized = {**stamped, "max.message.bytes": str(settings.max_message_bytes + FRAME_BYTES)}
     brief = {**stamped, "retention.ms": str(MOMENTS * 1000), "segment.ms": str(MOMENTS * 1000)}

@@ -46,7 +46,7 @@ class NodeConf:
     directory: Path
     #: Name -> password of clients that have to log in with SASL PLAIN; empty: they must not.
     users: Mapping[str, str] = field(default_factory=dict)
-    #: More settings, over all others.
+    #: More settings, over all others; one whose name begins with "+" adds to a list.
     options: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -73,8 +73,9 @@ class NodeConf:
             "share.coordinator.state.topic.replication.factor": copies,
             "share.coordinator.state.topic.min.isr": in_sync,
             **(self._login() if self.users else {}),
-            **self.options,
         }
+        for name, value in self.options.items():
+            values[name.lstrip("+")] = f"{values[name[1:]]},{value}" if name.startswith("+") else value
         return "".join(f"{name}={value}\n" for name, value in values.items())
 
     def _login(self) -> dict[str, str]:
