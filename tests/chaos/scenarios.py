@@ -211,17 +211,17 @@ KAFKA: dict[str, Scenario] = {
         promise=Promise(plain=LOST, idempotent=LOST),
     ),
     "kafka-clients-killed": Scenario(
-        harm=again(faults.kill_client, pause=(0.3, 0.8)), options=Options(broker="kafka", recover=4.0, rate=150.0)
+        harm=again(faults.kill_client, pause=(0.3, 0.8)), options=Options(broker="kafka", servers=2, recover=4.0, rate=150.0)
     ),
     "kafka-restarted": Scenario(
         harm=again(kafka_faults.restart_kafka, pause=(0.3, 1.0)),
-        options=Options(broker="kafka", rate=150.0, timeout=20.0),
+        options=Options(broker="kafka", servers=2, rate=150.0, timeout=20.0),
         promise=Promise(plain=UNSENT),
         recovery=3.0,
     ),
     "kafka-coordinator-killed": Scenario(
         harm=again(kafka_faults.kill_coordinator, pause=(0.5, 1.0)),
-        options=Options(broker="kafka", nodes=3, rate=60.0, timeout=20.0, connect_timeout=8.0),
+        options=Options(broker="kafka", nodes=3, servers=2, clients=1, rate=100.0, timeout=20.0, connect_timeout=8.0),
         seconds=0.0,
         recovery=3.0,
     ),
