@@ -54,7 +54,7 @@ async def commit_as(
     aiokafka's own commit goes out under whatever membership there is by then: with another share's, or with none at all, which
     Kafka takes from anybody while a group is empty. Raises KafkaError.
     """
-    coordinator = consumer._coordinator
+    coordinator: Any = consumer._coordinator
     topics: dict[str, list[tuple[int, int, str]]] = {}
     for place, offset in offsets.items():
         topics.setdefault(place.topic, []).append((place.partition, offset.offset, offset.metadata))
@@ -73,7 +73,7 @@ async def commit_as(
 
 async def heartbeat_as(consumer: AIOKafkaConsumer, generation: int, member_id: str) -> None:
     """Ask whether one is a member still that one was under a certain share. Raises KafkaError where not, or nobody can say."""
-    coordinator = consumer._coordinator
+    coordinator: Any = consumer._coordinator
     await coordinator.ensure_coordinator_known()
     response = await coordinator._send_req(HeartbeatRequest(coordinator.group_id, generation, member_id))
     if response.error_code in GONE:

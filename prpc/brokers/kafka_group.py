@@ -16,6 +16,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
+from prpc.brokers.awaiting import background
 from prpc.brokers.kafka_address import KafkaAddress, explain
 from prpc.brokers.kafka_assignor import QueueAssignor
 from prpc.brokers.kafka_commit import Committer
@@ -78,6 +79,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         #: Generation and member id of that share.
         self._membership = (-1, "")
         self.kafka: Any = None
+        self._looking: asyncio.Task[None] | None = None
         self.committer = Committer(lambda: self.token, self._commit, lambda: self.tenures.values(), settings.redis_heartbeat)
 
     @property
@@ -126,6 +128,8 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         if self.kafka is None:
             return
         await self.committer.stop()
+        if self._looking is not None:
+            self._looking.cancel()
         try:
             async with asyncio.timeout(LAST_COMMIT):
                 await self.committer.commit()
@@ -283,7 +287,16 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         for at, heard in list(self._words):
             if time.monotonic() - at < WORD_HOLDS:
                 self._apply(heard)
+        if self._looking is None or self._looking.done():
+            self._looking = background(self._look_for_topics(), "prpc-kafka-topics")
         log.debug("queue %s: partitions %s", self._names.queue, sorted(place.partition for place in places))
+
+    async def _look_for_topics(self) -> None:
+        """While one of them is missing: aiokafka itself looks again only when what it knows is old."""
+        client = self.kafka._client
+        while not all(client.cluster.partitions_for_topic(topic) for topic in (self._names.calls, self._names.raw_calls)):
+            await asyncio.sleep(self._settings.redis_heartbeat)
+            await client.force_metadata_update()
 
     def _lose_all(self) -> None:
         log.warning("Kafka gave this server's membership up; %d calls that it ran count as lost", len(self._orphans))

@@ -33,7 +33,7 @@ async def kill_coordinator(world: World) -> None:
     """kill -9 of the node that coordinates the servers' group; the others go on without it for a while."""
     node = await world.kafka.coordinator()
     with world.fault(f"kill -9 Kafka's node {node.number}, the coordinator", BROKER, mended="all nodes are back"):
-        await world.kafka.restart(node, away=world.random.uniform(3.0, 4.0))
+        await world.kafka.restart(node, away=world.random.uniform(2.5, 3.0))
 
 
 async def copy_records(world: World) -> None:

@@ -24,6 +24,7 @@ from tests.kafka_talk import Kafka, admin, consumer
 __all__ = ["KafkaSide"]
 
 NAMES = QueueNames(QUEUE)
+SERVERS = NAMES.group(GROUP)
 
 
 class KafkaSide:
@@ -89,7 +90,7 @@ class KafkaSide:
     async def coordinator(self) -> KafkaNode:
         """The node that coordinates the servers' group."""
         async with admin(self.itself) as manager:
-            number = await manager.find_coordinator(GROUP)
+            number = await manager.find_coordinator(SERVERS)
         return next(node for node in self.cluster.nodes if node.number == number)
 
     def broken(self) -> str:
@@ -118,7 +119,7 @@ class KafkaSide:
     async def ended(self) -> dict[TopicPartition, int]:
         """For each partition the first record that has not ended, as the servers' group has committed it."""
         async with admin(self.itself) as manager:
-            committed = await manager.list_consumer_group_offsets(GROUP)
+            committed = await manager.list_consumer_group_offsets(SERVERS)
         return {place: max(0, found.offset) for place, found in committed.items()}
 
     async def dead_letters(self) -> Sequence[tuple[str, str]]:

@@ -20,6 +20,8 @@ QUEUE = "q"
 NAMES = QueueNames(QUEUE)
 PARTITIONS = 2
 NOT_LEADER, NOT_COORDINATOR, LOADING = 6, 16, 14
+#: Commits of an idle server in a time in which its lease runs out.
+OF_A_LEASE = 11
 TOPICS = (NAMES.calls, NAMES.feedback_topic, NAMES.control, NAMES.servers)
 
 
@@ -29,6 +31,9 @@ class World:
     def __init__(self, kafka: FakeKafka) -> None:
         self.kafka = kafka
         self.ran: Counter[int] = Counter()
+        #: Calls wait for it before they end.
+        self.gate = asyncio.Event()
+        self.gate.set()
         self._made = 0
         self.settings: dict[str, Any] = {
             "name_queue": QUEUE,
@@ -45,6 +50,7 @@ class World:
         @app.decorator_reg_func
         async def work(number: int) -> int:
             self.ran[number] += 1
+            await self.gate.wait()
             return number
 
         return app
@@ -61,6 +67,15 @@ class World:
             await app.stop(grace=5)
             await task
 
+    async def begin(self, client: AsyncClient) -> asyncio.Future[Any]:
+        """A call that runs from now on and ends when the gate opens."""
+        self.gate.clear()
+        number, self._made = self._made, self._made + 1
+        call = asyncio.ensure_future(client.call("work", number))
+        while not self.ran[number]:
+            await asyncio.sleep(0.01)
+        return call
+
     async def succeeds(self, client: AsyncClient, count: int = 20) -> None:
         """So many calls at once have their results, and each ran once."""
         numbers = range(self._made, self._made + count)
@@ -75,13 +90,13 @@ def world(fake_kafka: FakeKafka) -> World:
     return World(fake_kafka)
 
 
-def through(world: World, harm: Callable[[FakeKafka], Awaitable[None] | None]) -> None:
+def through(world: World, harm: Callable[[FakeKafka], Awaitable[None] | None], *, times: int = 2) -> None:
     """Calls before and after."""
 
     async def scenario() -> None:
         async with world.serving() as client:
             await world.succeeds(client)
-            for _ in range(3):
+            for _ in range(times):
                 if (done := harm(world.kafka)) is not None:
                     await done
                 await world.succeeds(client)
@@ -160,4 +175,40 @@ def test_a_topic_that_was_deleted_is_made_again(world: World, topic: str) -> Non
         while topic not in kafka.topics():
             await asyncio.sleep(0.02)
 
-    through(world, delete)
+    through(world, delete, times=1)
+
+
+def test_an_outcome_outlives_a_coordinator_that_is_away(world: World) -> None:
+    async def scenario() -> None:
+        async with world.serving() as client:
+            await world.succeeds(client)
+            call = await world.begin(client)
+            world.kafka.fail("OffsetCommit", LOADING, times=1000)
+            world.kafka.forget_requests()
+            await asyncio.to_thread(world.kafka.wait_for, "OffsetCommit", times=OF_A_LEASE)
+            world.gate.set()
+            await asyncio.to_thread(world.kafka.wait_for, "OffsetCommit", times=OF_A_LEASE + 2)
+            assert not call.done()
+            world.kafka.clear_faults()
+            await call
+            await world.succeeds(client)
+
+    run(scenario())
+
+
+def test_a_call_whose_end_is_not_committed_does_not_run_again_when_its_partition_comes_back(world: World) -> None:
+    async def scenario() -> None:
+        async with world.serving() as client:
+            await world.succeeds(client)
+            call = await world.begin(client)
+            world.kafka.fail("OffsetCommit", LOADING, times=1000)
+            world.gate.set()
+            await call
+            for _ in range(3):
+                world.kafka.forget_requests()
+                world.kafka.fail("Heartbeat", Code.REBALANCE_IN_PROGRESS)
+                await asyncio.to_thread(world.kafka.wait_for, "SyncGroup")
+            world.kafka.clear_faults()
+            await world.succeeds(client)
+
+    run(scenario())
