@@ -14,7 +14,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 
 __all__ = ["Member", "QueueAssignor", "Word", "share_out"]
@@ -65,7 +64,7 @@ def share_out(members: Mapping[str, Member], partitions: int) -> dict[str, tuple
     return {key: tuple(sorted(numbers)) for key, numbers in shares.items()}
 
 
-class QueueAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
+class QueueAssignor:
     """The rule in aiokafka's form: an object of it for each consumer, where aiokafka's own are classes."""
 
     name = "prpc"

@@ -93,7 +93,7 @@ class KafkaDeadLetters:
         about = {name: value.decode(errors="replace") for name, value in record.headers[: len(DEAD_HEADERS)] if value is not None}
         fields = [(name[1:].encode(), value or b"") for name, value in record.headers if name.startswith("=")]
         return DeadLetter(
-            id=record.key.decode(errors="replace"),
+            id=(record.key or b"").decode(errors="replace"),
             reason=about.get("reason", ""),
             details=about.get("details", ""),
             raw=about.get("topic") == self._names.raw_calls,

@@ -103,11 +103,12 @@ async def stop_admin(admin: AIOKafkaAdminClient) -> None:
 
 async def _leave(consumer: AIOKafkaConsumer) -> None:
     """What `stop` did not get to."""
-    coordination = getattr(consumer._coordinator, "_coordination_task", None)
+    coordinator: Any = consumer._coordinator
+    coordination = getattr(coordinator, "_coordination_task", None)
     if coordination is not None:
         coordination.cancel()
         await asyncio.gather(coordination, return_exceptions=True)
-        await asyncio.gather(consumer._coordinator._maybe_leave_group(), return_exceptions=True)
+        await asyncio.gather(coordinator._maybe_leave_group(), return_exceptions=True)
     if consumer._fetcher is not None:
         await consumer._fetcher.close()
 

@@ -249,7 +249,9 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
 
     # assignments (called by aiokafka)
 
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+    async def on_partitions_revoked(  # pyright: ignore[reportIncompatibleMethodOverride]  # it takes functions and coroutines
+        self, revoked: Iterable[TopicPartition]
+    ) -> None:
         """All partitions go back: commit what we know of them, and keep what runs."""
         try:
             async with asyncio.timeout(LAST_COMMIT):
@@ -264,10 +266,13 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
                 if delivery.started:
                     self._orphans[tenure.place, offset] = delivery
 
-    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+    async def on_partitions_assigned(  # pyright: ignore[reportIncompatibleMethodOverride]  # it takes functions and coroutines
+        self, assigned: Iterable[TopicPartition]
+    ) -> None:
         """Our share: read what its last owners knew, go on with what runs here, and say what runs here for others."""
+        kafka: Any = self.kafka
         places, word = set(assigned), self._assignor.word
-        if self.kafka is not None and self.share and (word is None or self._member not in word.continuing):
+        if self.share and (word is None or self._member not in word.continuing):
             self._lose_all()
         tenures = await self._found(places)
         for place, tenure in tenures.items():
@@ -276,10 +281,10 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
                     self._adopt(tenure, (place, offset))
         self.tenures = tenures
         self.share += 1
-        self._membership = self.kafka._coordinator.generation, self.kafka._coordinator.member_id
+        self._membership = kafka._coordinator.generation, kafka._coordinator.member_id
         for place, tenure in tenures.items():
             # aiokafka has read ahead meanwhile, and `take` let go of what had no tenure.
-            self.kafka.seek(place, tenure.progress.marks.base)
+            kafka.seek(place, tenure.progress.marks.base)
         self._had = places
         holds = frozenset(self._orphans)
         unsaid, self._unsaid = self._unsaid, set()

@@ -87,13 +87,12 @@ class KafkaReader:
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
                 await know_topics(consumer, [self._place.topic])
-                if offset is None:
-                    offset = (await consumer.end_offsets([self._place]))[self._place]
+                start: int = offset if offset is not None else (await consumer.end_offsets([self._place]))[self._place]
         except (KafkaError, OSError) as exc:
             await self.close()
             raise explain(exc, self._address.shown) from exc
-        assign(consumer, {self._place: offset})
-        self.position = offset
+        assign(consumer, {self._place: start})
+        self.position = start
         self._task = background(self._run(consumer), "prpc-kafka-reader")
 
     async def close(self) -> None:

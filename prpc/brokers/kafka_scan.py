@@ -134,6 +134,6 @@ def server_record(record: ConsumerRecord, now: float) -> ServerRecord | None:
     try:
         info = json.loads(record.value or b"")
         ttl, age = float(info.pop(TTL)), max(0.0, now - record.timestamp / 1000)
-        return ServerRecord(record.key.decode(), info, age) if age <= ttl else None
+        return ServerRecord((record.key or b"").decode(), info, age) if age <= ttl else None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

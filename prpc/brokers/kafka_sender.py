@@ -228,7 +228,8 @@ class KafkaSender:
         return True
 
     def _watch(self, producer: AIOKafkaProducer) -> None:
-        producer._sender.sender_task.add_done_callback(lambda _: self._news.set())
+        sending: Any = producer._sender.sender_task
+        sending.add_done_callback(lambda _: self._news.set())
 
     async def _hand_over(self, record: Record) -> None:
         """To the producer, which sends all of one turn of the loop together."""
@@ -253,7 +254,7 @@ class KafkaSender:
         if error is not None:
             return self._failed(record, error)
         place = future.result()
-        if place.timestamp_type == LOG_APPEND_TIME:
+        if place.timestamp_type == LOG_APPEND_TIME and place.timestamp is not None:
             self.clock.learn(place.timestamp, record.asked)
         self._forget(record)
         if not record.done.done():

@@ -16,7 +16,7 @@ HEARTBEAT, RECOVER = 0.2, 0.6
 @pytest.fixture
 def settings(broker_kind: str, settings_for: Callable[..., Settings]) -> Settings:
     if "kafka" in broker_kind:  # brokers keep no member that promises a shorter time
-        return settings_for(broker_kind, redis_heartbeat=0.3, redis_recover=1.0, kafka_queue_partitions=4)
+        return settings_for(broker_kind, redis_heartbeat=0.5, redis_recover=2.0, kafka_queue_partitions=4)
     return settings_for(broker_kind, redis_heartbeat=HEARTBEAT, redis_recover=RECOVER)
 
 

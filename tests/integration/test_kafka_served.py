@@ -36,7 +36,7 @@ KEY = "k" * 32
 
 @pytest.fixture(params=KINDS)
 def settings(request: pytest.FixtureRequest, settings_for: Callable[..., Settings]) -> Settings:
-    return settings_for(request.param, redis_heartbeat=0.3, redis_recover=1.5, kafka_queue_partitions=4)
+    return settings_for(request.param, redis_heartbeat=0.5, redis_recover=2.5, kafka_queue_partitions=4)
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
@@ -312,7 +312,7 @@ def programs(tmp_path: Path, settings: Settings) -> Iterator[Programs]:
         "PRPC_URL_BROKER": settings.url_broker,
         "PRPC_QUEUE_NAME": settings.queue_name,
         "PRPC_REDIS_HEARTBEAT_INTERVAL_SEC": "0.3",
-        "PRPC_REDIS_RECOVER_INTERVAL_SEC": "1.5",
+        "PRPC_REDIS_RECOVER_INTERVAL_SEC": "2.5",
         "PYTHONPATH": str(TESTS.parent),
     }
     programs = Programs(tmp_path, environ)

@@ -79,7 +79,7 @@ async def produce(address: str, rng: random.Random, count: int) -> None:
 
 
 async def serve(address: str, rounds: Callable[[AsyncClient], Any]) -> None:
-    app = AppServer("kafka", address, "async", 8, name_queue=QUEUE, redis_heartbeat=0.3, redis_recover=1.5)
+    app = AppServer("kafka", address, "async", 8, name_queue=QUEUE, redis_heartbeat=0.5, redis_recover=2.5)
 
     @app.function()
     async def double(x: int) -> int:
