@@ -79,6 +79,8 @@ async def outcomes(mailbox: Mailbox, count: int) -> dict[uuid.UUID, int]:
     while len(found) < count:
         for body in (await mailbox.receive()).bodies:
             reply = CODEC.read_reply(body)
+            if reply.message_id in found and reply.failure is not None:
+                continue  # the end of a call that had its outcome was not written down: its callers take the first one
             assert reply.failure is None, reply.failure
             assert found.setdefault(reply.message_id, reply.result) == reply.result
     return found
