@@ -106,7 +106,7 @@ def test_doubled_calls_run_once_and_every_caller_is_answered(settings: Settings,
             async with serving(ledger):
                 if doubled == "while the first runs":
                     while len(ledger.ran) < 16:
-                        await asyncio.sleep(0)
+                        await asyncio.sleep(0.01)
                     await asyncio.to_thread(double)  # the servers' loop goes on
                     ledger.gate.set()
                 expected = {call.message_id: number for number, call in enumerate(calls)}
@@ -151,7 +151,7 @@ def test_servers_that_stop_give_back_what_the_next_ones_run_once(settings: Setti
                 harness.put({"message": call.body, "reply_to": mailbox.address.encode()}, raw=False)
             async with serving(ledger):
                 while len(ledger.ran) < 8:
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(0.01)
                 ledger.gate.set()
             async with serving(ledger):
                 assert await outcomes(mailbox, 60) == {call.message_id: number for number, call in enumerate(calls)}
