@@ -26,7 +26,7 @@ class Lookups:
         self._change = threading.Condition()
         self._count = 0
 
-    def resolve(self, *args: Any) -> Any:
+    def resolve(self, *args: Any) -> list[Any]:
         """`socket.getaddrinfo(*args)`, of which forks know."""
         with self._change:
             self._count += 1
@@ -84,7 +84,7 @@ class LookupLoop(asyncio.SelectorEventLoop):
         try:
             threading.Thread(target=look_up, name="prpc-resolver", daemon=True).start()
         except RuntimeError:  # the interpreter ends: there are no new threads any more, and nobody whom waiting would harm
-            return resolve()  # type: ignore[no-any-return]
+            return resolve()
         return await found
 
 
