@@ -5,12 +5,12 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV ?= .venv
 RUN := $(VENV)/bin/python
-PYTEST := $(RUN) -m pytest -n 2 --dist loadfile
+PYTEST := $(RUN) -m pytest -n 3 --dist loadfile
 
 # Runs under faults for so many minutes; a seed repeats a run.
 MINUTES ?= 30
 
-.PHONY: demo test test-all chaos chaos-test coverage test-coverage coverage-report check format bench clean
+.PHONY: demo test test-all chaos chaos-test coverage test-coverage coverage-report check format bench bench-kafka clean
 
 demo: $(VENV)/.demo
 	@$(RUN) -m examples.demo
@@ -55,6 +55,10 @@ chaos: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(RUN) -m benchmarks.calls
+
+# Needs Java 17; fetches the jars where they are missing.
+bench-kafka: $(VENV)/.test
+	$(RUN) -m benchmarks.kafka
 
 clean:
 	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* build dist

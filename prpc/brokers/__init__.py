@@ -33,8 +33,15 @@ def adapter_of(type_broker: str) -> Callable[[Settings], Broker]:
         from prpc.brokers.redis import RedisBroker
 
         return RedisBroker
+    if type_broker == "kafka":
+        try:
+            from prpc.brokers.kafka import KafkaBroker
+        except ModuleNotFoundError as exc:
+            text = 'PRPC_TYPE_BROKER=kafka needs the package aiokafka: pip install "prpc[kafka]"'
+            raise ConfigurationError(text, variable="PRPC_TYPE_BROKER", value=type_broker) from exc
+        return KafkaBroker
     raise ConfigurationError(
-        f"PRPC_TYPE_BROKER={type_broker!r} cannot be used: this version of PRPC serves redis and memory",
+        f"PRPC_TYPE_BROKER={type_broker!r} cannot be used: allowed is one of redis, kafka and memory",
         variable="PRPC_TYPE_BROKER",
         value=type_broker,
     )

@@ -7,11 +7,9 @@ connected in and is not thread-safe. Driver errors cross only as BrokerUnavailab
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Mapping, Sequence
-from contextvars import Context
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 from prpc.exceptions import QueueFullError
@@ -31,7 +29,6 @@ __all__ = [
     "QueueState",
     "Reply",
     "ServerRecord",
-    "background",
     "queue_full",
 ]
 
@@ -40,18 +37,6 @@ T = TypeVar("T")
 #: What stands beside a message: short ASCII names to text (fields of a Redis entry, headers of a Kafka record).
 #: The adapter's own fields ("message" and those it adds) never show up here.
 Facts = Mapping[str, str]
-
-
-def background(work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
-    """A task that belongs to a connection: it ends when its owner closes it, not when `asyncio.run` cancels what is left.
-
-    `asyncio.run` ends by cancelling every task that the loop knows of, all at once; a connection whose tasks die there can
-    neither flush nor close in order. This one is not among them, so whoever starts it must end it. It runs in an empty
-    context: it outlives the call that happened to start it.
-    """
-    task = asyncio.get_running_loop().create_task(work, name=name, context=Context())
-    asyncio.tasks._unregister_task(task)  # a documented hook for task implementations (asyncio, "Extending")
-    return task
 
 
 def queue_full(queue: str, length: int) -> QueueFullError:
@@ -194,8 +179,11 @@ class Delivery(Protocol):
         """Whether the broker knows the entry for the first one of its message id; any other must be claimed before it runs."""
         ...
 
-    def claim(self, message_id: UUID, address: str | None) -> Awaitable[bool]:
+    def claim(self, message_id: UUID, address: str | None, *, repeatable: bool = False, again: bool = False) -> Awaitable[bool]:
         """Ask whether the entry may run: whether no other entry of this id was admitted or claimed within the window.
+
+        `repeatable`: running it twice does no harm, so that nothing needs to be written down before it starts. `again`: its
+        caller sent it once more because it may run twice, so no other entry of its id stands in its way.
 
         False: it must not, and this delivery has ended. Its caller (`address`, if it named one) gets the first outcome, at
         once where it is kept, else when it is there. Everything that is asked in one tick is one round trip.
@@ -228,6 +216,10 @@ class Delivery(Protocol):
 
 class Consumer(Protocol):
     """One server's reading side of a queue."""
+
+    async def open(self) -> None:
+        """Be ready to take: with a share of the queue, where the broker gives out shares. Raises BrokerUnavailableError."""
+        ...
 
     async def take(self, most: int) -> Sequence[Delivery]:
         """Wait for work and return 1 to `most` deliveries; an empty sequence only after `stop`.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
+from prpc.brokers.awaiting import answered
 from prpc.brokers.base import (
     Capabilities,
     DeadLetter,
@@ -39,13 +40,6 @@ __all__ = ["MemoryBroker"]
 
 T = TypeVar("T")
 P = TypeVar("P", "_Consumer", "_Mailbox", "_Listener")
-
-
-def _answer(value: T) -> Awaitable[T]:
-    """An awaitable that has ended already and needs not be awaited."""
-    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-    future.set_result(value)
-    return future
 
 
 @dataclass(slots=True, eq=False)
@@ -80,21 +74,21 @@ class _Delivery:
     def admitted(self) -> bool:
         return self._hold.entry.admitted
 
-    def claim(self, message_id: UUID, address: str | None) -> Awaitable[bool]:
-        return _answer(self._space.claim(self._queue, self._hold, message_id, address, self._limits))
+    def claim(self, message_id: UUID, address: str | None, *, repeatable: bool = False, again: bool = False) -> Awaitable[bool]:
+        return answered(again or self._space.claim(self._queue, self._hold, message_id, address, self._limits))
 
     def settle(self, reply: Reply | None) -> Awaitable[bool]:
-        return _answer(self._space.finish(self._queue, self._hold, reply, self._kept_for))
+        return answered(self._space.finish(self._queue, self._hold, reply, self._kept_for))
 
     def release(self) -> Awaitable[bool]:
-        return _answer(self._space.release(self._queue, self._hold))
+        return answered(self._space.release(self._queue, self._hold))
 
     def bury(
         self, reason: str, reply: Reply | None = None, *, details: str = "", keep: bool = True, claim: bool = False
     ) -> Awaitable[bool]:
         most, seconds = self._letters_kept, self._kept_for if keep else None
         limits = self._limits if claim else None
-        return _answer(
+        return answered(
             self._space.bury(self._queue, self._hold, reason, reply, seconds, details=details, most=most, claim=limits)
         )
 
@@ -112,6 +106,9 @@ class _Consumer:
         self._stopped = False
         self._closed = False
         self._renewal: asyncio.TimerHandle | None = None
+
+    async def open(self) -> None:
+        """See Consumer."""
 
     async def take(self, most: int) -> Sequence[Delivery]:
         """See Consumer."""
@@ -277,7 +274,7 @@ class MemoryBroker:
         """See Broker."""
         length = self._space.admit(queue, call, _limits(self._settings))
         if length is None:
-            return _answer(None)
+            return answered(None)
         refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         refused.set_exception(queue_full(queue, length))
         refused.exception()  # whoever does not await it has nothing to be told
@@ -310,7 +307,7 @@ class MemoryBroker:
     def broadcast(self, queue: str, body: bytes) -> Awaitable[None]:
         """See Broker."""
         self._space.broadcast(queue, body)
-        return _answer(None)
+        return answered(None)
 
     async def announce(self, queue: str, record: ServerRecord, ttl: float) -> None:
         """See Broker."""

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from prpc.brokers.awaiting import answered
 from prpc.brokers.base import Facts, Reply
 from prpc.brokers.redis_claims import Claims
 from prpc.brokers.redis_lease import Lease
@@ -56,9 +57,9 @@ class RedisDelivery:
         """The key as a text, for scripts."""
         return b"%d %b" % self.key
 
-    def claim(self, message_id: UUID, address: str | None) -> Awaitable[bool]:
+    def claim(self, message_id: UUID, address: str | None, *, repeatable: bool = False, again: bool = False) -> Awaitable[bool]:
         """See Delivery."""
-        return self.ending.claims.add(self, message_id, address)
+        return answered(True) if again else self.ending.claims.add(self, message_id, address)
 
     def settle(self, reply: Reply | None) -> Awaitable[bool]:
         """See Delivery."""

@@ -70,6 +70,9 @@ class RedisConsumer:
 
     # taking
 
+    async def open(self) -> None:
+        """See Consumer."""
+
     async def take(self, most: int) -> Sequence[RedisDelivery]:
         """See Consumer."""
         self._rest.clear()

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from prpc.brokers.base import background
+from prpc.brokers.awaiting import background
 from prpc.brokers.redis_link import Link
 from prpc.brokers.redis_scripts import LOST, RENEW, TAKE_OVER
 from prpc.exceptions import BrokerUnavailableError

@@ -26,7 +26,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from prpc.brokers.base import background
+from prpc.brokers.awaiting import background
 from prpc.brokers.redis_address import RedisAddress, explain
 from prpc.brokers.redis_scripts import Script
 from prpc.brokers.redis_wire import Wire, pack

@@ -10,7 +10,8 @@ from uuid import UUID
 
 from redis.exceptions import RedisError
 
-from prpc.brokers.base import Mail, background
+from prpc.brokers.awaiting import background
+from prpc.brokers.base import Mail
 from prpc.brokers.redis_address import RedisAddress, explain
 from prpc.brokers.redis_batch import unframe
 from prpc.brokers.redis_link import Backoff, Link

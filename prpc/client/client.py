@@ -14,7 +14,8 @@ from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from prpc.brokers.base import ServerRecord, background
+from prpc.brokers.awaiting import background
+from prpc.brokers.base import ServerRecord
 from prpc.client.call import Call, wake_future
 from prpc.client.connection import Connection, check_served, place
 from prpc.client.portal import Crossing, LoopBound, running_loop, survive_fork

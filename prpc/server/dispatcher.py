@@ -168,18 +168,14 @@ class Dispatcher:
             run = self._read(delivery)
         except BaseException as exc:
             return self._give_up(delivery, None, exc)
-        if run is not None and (delivery.admitted or self._is_repeat(run)):
+        if run is not None and delivery.admitted:
             self._begin(run)
         elif run is not None:  # it holds a slot while the broker says whether another entry of its id came first
             self._free -= 1
             then = functools.partial(self._claimed, run)
-            self._settling.add(claim := ask_for(delivery, run.message.message_id, run.facts.reply_to, then))
+            function = self._registry.get(run.message.func_name)
+            self._settling.add(claim := ask_for(delivery, run.message.message_id, run.facts, function, then))
             claim.add_done_callback(self._settling.discard)
-
-    def _is_repeat(self, run: Run) -> bool:
-        """Whether the caller sent it again and may: such a call is run at least once."""
-        function = self._registry.get(run.message.func_name)
-        return run.facts.attempt > 1 and function is not None and function.idempotent
 
     def _claimed(self, run: Run, may_run: bool) -> None:
         self._free += 1

@@ -9,12 +9,18 @@ from uuid import UUID
 from prpc.brokers.base import Delivery
 from prpc.protocol.facts import CallFacts
 from prpc.server.logs import logger
+from prpc.server.registry import RegisteredFunction
 
 __all__ = ["ask_for", "id_of", "is_strict"]
 
 
-def ask_for(delivery: Delivery, message_id: UUID, address: str | None, then: Callable[[bool], None]) -> asyncio.Future[bool]:
-    """Ask the broker whether the entry may run; `then` is told. Where it is told False, nothing is left to do."""
+def ask_for(
+    delivery: Delivery, message_id: UUID, facts: CallFacts, function: RegisteredFunction | None, then: Callable[[bool], None]
+) -> asyncio.Future[bool]:
+    """Ask the broker whether the entry may run; `then` is told. Where it is told False, nothing is left to do.
+
+    `function`: None where no code of a user would run.
+    """
 
     def claimed(answer: asyncio.Future[bool]) -> None:
         if answer.cancelled():
@@ -23,10 +29,14 @@ def ask_for(delivery: Delivery, message_id: UUID, address: str | None, then: Cal
             logger.error("an entry could not be claimed, whoever takes it over will try again: %s", error)
             return then(False)
         if not answer.result():
-            logger.warning("%s: another entry of this call came first; it is not run again", message_id)
+            logger.warning("%s: another entry of this call came first, or another server has it; it is not run", message_id)
         return then(answer.result())
 
-    future = asyncio.ensure_future(delivery.claim(message_id, address))
+    idempotent = function is not None and function.idempotent
+    claim = delivery.claim(
+        message_id, facts.reply_to, repeatable=function is None or idempotent, again=idempotent and facts.attempt > 1
+    )
+    future = asyncio.ensure_future(claim)
     future.add_done_callback(claimed)
     return future
 

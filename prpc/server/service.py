@@ -82,6 +82,7 @@ class Service:
             stack.push_async_callback(listener.close)
             consumer = broker.consume(queue, consumer=f"{self._settings.instance_name}_{uuid.uuid4().hex[:12]}")
             stack.push_async_callback(consumer.close)
+            await consumer.open()
             dispatcher = Dispatcher(
                 consumer=consumer,
                 codec=_codec(self._settings),

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from prpc.dev_broker import DevBroker
 from tests.chaos.clocks import redis_with_a_clock
 from tests.chaos.scenarios import SCENARIOS, Report, run_scenario
 
@@ -25,13 +24,14 @@ def reports(request: pytest.FixtureRequest) -> dict[str, Report]:
 
 
 @pytest.fixture
-def keeps_its_promises(
-    tmp_path: Path, private_redis: Callable[..., DevBroker], reports: dict[str, Report]
-) -> Callable[[str], None]:
+def keeps_its_promises(tmp_path: Path, request: pytest.FixtureRequest, reports: dict[str, Report]) -> Callable[[str], None]:
     """`keeps_its_promises("servers-killed")` runs the scenario once."""
 
     def run(name: str) -> None:
-        private_redis().close()  # skips where there is no real one
+        if SCENARIOS[name].options.broker == "kafka":
+            request.getfixturevalue("kafka_kit")  # skips where there is no real one
+        else:
+            request.getfixturevalue("private_redis")().close()  # so does this
         if SCENARIOS[name].options.redis_clock:
             try:
                 redis_with_a_clock(tmp_path)

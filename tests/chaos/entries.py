@@ -16,7 +16,8 @@ from redis.exceptions import RedisError
 
 from prpc.codec import Codec
 from prpc.names import QueueNames
-from tests.chaos.world import GROUP, QUEUE, World
+from tests.chaos.options import GROUP, QUEUE
+from tests.chaos.world import World
 
 __all__ = ["copy_entries", "move_entries", "move_entries_blindly"]
 
@@ -78,7 +79,7 @@ class Entry:
 async def copy_entries(world: World) -> None:
     """Entries stand in the queue once more, or often: at once, and when their call has long had its outcome."""
     with contextlib.suppress(RedisError):  # it may be away, or refuse: there is less to copy then
-        await _copy(world, [Entry(*entry) for entry in await world.admin.xrange(STREAM, count=200)])
+        await _copy(world, [Entry(*entry) for entry in await world.redis.admin.xrange(STREAM, count=200)])
 
 
 async def _copy(world: World, found: Sequence[Entry]) -> None:
@@ -88,7 +89,7 @@ async def _copy(world: World, found: Sequence[Entry]) -> None:
             await asyncio.sleep(wait)
             for entry in chosen:
                 for _ in range(world.random.choice((1, 1, 1, 5))):
-                    await world.admin.xadd(STREAM, entry.shuffled(world))
+                    await world.redis.admin.xadd(STREAM, entry.shuffled(world))
 
 
 async def move_entries(world: World) -> None:
@@ -98,9 +99,9 @@ async def move_entries(world: World) -> None:
         await asyncio.sleep(world.random.uniform(0.0, 0.5))
         for entry in taken:
             if entry.is_original:
-                await world.admin.eval(PUT_BACK, 1, STREAM, *entry.words())  # type: ignore[misc]
+                await world.redis.admin.eval(PUT_BACK, 1, STREAM, *entry.words())  # type: ignore[misc]
             else:
-                await world.admin.xadd(STREAM, entry.shuffled(world))
+                await world.redis.admin.xadd(STREAM, entry.shuffled(world))
 
 
 async def move_entries_blindly(world: World) -> None:
@@ -109,11 +110,11 @@ async def move_entries_blindly(world: World) -> None:
     with world.fault(f"{len(taken)} entries are moved blindly", calls=[entry.message_id for entry in taken]):
         await asyncio.sleep(world.random.uniform(0.0, 0.5))
         for entry in taken:
-            await world.admin.xadd(STREAM, entry.shuffled(world))
+            await world.redis.admin.xadd(STREAM, entry.shuffled(world))
 
 
 async def take_out(world: World) -> Sequence[Entry]:
-    taken = await world.admin.eval(TAKE_OUT, 1, STREAM, GROUP, 20)  # type: ignore[misc]
+    taken = await world.redis.admin.eval(TAKE_OUT, 1, STREAM, GROUP, 20)  # type: ignore[misc]
     entries = [Entry(id_, dict(zip(fields[::2], fields[1::2], strict=True))) for id_, fields in taken]
     world.random.shuffle(entries)
     return entries

@@ -78,30 +78,30 @@ async def restart_redis_with_data(world: World) -> None:
     """kill -9 of a Redis that keeps a log of every write, and its start."""
     away = world.random.choice((0.0, 0.3, 1.5))
     with world.fault(f"kill -9 Redis, {away:g} s later it starts with its data", BROKER, mended="Redis is back"):
-        await world.restart_redis(away=away)
+        await world.redis.restart(away=away)
 
 
 async def restart_redis_without_data(world: World) -> None:
     """kill -9 of a Redis that keeps nothing, and its start."""
     away = world.random.choice((0.0, 0.3, 1.5))
     with world.fault(f"kill -9 Redis, {away:g} s later it starts empty", BROKER, mended="Redis is back", forgets=True):
-        await world.restart_redis(away=away)
+        await world.redis.restart(away=away)
 
 
 async def freeze_redis(world: World, seconds: float | None = None) -> None:
     """SIGSTOP of Redis, unless told otherwise for about as long as a lease lasts or longer."""
     with world.fault("SIGSTOP Redis", BROKER, mended="SIGCONT Redis"):
-        world.broker.process.send_signal(signal.SIGSTOP)
+        world.redis.broker.process.send_signal(signal.SIGSTOP)
         await asyncio.sleep(standstill(world) if seconds is None else seconds)
-        world.broker.process.send_signal(signal.SIGCONT)
+        world.redis.broker.process.send_signal(signal.SIGCONT)
 
 
 async def fill_memory(world: World) -> None:
     """Redis refuses every command that needs memory (OOM)."""
     with world.fault("Redis is out of memory", BROKER, mended="Redis has memory again"):
-        await world.admin.config_set("maxmemory", 1)
+        await world.redis.admin.config_set("maxmemory", 1)
         await asyncio.sleep(world.random.uniform(0.3, 1.5))
-        await world.admin.config_set("maxmemory", 0)
+        await world.redis.admin.config_set("maxmemory", 0)
 
 
 async def fill_disk(world: World) -> None:
@@ -109,13 +109,13 @@ async def fill_disk(world: World) -> None:
     hindrance = world.folder / "redis" / "dump.rdb"
     hindrance.mkdir(exist_ok=True)
     with world.fault("Redis cannot save", BROKER, mended="Redis can save again"):
-        await world.admin.config_set("save", "3600 1")
+        await world.redis.admin.config_set("save", "3600 1")
         with contextlib.suppress(RedisError):
-            await world.admin.bgsave()
-        while (await world.admin.info("persistence"))["rdb_bgsave_in_progress"]:
+            await world.redis.admin.bgsave()
+        while (await world.redis.admin.info("persistence"))["rdb_bgsave_in_progress"]:
             await asyncio.sleep(0.01)
         await asyncio.sleep(world.random.uniform(0.3, 1.5))
-        await world.admin.config_set("save", "")
+        await world.redis.admin.config_set("save", "")
     hindrance.rmdir()
 
 

@@ -8,14 +8,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tests.chaos import entries, faults
+from tests.chaos import entries, faults, kafka_faults
 from tests.chaos.clocks import HOUR
 from tests.chaos.journal import read_journals
 from tests.chaos.ledger import Ledger, Promise, Violation
+from tests.chaos.options import Options
 from tests.chaos.sweep import sweep
-from tests.chaos.world import Options, World
+from tests.chaos.world import World
 
-__all__ = ["RANDOM", "SCENARIOS", "Report", "Scenario", "run_scenario"]
+__all__ = ["KAFKA", "RANDOM", "SCENARIOS", "Report", "Scenario", "run_scenario"]
 
 #: Every write is on the disk before it is answered.
 WITH_DATA = ("--appendonly", "yes", "--appendfsync", "always")
@@ -184,6 +185,62 @@ SCENARIOS: dict[str, Scenario] = {
         options=Options(proxied=True),
     ),
 }
+
+#: Sharing a queue out anew is several steps, each of which waits for the slowest server to say its word.
+TOLD_BY_KAFKA = TOLD + 2.0
+
+#: A JVM takes a part of the machine; it gets fewer calls, and longer to answer while it is cold.
+KAFKA_WORLD = Options(broker="kafka", rate=150.0, timeout=12.0, connect_timeout=5.0)
+
+KAFKA: dict[str, Scenario] = {
+    "kafka-servers-killed": Scenario(
+        harm=again(faults.kill_server),
+        options=KAFKA_WORLD,
+        promise=Promise(plain=LOST, told_within=TOLD_BY_KAFKA),
+        recovery=TOLD_BY_KAFKA,
+        seconds=4.0,
+    ),
+    "kafka-servers-paused": Scenario(
+        harm=again(faults.pause_server),
+        options=KAFKA_WORLD,
+        promise=Promise(plain=LOST),
+        seconds=4.0,
+        recovery=3.0,
+    ),
+    "kafka-rolling-restart": Scenario(harm=once_each, options=replace(KAFKA_WORLD, recover=4.0)),
+    "kafka-workers-killed": Scenario(
+        harm=again(faults.kill_worker, pause=(0.02, 0.1)),
+        options=replace(PROCESSES, broker="kafka", connect_timeout=5.0),
+        promise=Promise(plain=LOST, idempotent=LOST),
+    ),
+    "kafka-clients-killed": Scenario(
+        harm=again(faults.kill_client, pause=(0.3, 0.8)), options=replace(KAFKA_WORLD, servers=2, recover=4.0)
+    ),
+    "kafka-restarted": Scenario(
+        harm=again(kafka_faults.restart_kafka, pause=(0.3, 1.0)),
+        options=replace(KAFKA_WORLD, servers=2, timeout=20.0),
+        promise=Promise(plain=UNSENT),
+        recovery=3.0,
+    ),
+    "kafka-coordinator-killed": Scenario(
+        harm=again(kafka_faults.kill_coordinator, pause=(0.5, 1.0)),
+        options=replace(KAFKA_WORLD, nodes=3, servers=2, clients=1, rate=100.0, timeout=20.0, connect_timeout=8.0),
+        seconds=0.0,
+        recovery=3.0,
+    ),
+    "kafka-records-doubled": Scenario(
+        harm=together(
+            again(kafka_faults.copy_records, pause=(0.0, 0.1)),
+            again(kafka_faults.copy_records, pause=(0.0, 0.1)),
+            again(faults.kill_server, pause=(0.5, 1.0)),
+        ),
+        options=replace(KAFKA_WORLD, slots=4, window=100, rate=100.0, timeout=15.0),
+        promise=Promise(plain=LOST),
+        seconds=4.0,
+        recovery=TOLD_BY_KAFKA,
+    ),
+}
+SCENARIOS |= KAFKA
 
 #: Everything at once.
 RANDOM = Scenario(

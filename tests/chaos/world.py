@@ -1,10 +1,9 @@
-"""The world of one chaos run: a Redis of its own, a proxy before it, real servers and real clients, each a process."""
+"""The world of one chaos run: a broker of its own, a proxy before it, real servers and real clients, each a process."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import itertools
 import json
 import os
@@ -14,67 +13,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
-import redis.asyncio
-from redis.exceptions import RedisError
-
-from prpc.codec import Codec
-from prpc.dev_broker import DevBroker, find_server, start_dev_broker
-from prpc.names import QueueNames
-from tests.chaos.clocks import CLOCK_FILE, redis_with_a_clock, set_clock
+from tests.chaos.clocks import CLOCK_FILE, set_clock
 from tests.chaos.journal import Journal
+from tests.chaos.kafka_side import KafkaSide
+from tests.chaos.options import QUEUE, Options
 from tests.chaos.program import PATIENCE, Program, end_family
 from tests.chaos.proxy import Proxy
+from tests.chaos.redis_side import RedisSide
+from tests.chaos.side import Side
 
-__all__ = ["GROUP", "QUEUE", "Options", "World"]
+__all__ = ["World"]
 
 ROOT = Path(__file__).parent.parent.parent
-QUEUE = "chaos"
-GROUP = "prpc_group_consumers"
-#: Seconds between two looks at the outcomes that Redis keeps.
+#: Seconds between two looks at the outcomes that the broker keeps.
 LOOK_EVERY = 0.25
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What a world is made of; every time in seconds."""
-
-    servers: int = 3
-    clients: int = 2
-    slots: int = 16
-    functions: tuple[str, ...] = ("thread", "async", "thread_again", "async_again")
-    #: Calls per second of each client, and the most that it has open.
-    rate: float = 300.0
-    window: int = 150
-    #: Deadline of each call.
-    timeout: float = 8.0
-    #: Repeats of idempotent calls: enough of them for more than a deadline, with pauses that grow to the longest.
-    attempt_timeout: float = 2.0
-    backoff: float = 0.05
-    longest_pause: float = 1.0
-    retries: int = 40
-    heartbeat: float = 0.3
-    recover: float = 1.0
-    connect_timeout: float = 2.0
-    #: What a stopping server gives its calls.
-    grace: float = 5.0
-    #: Arguments of redis-server.
-    redis: tuple[str, ...] = ()
-    proxied: bool = False
-    #: Whether a server that Redis refuses at its start is started again, as a supervisor does.
-    supervised: bool = False
-    #: Exit codes of a server that is told to stop.
-    exits: tuple[int, ...] = (0,)
-    #: Whether each program has a wall clock of its own, and what it may show at the start: seconds ahead.
-    clocks: tuple[float, ...] = ()
-    #: Whether Redis has a wall clock that can be set.
-    redis_clock: bool = False
-    #: Key that everything is signed with.
-    secret: str | None = None
 
 
 class World:
@@ -82,6 +37,7 @@ class World:
 
     def __init__(self, folder: Path, options: Options, seed: int) -> None:
         self.folder, self.options, self.seed = folder, options, seed
+        self.side: Side = KafkaSide(folder, options) if options.broker == "kafka" else RedisSide(folder, options)
         #: For faults; each program's load has a generator of its own.
         self.random = random.Random(f"{seed} faults")
         self.journal = Journal(folder, "world")
@@ -91,27 +47,20 @@ class World:
         self._counts: dict[str, int] = {}
         self._numbers = itertools.count()
         self._began = time.monotonic()
-        self._data = folder / "redis"
         self._stack = contextlib.AsyncExitStack()
         self._watcher: asyncio.Task[None] | None = None
         self._watching = True
-        #: Whether Redis was ended on purpose, or it is known that it ended by itself.
-        self._redis_ended = False
 
     # its life
 
     async def __aenter__(self) -> World:
-        self._data.mkdir()
         try:
-            self.start_redis()
+            self.side.start()
             self._stack.callback(self._end_programs)
             if self.options.proxied:
-                self.proxy = await self._stack.enter_async_context(Proxy(self.broker.port))
-            self.admin = redis.asyncio.Redis.from_url(self.broker.url)
-            self._stack.push_async_callback(self.admin.aclose)
-            # Apart, as looking on has a timeout that may cost a connection.
-            self._eyes = redis.asyncio.Redis.from_url(self.broker.url)
-            self._stack.push_async_callback(self._eyes.aclose)
+                self.proxy = await self._stack.enter_async_context(Proxy(self.side.port))
+            self._stack.push_async_callback(self.side.aclose)
+            await self.side.open()
             await asyncio.gather(*(self.start_server() for _ in range(self.options.servers)))
             for _ in range(self.options.clients):
                 self.start_client()
@@ -142,8 +91,19 @@ class World:
         for program in (*self.servers, *self.clients):
             program.kill(signal.SIGCONT)
             end_family(program.process)
-        self.broker.process.send_signal(signal.SIGCONT)
-        self.broker.close()
+        self.side.close()
+
+    @property
+    def redis(self) -> RedisSide:
+        """For faults of Redis."""
+        assert isinstance(self.side, RedisSide)
+        return self.side
+
+    @property
+    def kafka(self) -> KafkaSide:
+        """For faults of Kafka."""
+        assert isinstance(self.side, KafkaSide)
+        return self.side
 
     def tell(self, text: str) -> None:
         """Note in the story what is done now."""
@@ -161,25 +121,6 @@ class World:
             if mended:
                 self.tell(mended)
             self.journal.write("mended", number=number)
-
-    # Redis
-
-    def start_redis(self, port: int = 0) -> None:
-        """Start Redis on its folder; a further time on the port that it had."""
-        server = redis_with_a_clock(self.folder) if self.options.redis_clock else find_server()
-        options = ("--dir", str(self._data), "--logfile", str(self.folder / "redis.log"), *self.options.redis)
-        self.broker: DevBroker = start_dev_broker(port, server=server, options=options)
-
-    async def restart_redis(self, *, away: float, number: signal.Signals = signal.SIGKILL) -> None:
-        """End Redis and start it again `away` seconds later."""
-        port, self._redis_ended = self.broker.port, True
-        self.broker.process.send_signal(number)
-        await asyncio.to_thread(self.broker.process.wait)
-        self.broker.close()
-        await asyncio.sleep(away)
-        self.start_redis(port)
-        self._redis_ended = False
-        await self.admin.connection_pool.disconnect(inuse_connections=False)  # redis-py would hand out those of the one before
 
     # programs
 
@@ -212,8 +153,7 @@ class World:
         return self.folder / f"{name}.clock"
 
     def _url(self) -> str:
-        port = self.proxy.port if self.options.proxied else self.broker.port
-        return f"redis://127.0.0.1:{port}/0"
+        return self.side.url(self.proxy.port if self.options.proxied else self.side.port)
 
     async def start_server(self) -> None:
         """A further server; returns when it takes calls."""
@@ -227,7 +167,7 @@ class World:
     def _launch_server(self) -> Program:
         options = self.options
         server = {
-            "type_broker": "redis",
+            "type_broker": self.side.type_broker,
             "broker_url": self._url(),
             "max_number_worker": options.slots,
             "name_queue": QUEUE,
@@ -235,8 +175,9 @@ class World:
             "redis_recover": options.recover,
             "connect_timeout": options.connect_timeout,
             "shutdown_grace": options.grace,
-            "log_level": "warning",
+            "log_level": os.environ.get("CHAOS_LOG", "warning"),
             "secret_key": options.secret,
+            **self.side.settings,
         }
         config = {"server": server, "processes": any(name.startswith("process") for name in options.functions)}
         program = self._start("server", config)
@@ -245,10 +186,10 @@ class World:
 
     async def _ready(self, program: Program) -> bool:
         """Wait until it announces itself; False where it did not, unless it was ended on purpose."""
-        key, end = QueueNames(QUEUE).server(program.name), time.monotonic() + PATIENCE
+        end = time.monotonic() + PATIENCE
         while time.monotonic() < end and program.alive:
-            with contextlib.suppress(RedisError, OSError):
-                if await self.admin.exists(key):
+            with contextlib.suppress(*self.side.errors):
+                if await self.side.announced(program.name):
                     program.ready = True
                     return True
             await asyncio.sleep(0.02)
@@ -268,7 +209,7 @@ class World:
     def _start_caller(self, kind: str, config: dict[str, Any], *, talks: bool = False) -> Program:
         options = self.options
         client = {
-            "type_broker": "redis",
+            "type_broker": self.side.type_broker,
             "broker_url": self._url(),
             "name_queue": QUEUE,
             "redis_heartbeat": options.heartbeat,
@@ -276,6 +217,7 @@ class World:
             "connect_timeout": options.connect_timeout,
             "secret_key": options.secret,
             "call_backoff_max": options.longest_pause,
+            **self.side.settings,
         }
         repeats = {name: getattr(options, name) for name in ("attempt_timeout", "backoff", "retries")}
         config |= {"client": client, "timeout": options.timeout, "repeats": repeats}
@@ -291,16 +233,15 @@ class World:
     # looking on
 
     async def _watch(self) -> None:
-        """Note the outcomes that Redis keeps, and the servers that end by themselves."""
+        """Note the outcomes that the broker keeps, and the servers that end by themselves."""
         seen: set[tuple[str, str]] = set()
         while self._watching:
             await asyncio.sleep(LOOK_EVERY)
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
+            with contextlib.suppress(*self.side.errors, TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._look(seen)
-            if not self._redis_ended and self.broker.process.poll() is not None:
-                self._redis_ended = True
-                self.journal.write("broken", what=f"Redis ended by itself with {self.broker.process.returncode}, see redis.log")
+            if what := self.side.broken():
+                self.journal.write("broken", what=what)
             for program in self.servers:
                 if program.ready and not program.expected and not program.alive:
                     program.expected = True
@@ -308,14 +249,8 @@ class World:
                     self.journal.write("broken", what=f"{program.name} ended by itself with {code}:\n{program.tail()}")
 
     async def _look(self, seen: set[tuple[str, str]]) -> None:
-        prefix = QueueNames(QUEUE).feedback(UUID(int=0)).removesuffix(str(UUID(int=0)))
-        keys = [key async for key in self._eyes.scan_iter(match=prefix + "*", count=1000)]
-        for key, body in zip(keys, await self._eyes.mget(keys) if keys else (), strict=True):
-            note = (
-                key.decode().removeprefix(prefix),
-                "" if body is None else hashlib.sha256(body.encode() if isinstance(body, str) else body or b"").hexdigest(),
-            )
-            if body is not None and note not in seen:
+        for note in await self.side.outcomes():
+            if note not in seen:
                 seen.add(note)
                 self.journal.write("stored", id=note[0], content=note[1])
 
@@ -341,7 +276,8 @@ class World:
             if not server.expected:
                 self.end(server, signal.SIGTERM)
                 await self.stopped(server)
-        await self._note_dead_letters()
+        for message_id, reason in await self.side.dead_letters():
+            self.journal.write("dead", id=message_id, reason=reason)
 
     async def stopped(self, server: Program) -> None:
         """Wait until a server that was told to stop has ended as it should."""
@@ -349,19 +285,11 @@ class World:
         if code not in self.options.exits:
             self.journal.write("broken", what=f"{server.name} stopped with {code}:\n{server.tail()}")
 
-    async def _note_dead_letters(self) -> None:
-        for _, fields in await self.admin.xrange(QueueNames(QUEUE).dead):
-            message = Codec().read_call(fields[b"message"])
-            self.journal.write("dead", id=str(message.message_id), reason=fields[b"reason"].decode())
-
     async def _nothing_left(self) -> None:
         """Every entry was ended, by its outcome or by its deadline."""
-        stream, end = QueueNames(QUEUE).calls, time.monotonic() + PATIENCE
-        while True:
-            length, pending = await self.admin.xlen(stream), (await self.admin.xpending(stream, GROUP))["pending"]
-            if not length and not pending:
-                return
+        end = time.monotonic() + PATIENCE
+        while left := await self.side.left():
             if time.monotonic() > end:
-                self.journal.write("broken", what=f"{length} entries are left in the queue, {pending} of them pending")
+                self.journal.write("broken", what=left)
                 return
             await asyncio.sleep(0.05)

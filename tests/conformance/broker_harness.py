@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -11,9 +13,12 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import redis
+from aiokafka import TopicPartition
 
 from prpc.brokers import create_broker
 from prpc.brokers.base import Broker, Consumer, Delivery, Mailbox, Outgoing, Reply
+from prpc.brokers.kafka import KafkaBroker
+from prpc.brokers.kafka_reader import open_reader
 from prpc.brokers.memory import MemoryBroker
 from prpc.brokers.memory_space import space_of
 from prpc.names import QueueNames
@@ -56,16 +61,48 @@ def numbered(count: int) -> list[Outgoing]:
     return [outgoing(str(number).encode()) for number in range(count)]
 
 
+async def take(consumer: Consumer, most: int) -> list[Delivery]:
+    """What is about to run: the broker knew it for the first of its id, or it was claimed."""
+    found = await consumer.take(most)
+    answers = [d.claim(uuid.uuid4(), None) for d in found if not d.admitted]
+    assert all(await asyncio.gather(*answers))
+    return list(found)
+
+
 async def take_one(consumer: Consumer) -> Delivery:
-    (delivery,) = await consumer.take(1)
+    (delivery,) = await take(consumer, 1)
     return delivery
 
 
 async def take_all(consumer: Consumer, count: int, most: int = 64) -> list[Delivery]:
     found: list[Delivery] = []
     while len(found) < count:
-        found += await consumer.take(most)
+        found += await take(consumer, most)
     return found
+
+
+async def take_among(consumers: Sequence[Consumer], count: int, most: int = 64) -> list[Delivery]:
+    """From all of them until there are so many; then they are stopped."""
+    found: list[Delivery] = []
+
+    async def serve(consumer: Consumer) -> None:
+        while taken := await take(consumer, most):
+            found.extend(taken)
+            if len(found) >= count:
+                await asyncio.gather(*(each.stop() for each in consumers))
+
+    await asyncio.gather(*(serve(consumer) for consumer in consumers))
+    return found
+
+
+def woken(broker: Broker, wake: bytes, body: bytes) -> bytes:
+    """What a mailbox gets of a reply: the short form only where the whole one is kept."""
+    return wake if broker.capabilities.keeps_replies else body
+
+
+def kept(broker: Broker, outcomes: Mapping[UUID, bytes]) -> Mapping[UUID, bytes]:
+    """What a mailbox collects: nothing where a broker keeps no outcomes beside the mail."""
+    return outcomes if broker.capabilities.keeps_replies else {}
 
 
 async def receive_all(mailbox: Mailbox, count: int) -> list[bytes]:
@@ -81,12 +118,26 @@ async def until(check: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(0.02)
 
 
+async def left(harness: Harness, count: int) -> bool:
+    """Whether so many entries and kept replies are left; a broker may need a moment to say so."""
+    for _ in range(200):
+        if await asyncio.to_thread(harness.waiting) == count:
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
 def reply_to(call: Outgoing, body: bytes = b"result", **more: Any) -> Reply:
     return Reply(call.message_id, body, **more)
 
 
 class Harness(Protocol):
     """The back door of one kind of broker."""
+
+    #: 1 where outcomes are kept beside the mail, else 0.
+    keeps: int
+    #: Whether publishing tells doubles, so that the server must not.
+    admits: bool
 
     def named(self, name: str) -> Settings:
         """Settings whose connections `cut` can find."""
@@ -114,6 +165,8 @@ class Harness(Protocol):
 
 
 class MemoryHarness:
+    keeps, admits = 1, True
+
     def __init__(self, settings: Settings) -> None:
         self.settings, self.queue = settings, settings.queue_name
         self.broker = MemoryBroker(settings)
@@ -140,6 +193,8 @@ class MemoryHarness:
 
 
 class RedisHarness:
+    keeps, admits = 1, True
+
     def __init__(self, settings: Settings) -> None:
         self.settings, self.names = settings, QueueNames(settings.queue_name)
         self.client = redis.Redis.from_url(settings.url_broker)
@@ -165,4 +220,92 @@ class RedisHarness:
         return sum(self.client.client_kill_filter(_id=c["id"]) for c in clients)
 
 
-HARNESSES: dict[str, Callable[[Settings], Harness]] = {"memory": MemoryHarness, "redis": RedisHarness}
+def id_in(body: bytes) -> bytes | None:
+    """The message id that a call's text names, as records are keyed by it."""
+    found = re.search(rb"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", body)
+    return str(UUID(found[0].decode())).encode() if found else None
+
+
+class KafkaHarness:
+    """Works on a loop of its own in a thread, since a test's own is busy."""
+
+    keeps, admits = 0, False
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.names = settings, QueueNames(settings.queue_name)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._broker: KafkaBroker = self._do(self._open())
+
+    async def _open(self) -> KafkaBroker:
+        broker = KafkaBroker(self.settings)
+        await broker.connect()
+        await broker.declare(self.settings.queue_name)
+        return broker
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
+
+    def named(self, name: str) -> Settings:
+        return self.settings
+
+    def put(self, fields: Mapping[str, bytes], *, raw: bool) -> None:
+        topic = self.names.raw_calls if raw else self.names.calls
+        body = fields.get("message")
+        key = str(UUID(bytes=body)).encode() if body is not None and len(body) == 16 else id_in(body or b"")
+        headers = [(name, value) for name, value in fields.items() if name != "message"]
+
+        async def put() -> None:
+            await self._broker._sender.send(topic, body, key=key or b"-", headers=headers)
+
+        self._do(put())
+
+    def kept_raw(self, message_id: UUID) -> bytes | None:
+        key = str(message_id).encode()
+        records = self._do(self._all(self.names.raw_feedback_topic))
+        return next((record.value for record in records if record.key == key), None)
+
+    async def _all(self, topic: str) -> list[Any]:
+        counts = await self._broker._topics.partitions([topic])
+        found: list[Any] = []
+        consumer = await open_reader(self._broker._address, self.settings)
+        try:
+            for number in range(counts[topic]):
+                place = TopicPartition(topic, number)
+                consumer.assign([place])
+                start, end = (await consumer.beginning_offsets([place]))[place], (await consumer.end_offsets([place]))[place]
+                consumer.seek(place, start)
+                while await consumer.position(place) < end:
+                    found += (await consumer.getmany(timeout_ms=1000)).get(place, [])
+        finally:
+            await consumer.stop()
+        return found
+
+    def dead_letters(self) -> Sequence[tuple[str, bytes | None]]:
+        async def read() -> list[tuple[str, bytes | None]]:
+            return [(letter.reason, letter.body) async for letter in self._broker.dead_letters(self.settings.queue_name).read()]
+
+        return self._do(read())
+
+    def waiting(self) -> int:
+        """Calls that have not ended as far as it is committed, which follows within moments."""
+        state = self._do(self._broker.state(self.settings.queue_name))
+        return state.waiting + state.taken
+
+    def cut(self, name: str) -> int:
+        raise NotImplementedError("connections of aiokafka have no names")
+
+    def close(self) -> None:
+        self._do(self._broker.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+HARNESSES: dict[str, Callable[[Settings], Harness]] = {
+    "memory": MemoryHarness,
+    "redis": RedisHarness,
+    "kafka": KafkaHarness,
+    "real_kafka": KafkaHarness,
+}

@@ -8,13 +8,31 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from broker_harness import PATIENCE, Harness, connected, numbered, outgoing, reply_to, run, take_all, take_one, until
+from broker_harness import (
+    PATIENCE,
+    Harness,
+    connected,
+    kept,
+    left,
+    numbered,
+    outgoing,
+    reply_to,
+    run,
+    take,
+    take_all,
+    take_among,
+    take_one,
+    until,
+    woken,
+)
 
 from prpc.brokers import create_broker
 from prpc.brokers.base import Broker, Consumer, Delivery
 from prpc.exceptions import BrokerUnavailableError, ConfigurationError
 from prpc.settings import Settings
 
+#: Brokers where a lease that ran out is lost only when somebody takes it over.
+LEASING = ("memory", pytest.param("redis", marks=pytest.mark.real_redis))
 AWKWARD = bytes(range(256)) + b"12:\n\r\x00{}"
 
 
@@ -29,7 +47,7 @@ def test_a_call_arrives_as_it_was_sent(settings: Settings, harness: Harness) -> 
             assert (delivery.attempt, delivery.raw) == (1, False)
             assert 0 <= delivery.age < 60
             assert await delivery.settle(None)
-            assert harness.waiting() == 0
+            assert await left(harness, 0)
 
     run(work())
 
@@ -50,8 +68,10 @@ def test_calls_sent_before_the_first_declare_are_served(settings: Settings, harn
 
 
 def test_one_consumer_gets_calls_in_their_order(settings: Settings) -> None:
+    """On Kafka, those of one partition."""
+
     async def work() -> None:
-        async with connected(settings) as broker:
+        async with connected(replace(settings, kafka_queue_partitions=1)) as broker:
             calls = numbered(300)
             for call in calls:
                 await broker.publish(settings.queue_name, call)
@@ -68,13 +88,14 @@ def test_a_thousand_calls_at_once(settings: Settings, harness: Harness) -> None:
             calls = numbered(1000)
             await asyncio.gather(*(broker.publish(settings.queue_name, call) for call in calls))
             found = await take_all(broker.consume(settings.queue_name, consumer="one"), 1000, most=100)
-            assert [d.body for d in found] == [c.body for c in calls]
-            assert all(await asyncio.gather(*(d.settle(reply_to(c)) for c, d in zip(calls, found, strict=True))))
-            assert harness.waiting() == 1000
+            assert sorted(d.body or b"" for d in found) == sorted(c.body for c in calls)
+            by_body = {c.body: c for c in calls}
+            assert all(await asyncio.gather(*(d.settle(reply_to(by_body[d.body or b""])) for d in found)))
+            assert await left(harness, harness.keeps * 1000)
             mailbox = await broker.open_mailbox(settings.queue_name)
-            assert len(await mailbox.collect(c.message_id for c in calls)) == 1000
+            assert len(await mailbox.collect(c.message_id for c in calls)) == harness.keeps * 1000
             mailbox.forget(c.message_id for c in calls)
-        assert harness.waiting() == 0
+        assert await left(harness, 0)
 
     run(work())
 
@@ -88,9 +109,9 @@ def test_no_more_than_asked_for_is_taken(settings: Settings, harness: Harness) -
                 await broker.publish(settings.queue_name, outgoing(b"call"))
                 harness.put({"message": b"raw %d" % number}, raw=True)
             busy, other = (broker.consume(settings.queue_name, consumer=name) for name in ("busy", "other"))
-            first = await busy.take(3)
+            first = await take(busy, 3)
             assert 1 <= len(first) <= 3
-            rest = await take_all(other, 40 - len(first))
+            rest = await take_among([busy, other], 40 - len(first))
             assert sorted(d.raw for d in (*first, *rest)) == [False] * 20 + [True] * 20
             assert all(await asyncio.gather(*(d.settle(None) for d in (*first, *rest))))
 
@@ -106,17 +127,17 @@ def test_both_queues_are_served_while_both_are_busy(settings: Settings, harness:
             consumer = broker.consume(settings.queue_name, consumer="one")
             found = []
             while len(found) < 60:
-                taken = await consumer.take(2)
+                taken = await take(consumer, 2)
                 assert len(taken) <= 2
                 found += taken
                 assert all(await asyncio.gather(*(d.settle(None) for d in taken)))
             assert sum(d.raw for d in found) == 30
-            waiting = asyncio.create_task(consumer.take(2))
+            waiting = asyncio.create_task(take(consumer, 2))
             await broker.publish(settings.queue_name, outgoing(b"after"))
             (last,) = await waiting
             assert last.body == b"after"
             assert await last.settle(None)
-        assert harness.waiting() == 0
+        assert await left(harness, 0)
 
     run(work())
 
@@ -156,11 +177,12 @@ def test_a_released_call_goes_to_another_consumer(settings: Settings, harness: H
             await broker.publish(settings.queue_name, outgoing(b"x", colour="red"))
             first = await take_one(one)
             assert await first.release()
+            await one.close()
             again = await take_one(two)
             assert (again.body, dict(again.facts), again.attempt) == (b"x", {"colour": "red"}, 1)
             assert again.age > first.age - 0.1  # each consumer reads the broker's clock for itself
             assert await again.settle(None)
-            assert not await first.settle(None) or harness.waiting() == 0
+            assert not await first.settle(None) or await left(harness, 0)
 
     run(work())
 
@@ -173,14 +195,14 @@ def test_a_buried_call_is_kept_and_answered(settings: Settings, harness: Harness
             calls = [outgoing(b"cannot be read"), outgoing(b"nobody asks")]
             for call in calls:
                 await broker.publish(settings.queue_name, call)
-            with_reply, without = await take_all(consumer, 2)
+            with_reply, without = sorted(await take_all(consumer, 2), key=lambda d: d.body or b"")
             assert await with_reply.bury("tag", reply_to(calls[0], b"why not", address=mailbox.address))
             assert (await mailbox.receive()).bodies == [b"why not"]
-            assert await mailbox.collect([calls[0].message_id]) == {calls[0].message_id: b"why not"}
+            assert await mailbox.collect([calls[0].message_id]) == kept(broker, {calls[0].message_id: b"why not"})
             assert await without.bury("depth")
-            assert harness.dead_letters() == [("tag", b"cannot be read"), ("depth", b"nobody asks")]
+            assert sorted(harness.dead_letters()) == [("depth", b"nobody asks"), ("tag", b"cannot be read")]
             mailbox.forget([calls[0].message_id])
-        assert harness.waiting() == 0
+        assert await left(harness, 0)
 
     run(work())
 
@@ -263,7 +285,7 @@ def test_stop_ends_a_waiting_take_and_loses_nothing(settings: Settings, harness:
             found = await take_all(broker.consume(settings.queue_name, consumer="last"), 60)
             assert {d.attempt for d in found} == {1}
             assert all([await d.settle(None) for d in found])
-        assert harness.waiting() == 0
+        assert await left(harness, 0)
 
     run(work())
 
@@ -310,13 +332,13 @@ class Paused:
         self._runner.run(self.broker.declare(settings.queue_name))
         self.consumer = self.broker.consume(settings.queue_name, consumer="paused") if settings.type_broker != "memory" else None
 
-    async def _take(self, most: int) -> list[Delivery]:
+    async def _take(self, count: int) -> list[Delivery]:
         if self.consumer is None:
             self.consumer = self.broker.consume(self.settings.queue_name, consumer="paused")
-        return list(await self.consumer.take(most))
+        return await take_all(self.consumer, count, most=count)
 
-    def take(self, most: int) -> list[Delivery]:
-        return self._runner.run(self._take(most))
+    def take(self, count: int) -> list[Delivery]:
+        return self._runner.run(self._take(count))
 
     def settle(self, delivery: Delivery, reply: object = None) -> bool:
         async def settle() -> bool:
@@ -357,24 +379,28 @@ def test_a_lost_lease_is_taken_over_and_its_owner_cannot_end_the_calls(settings:
 
         async def take_over() -> None:
             async with connected(settings) as broker:
-                found = await take_all(broker.consume(settings.queue_name, consumer="other"), 4)
+                heir = broker.consume(settings.queue_name, consumer="other")
+                found = await take_all(heir, 4)
+                calls_of = {c.body: c for c in calls}
                 assert sorted(d.body or b"" for d in found) == [c.body for c in calls]
                 assert [d.attempt for d in found] == [2] * 4
                 mailbox = await broker.open_mailbox(settings.queue_name)
-                assert await found[0].settle(reply_to(calls[0], b"by the other"))
+                assert await found[0].settle(reply_to(calls_of[found[0].body or b""], b"by the other"))
                 # The rest goes back to the queue and comes a second time to nobody but us.
                 assert all([await d.release() for d in found[1:]])
+                await heir.close()
                 again = await take_all(broker.consume(settings.queue_name, consumer="third"), 3)
                 assert [d.attempt for d in again] == [2] * 3
                 for delivery in again:
                     assert await delivery.settle(None)
-                assert await mailbox.collect([calls[0].message_id]) == {calls[0].message_id: b"by the other"}
+                ended = calls_of[found[0].body or b""].message_id
+                assert await mailbox.collect([ended]) == kept(broker, {ended: b"by the other"})
 
         run(take_over())
         assert not paused.settle(lost[0], reply_to(calls[0], b"by the first"))
         assert not paused.bury(lost[1])
         assert not paused.release(lost[2])
-        assert harness.waiting() == 1
+        assert run(left(harness, harness.keeps))
         assert harness.dead_letters() == []
 
         async def go_on() -> None:
@@ -410,18 +436,26 @@ def test_what_reached_a_paused_server_is_not_started_after_it_was_taken_over(set
         async def elsewhere() -> list[int]:
             async with connected(settings) as other:
                 await other.publish(settings.queue_name, outgoing(b"second"))
-                delivery = await take_one(other.consume(settings.queue_name, consumer="other"))
+                heir = other.consume(settings.queue_name, consumer="other")
+                delivery = await take_one(heir)
+                if delivery.body == b"first":  # its end had not been written down yet when the server was paused
+                    assert (settings.type_broker, delivery.attempt) == ("kafka", 2)
+                    assert await delivery.settle(None)
+                    delivery = await take_one(heir)
                 assert delivery.body == b"second"
                 assert await delivery.settle(None)
                 await other.publish(settings.queue_name, outgoing(b"third"))
                 return [delivery.attempt]
 
         (attempt,) = run(elsewhere())
-        assert attempt == (1 if settings.type_broker == "memory" else 2)
+        assert attempt == (2 if settings.type_broker == "redis" else 1)  # it was in the paused server's hands, unstarted
 
         async def wake() -> None:
             async with asyncio.timeout(PATIENCE):
                 (third,) = await taking
+                while not (third.admitted or await third.claim(uuid.uuid4(), None)) or third.body != b"third":
+                    # What was read ahead may be another's now, and the end of the first one may not have been written down.
+                    (third,) = await consumer.take(1)
                 assert (third.body, third.attempt) == (b"third", 1)
                 assert await third.settle(None)
                 await consumer.close()
@@ -430,6 +464,7 @@ def test_what_reached_a_paused_server_is_not_started_after_it_was_taken_over(set
         paused.run(wake())
 
 
+@pytest.mark.parametrize("broker_kind", LEASING, indirect=True)
 def test_an_owner_that_nobody_replaced_goes_on_after_its_lease_ran_out(settings: Settings, harness: Harness) -> None:
     short = replace(settings, redis_heartbeat=0.05, redis_recover=0.1)
     paused = Paused(short)
@@ -443,7 +478,7 @@ def test_an_owner_that_nobody_replaced_goes_on_after_its_lease_ran_out(settings:
         (delivery,) = paused.take(1)
         run(asyncio.sleep(0.2))  # the lease's own time passes; nothing else is waited for
         assert paused.settle(delivery)
-        assert harness.waiting() == 0
+        assert run(left(harness, 0))
     finally:
         paused.close()
 
@@ -487,7 +522,6 @@ def test_a_closed_broker_says_so(settings: Settings) -> None:
     async def work() -> None:
         async with connected(settings) as broker:
             assert await broker.ping() >= 0
-            assert broker.capabilities.keeps_replies
         await broker.close()
         with pytest.raises(BrokerUnavailableError):
             await broker.publish(settings.queue_name, outgoing())
@@ -516,10 +550,10 @@ def test_a_settled_call_cannot_be_settled_by_a_copy(settings: Settings, harness:
             consumer = broker.consume(settings.queue_name, consumer="one")
             first, second = await take_all(consumer, 2)
             assert await first.settle(reply_to(call, b"first", address=mailbox.address, wake=b"short first"))
-            assert (await mailbox.receive()).bodies == [b"short first"]
+            assert (await mailbox.receive()).bodies == [woken(broker, b"short first", b"first")]
             assert await second.settle(reply_to(call, b"second", address=mailbox.address, wake=b"short second"))
             assert (await mailbox.receive()).bodies == [b"first"]
-            assert await mailbox.collect([call.message_id, uuid.uuid4()]) == {call.message_id: b"first"}
-            assert harness.waiting() == 1
+            assert await mailbox.collect([call.message_id, uuid.uuid4()]) == kept(broker, {call.message_id: b"first"})
+            assert await left(harness, harness.keeps)
 
     run(work())

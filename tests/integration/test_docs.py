@@ -40,13 +40,13 @@ def blocks_of(page: Path) -> list[Block]:
 class Reader:
     """Follows one page in a folder of its own."""
 
-    def __init__(self, page: Path, folder: Path, redis_url: str) -> None:
+    def __init__(self, page: Path, folder: Path, kind: str, url: str) -> None:
         self.page, self.folder = page, folder
         self.server: subprocess.Popen[str] | None = None
         self.environ = {
             **{k: v for k, v in os.environ.items() if not k.startswith("PRPC_")},
-            "PRPC_TYPE_BROKER": "redis",
-            "PRPC_URL_BROKER": redis_url,
+            "PRPC_TYPE_BROKER": kind,
+            "PRPC_URL_BROKER": url,
             "PRPC_QUEUE_NAME": f"docs_{uuid.uuid4().hex}",
             "PYTHONPATH": str(ROOT),
         }
@@ -102,8 +102,10 @@ class Reader:
 
 
 @pytest.fixture
-def reader(request: pytest.FixtureRequest, tmp_path: Path, redis_url: str) -> Iterator[Reader]:
-    reader = Reader(request.param, tmp_path, redis_url)
+def reader(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reader]:
+    """Pages about Kafka run on a real one, all others on a real Redis."""
+    kind, url = ("kafka", "kafka_bootstrap") if "kafka" in request.param.name else ("redis", "redis_url")
+    reader = Reader(request.param, tmp_path, kind, request.getfixturevalue(url))
     yield reader
     reader.stop()
 

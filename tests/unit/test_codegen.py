@@ -266,7 +266,7 @@ functions = st.fixed_dictionaries(
 
 
 def test_formatters_leave_whatever_is_written_alone(tmp_path: Path) -> None:
-    @settings(max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=80, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(functions, max_size=4, unique_by=lambda item: str(item["func_name"])))
     def write(server: list[dict[str, Any]]) -> None:
         source = generate(server, queue="q")

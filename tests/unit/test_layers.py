@@ -50,8 +50,9 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "prpc.prpcmessage": ("prpc.exceptions",),
     "prpc.codec": ("prpc.exceptions", "prpc.failure", "prpc.prpcmessage"),
     "prpc.protocol": ("prpc.exceptions", "prpc.deadline", "prpc.prpcmessage", "prpc.failure"),
+    "prpc.brokers.awaiting": (),
     "prpc.brokers.base": ("prpc.exceptions", "prpc.names"),
-    "prpc.brokers": (*GROUND[:3], "prpc.failure", "prpc.call_context", "prpc.brokers.base"),
+    "prpc.brokers": (*GROUND[:3], "prpc.failure", "prpc.call_context", "prpc.brokers.base", "prpc.brokers.awaiting"),
     "prpc.workers.base": ("prpc.exceptions", "prpc.failure", "prpc.deadline", "prpc.call_context"),
     "prpc.workers": (*GROUND[:3], "prpc.deadline", "prpc.failure", "prpc.call_context", "prpc.workers.base"),
     "prpc.stubs": ("prpc.exceptions",),
@@ -60,18 +61,24 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *("prpc.codec", "prpc.protocol", "prpc.conversion", "prpc.stubs"),
         *("prpc.brokers", "prpc.brokers.base", "prpc.workers", "prpc.workers.base"),
     ),
-    "prpc.client": (*GROUND, "prpc.codec", "prpc.protocol", "prpc.conversion", "prpc.brokers", "prpc.brokers.base"),
+    "prpc.client": (
+        *GROUND,
+        *("prpc.codec", "prpc.protocol", "prpc.conversion"),
+        *("prpc.brokers", "prpc.brokers.base", "prpc.brokers.awaiting"),
+    ),
     "prpc.support_module": (),
+    "prpc.dev_kafka": ("prpc.exceptions",),
+    "prpc.dev_broker": ("prpc.exceptions", "prpc.settings", "prpc.dev_kafka"),
 }
 
 #: Package -> the rooms in which it may be imported.
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "asyncio": ("prpc.brokers", "prpc.workers", "prpc.server", "prpc.client", *FACES),
+    "asyncio": ("prpc.brokers", "prpc.workers", "prpc.server", "prpc.client", "prpc.dev_kafka", *FACES),
     "jsonpickle": ("prpc.codec",),
     "msgspec": ("prpc.codec",),
     "redis": ("prpc.brokers",),
     "hiredis": ("prpc.brokers",),
-    "aiokafka": ("prpc.brokers.kafka",),
+    "aiokafka": ("prpc.brokers.kafka", "prpc.dev_kafka"),
     "dotenv": ("prpc.settings",),
 }
 
@@ -124,7 +131,8 @@ def test_imports_go_down_only(module: str) -> None:
 def test_nobody_above_brokers_and_workers_names_one_of_them(module: str) -> None:
     for kind in ("prpc.brokers", "prpc.workers"):
         if module != kind and not module.startswith(kind + "."):
-            named = [name for name in own(module) if name.startswith(kind + ".") and name != kind + ".base"]
+            seam = (kind + ".base", kind + ".awaiting")
+            named = [name for name in own(module) if name.startswith(kind + ".") and name not in seam]
             assert not named, f"{module} imports {named[0]}; the factory in {kind} makes them"
 
 
@@ -138,7 +146,7 @@ def test_one_adapter_does_not_import_another(module: str) -> None:
 
 
 #: Parts that several adapters of a seam share.
-SHARED_PARTS = {"slots"}
+SHARED_PARTS = {"slots", "awaiting"}
 
 
 @pytest.mark.parametrize("module", SOURCES)

@@ -51,6 +51,12 @@ VALUES = {
     "PRPC_KAFKA_FEEDBACK_TOPIC_NUMBER_PARTITIONS": ("7", "kafka_feedback_partitions", 7),
     "PRPC_KAFKA_QUEUE_TOPIC_NUMBER_PARTITIONS": ("8", "kafka_queue_partitions", 8),
     "PRPC_KAFKA_REPLICATION_FACTOR": ("3", "kafka_replication", 3),
+    "PRPC_KAFKA_USERNAME": ("shop", "kafka_username", "shop"),
+    "PRPC_KAFKA_PASSWORD": ("hunter2", "kafka_password", "hunter2"),
+    "PRPC_KAFKA_SASL_MECHANISM": ("SCRAM-SHA-512", "kafka_sasl_mechanism", "SCRAM-SHA-512"),
+    "PRPC_KAFKA_SSL_CAFILE": ("/ca.pem", "kafka_ssl_cafile", "/ca.pem"),
+    "PRPC_KAFKA_SSL_CERTFILE": ("/me.pem", "kafka_ssl_certfile", "/me.pem"),
+    "PRPC_KAFKA_SSL_KEYFILE": ("/me.key", "kafka_ssl_keyfile", "/me.key"),
 }
 
 

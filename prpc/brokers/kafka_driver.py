@@ -1,0 +1,131 @@
+"""What aiokafka does not do by itself: a commit that is fenced, and an end within bounds with nothing left open.
+
+By itself a consumer waits for a sharing out that is under way, a producer for brokers that are gone (aiokafka#1101), and a
+connection that is being made while its client closes stays open for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, OffsetAndMetadata, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.conn import create_conn
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+    RebalanceInProgressError,
+    for_code,
+)
+from aiokafka.protocol.commit import OffsetCommitRequest
+from aiokafka.protocol.group import HeartbeatRequest
+
+__all__ = ["commit_as", "heartbeat_as", "stop_admin", "stop_consumer", "stop_producer", "why_unreachable"]
+
+#: What a broker answers that is the group's coordinator no longer.
+GONE = (GroupCoordinatorNotAvailableError.errno, NotCoordinatorForGroupError.errno)
+#: Seconds that each step may take.
+GOOD_BYE = 2.0
+
+
+async def why_unreachable(hosts: Sequence[str], options: Mapping[str, Any], seconds: float) -> Exception | None:
+    """What stands between us and the first of the brokers that says so; aiokafka keeps it to itself. None: nothing does."""
+    reason: Exception | None = None
+    for each in hosts:
+        host, _, port = each.rpartition(":")
+        try:
+            connection = await create_conn(host.strip("[]"), int(port), request_timeout_ms=round(seconds * 1000), **options)
+        except (KafkaError, OSError) as exc:
+            reason = exc if reason is None or isinstance(reason, ConnectionRefusedError) else reason
+        else:
+            connection.close()
+            return None
+    return reason
+
+
+async def commit_as(
+    consumer: AIOKafkaConsumer, generation: int, member_id: str, offsets: Mapping[TopicPartition, OffsetAndMetadata]
+) -> None:
+    """Commit as the member that one was under a certain share, so that Kafka refuses it when the share has changed.
+
+    aiokafka's own commit goes out under whatever membership there is by then: with another share's, or with none at all, which
+    Kafka takes from anybody while a group is empty. Raises KafkaError.
+    """
+    coordinator: Any = consumer._coordinator
+    topics: dict[str, list[tuple[int, int, str]]] = {}
+    for place, offset in offsets.items():
+        topics.setdefault(place.topic, []).append((place.partition, offset.offset, offset.metadata))
+    request = OffsetCommitRequest(
+        coordinator.group_id, generation, member_id, OffsetCommitRequest.DEFAULT_RETENTION_TIME, list(topics.items())
+    )
+    await coordinator.ensure_coordinator_known()
+    response = await coordinator._send_req(request)
+    for _, partitions in response.topics:
+        for _, code in partitions:
+            if code in GONE:
+                coordinator.coordinator_dead()
+            if code:
+                raise for_code(code)(f"group {coordinator.group_id}")
+
+
+async def heartbeat_as(consumer: AIOKafkaConsumer, generation: int, member_id: str) -> None:
+    """Ask whether one is a member still that one was under a certain share. Raises KafkaError where not, or nobody can say."""
+    coordinator: Any = consumer._coordinator
+    await coordinator.ensure_coordinator_known()
+    response = await coordinator._send_req(HeartbeatRequest(coordinator.group_id, generation, member_id))
+    if response.error_code in GONE:
+        coordinator.coordinator_dead()
+    if response.error_code not in (0, RebalanceInProgressError.errno):  # only members are told of that
+        raise for_code(response.error_code)(f"group {coordinator.group_id}")
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Leave the group, if it is in one, and close."""
+    if not await _ends(consumer.stop()):
+        await _ends(_leave(consumer))
+    await _ends(_close(consumer._client))
+
+
+async def stop_producer(producer: AIOKafkaProducer) -> None:
+    """Close; what was not sent is lost."""
+    await _ends(producer.stop())
+    await _ends(_close(producer.client))
+
+
+async def stop_admin(admin: AIOKafkaAdminClient) -> None:
+    """Close."""
+    await _ends(admin.close())
+    await _ends(_close(admin._client))
+
+
+async def _leave(consumer: AIOKafkaConsumer) -> None:
+    """What `stop` did not get to."""
+    coordinator: Any = consumer._coordinator
+    coordination = getattr(coordinator, "_coordination_task", None)
+    if coordination is not None:
+        coordination.cancel()
+        await asyncio.gather(coordination, return_exceptions=True)
+        await asyncio.gather(coordinator._maybe_leave_group(), return_exceptions=True)
+    if consumer._fetcher is not None:
+        await consumer._fetcher.close()
+
+
+async def _close(client: Any) -> None:
+    """Close the connections, also one that is being made."""
+    await client.close()
+    async with client._get_conn_lock:
+        pass
+    await client.close()
+
+
+async def _ends(work: Coroutine[Any, Any, None]) -> bool:
+    """Whether it ended by itself in time."""
+    task = asyncio.ensure_future(work)
+    done, _ = await asyncio.wait([task], timeout=GOOD_BYE)
+    if not done:
+        task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return bool(done)

@@ -1,0 +1,373 @@
+"""Membership of one consumer in the group of its queue: which partitions it owns, and what becomes of calls when they move.
+
+Kafka takes all partitions back whenever it shares them out anew. Calls that run then go on: whoever gets their partition reads
+from the committed marks who runs them, and waits while that server continues to be a member. It tells over the control topic
+what has ended. Of a member that is gone the new owner takes the calls over. A member that Kafka gave up has lost all that it ran.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import KafkaError
+
+from prpc.brokers.awaiting import background
+from prpc.brokers.kafka_address import KafkaAddress, explain
+from prpc.brokers.kafka_assignor import QueueAssignor
+from prpc.brokers.kafka_commit import Committer
+from prpc.brokers.kafka_driver import commit_as, heartbeat_as, stop_consumer
+from prpc.brokers.kafka_ids import KnownIds, id_of_key, read_back
+from prpc.brokers.kafka_marks import Marks, Progress, read_marks
+from prpc.brokers.kafka_tenure import KafkaDelivery, Tenure
+from prpc.brokers.kafka_words import Place, Word, read_word
+from prpc.exceptions import BrokerUnavailableError
+from prpc.names import QueueNames
+from prpc.settings import Settings
+
+__all__ = ["KafkaGroup"]
+
+log = logging.getLogger(__name__)
+
+#: Milliseconds that a broker keeps a fetch open; a partition that becomes readable meanwhile waits for its end.
+LONG_POLL = 100
+#: Milliseconds without taking records after which aiokafka would leave the group: a server whose slots are all busy takes none.
+NEVER = 2**31 - 1
+#: Seconds that giving partitions back may take: the last commit.
+LAST_COMMIT = 3.0
+#: Ends that are remembered of partitions which went away before they were committed.
+MOST_ENDED = 10_000
+#: Seconds for which a server's word is remembered that came before its partition did.
+WORD_HOLDS = 60.0
+
+
+class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Bound to one event loop. `say` sends a word to the other servers, `again` gets records to deliver after all."""
+
+    def __init__(
+        self,
+        address: KafkaAddress,
+        settings: Settings,
+        names: QueueNames,
+        member: str,
+        *,
+        committed: Callable[[Iterable[TopicPartition]], Any],
+        now: Callable[[], float],
+        say: Callable[[Word], None],
+        again: Callable[[Tenure, Any], None],
+    ) -> None:
+        self._address, self._settings, self._names = address, settings, names
+        self._member, self._losses = member, 0
+        self._read_committed, self._now, self._say, self._again = committed, now, say, again
+        self._assignor = QueueAssignor(member)
+        self.tenures: dict[TopicPartition, Tenure] = {}
+        #: Deliveries that run here while their partition is another's, by the place of their record.
+        self._orphans: dict[Place, KafkaDelivery] = {}
+        #: What ended while its partition was nobody's, or its end could not be committed.
+        self._unsaid: set[Place] = set()
+        #: The same and what of it was said, oldest first: a partition may come back before anybody has committed that end.
+        self._ended: dict[Place, None] = {}
+        self._ids: dict[int, KnownIds] = {}
+        self._had: set[TopicPartition] = set()
+        self._words: list[tuple[float, Word]] = []
+        #: Number of the share that is read from.
+        self.share = 0
+        #: Generation and member id of that share.
+        self._membership = (-1, "")
+        self.kafka: Any = None
+        self._looking: asyncio.Task[None] | None = None
+        self.committer = Committer(lambda: self.token, self._commit, lambda: self.tenures.values(), settings.redis_heartbeat)
+
+    @property
+    def token(self) -> str:
+        """What we mark calls with: another one after each loss of our membership."""
+        return f"{self._member}.{self._losses}"
+
+    def runs_elsewhere(self, owner: str) -> bool:
+        """Whether who marked a call so is another server that is still there."""
+        word = self._assignor.word
+        return word is not None and owner != self.token and _name(owner) in word.continuing and _name(owner) != self._member
+
+    # coming and going
+
+    async def open(self) -> None:
+        """Join; returns with the first share. Raises BrokerUnavailableError."""
+        settings = self._settings
+        self.kafka = AIOKafkaConsumer(
+            **self._address.client_options(client_id="prpc"),
+            group_id=self._names.group(settings.group_name),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            session_timeout_ms=round(settings.redis_recover * 1000),
+            heartbeat_interval_ms=round(settings.redis_heartbeat * 1000),
+            rebalance_timeout_ms=round((settings.redis_recover + LAST_COMMIT) * 1000),
+            max_poll_interval_ms=NEVER,
+            fetch_max_wait_ms=LONG_POLL,
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+            metadata_max_age_ms=30_000,
+            retry_backoff_ms=100,
+            partition_assignment_strategy=[self._assignor],
+        )
+        self.kafka.subscribe([self._names.calls, self._names.raw_calls], listener=self)
+        try:
+            await self.kafka.start()
+        except (KafkaError, OSError) as exc:
+            await stop_consumer(self.kafka)
+            raise explain(exc, self._address.shown) from exc
+        except BaseException:
+            await stop_consumer(self.kafka)
+            raise
+        self.committer.start()
+
+    async def close(self) -> None:
+        """Commit what is left and leave."""
+        if self.kafka is None:
+            return
+        await self.committer.stop()
+        if self._looking is not None:
+            self._looking.cancel()
+        try:
+            async with asyncio.timeout(LAST_COMMIT):
+                await self.committer.commit()
+        except TimeoutError:
+            log.warning("the last commit of queue %s did not go through in time", self._names.queue)
+        await stop_consumer(self.kafka)
+        for tenure in self.tenures.values():
+            tenure.live = False
+            self._orphans.update(((tenure.place, offset), delivery) for offset, delivery in tenure.held.items())
+        for delivery in self._orphans.values():
+            delivery.lost = True
+
+    async def _commit(self, offsets: Mapping[TopicPartition, Any]) -> Any:
+        return await commit_as(self.kafka, *self._membership, offsets)
+
+    # what the consumer tells
+
+    def ended(self, delivery: KafkaDelivery) -> None:
+        """A delivery has ended, whichever way."""
+        tenure, place = delivery.tenure, (delivery.tenure.place, delivery.offset)
+        tenure.held.pop(delivery.offset, None)
+        if tenure.live:
+            self._end(tenure, delivery.offset)
+        elif self._orphans.pop(place, None) is not None:
+            self._keep_ended([place])
+            self._say(Word(self.token, ended=(place,)))
+
+    def given_back(self, delivery: KafkaDelivery) -> None:
+        """A delivery that has not started is somebody's to start."""
+        tenure, place = delivery.tenure, (delivery.tenure.place, delivery.offset)
+        tenure.held.pop(delivery.offset, None)
+        if tenure.live:
+            if delivery.started:
+                tenure.progress.give_back(delivery.offset)
+                self.committer.soon()
+        elif self._orphans.pop(place, None) is not None or delivery.started:
+            self._say(Word(self.token, released=(place,)))
+        delivery.started = False
+
+    async def confirm(self) -> bool:
+        """Whether this server is a member now. False: it is not, or nobody could say."""
+        if any(tenure.live for tenure in self.tenures.values()):
+            return await self.committer.commit()
+        try:
+            await heartbeat_as(self.kafka, *self._membership)
+        except (KafkaError, OSError) as exc:
+            log.debug("whether this server is a member of queue %s still is not known: %s", self._names.queue, exc)
+            return False
+        return True
+
+    def begin_again(self, tenure: Tenure, offset: int) -> Tenure:
+        """The partition is another one under the same name: what is in our hands of the old one ends unseen."""
+        tenure.live = False
+        tenure.ids.move_away(tenure.place)
+        fresh = Tenure(tenure.place, Progress(Marks(offset, offset)), tenure.ids, tenure.raw, offset)
+        self.tenures[tenure.place] = fresh
+        return fresh
+
+    def _keep_ended(self, places: Iterable[Place]) -> None:
+        for place in places:
+            self._unsaid.add(place)
+            self._ended[place] = None
+        while len(self._ended) > MOST_ENDED:
+            del self._ended[next(iter(self._ended))]
+
+    def _end(self, tenure: Tenure, offset: int) -> None:
+        tenure.progress.end(offset)
+        tenure.uncommitted.add(offset)
+        self.committer.soon()
+
+    # what other servers tell
+
+    def hear(self, body: bytes) -> None:
+        """A word of another server."""
+        word = read_word(body)
+        if word is None or _name(word.member) == self._member:
+            return
+        now = time.monotonic()
+        self._words = [(at, each) for at, each in self._words if now - at < WORD_HOLDS]
+        self._words.append((now, word))
+        self._apply(word)
+
+    def _apply(self, word: Word) -> None:
+        for place, offset in word.ended:
+            tenure = self._tenure_of(place, offset, word.member)
+            if tenure is not None:
+                tenure.elsewhere.pop(offset, None)
+                self._end(tenure, offset)
+        for place, offset in word.released:
+            tenure = self._tenure_of(place, offset, word.member)
+            if tenure is not None:
+                tenure.progress.give_back(offset)
+                self.committer.soon()
+                self._deliver_again(tenure, offset)
+        if word.holds is not None and self._assignor.word is not None and word.round >= self._assignor.word.round:
+            self._compare(word.member, word.holds)
+
+    def _tenure_of(self, place: TopicPartition, offset: int, member: str) -> Tenure | None:
+        """Our tenure, where that member started the record."""
+        tenure = self.tenures.get(place)
+        mark = None if tenure is None else tenure.progress.open.get(offset)
+        return tenure if mark is not None and mark.attempts and mark.owner == member else None
+
+    def _compare(self, member: str, holds: frozenset[Place]) -> None:
+        """What is marked with a member and does not run there has been lost."""
+        for tenure in self.tenures.values():
+            for offset, mark in list(tenure.progress.open.items()):
+                if mark.attempts and _name(mark.owner) == _name(member) and (tenure.place, offset) not in holds:
+                    self._deliver_again(tenure, offset)
+
+    def _deliver_again(self, tenure: Tenure, offset: int) -> None:
+        record = tenure.elsewhere.pop(offset, None)
+        if record is None:
+            tenure.gone.add(offset)
+        else:
+            self._again(tenure, record)
+
+    # assignments (called by aiokafka)
+
+    async def on_partitions_revoked(  # pyright: ignore[reportIncompatibleMethodOverride]  # it takes functions and coroutines
+        self, revoked: Iterable[TopicPartition]
+    ) -> None:
+        """All partitions go back: commit what we know of them, and keep what runs."""
+        try:
+            async with asyncio.timeout(LAST_COMMIT):
+                await self.committer.commit()
+        except TimeoutError:
+            log.warning("the partitions of queue %s go back without a last commit", self._names.queue)
+        tenures, self.tenures = self.tenures, {}
+        for tenure in tenures.values():
+            tenure.live = False
+            self._keep_ended((tenure.place, offset) for offset in tenure.uncommitted)
+            for offset, delivery in tenure.held.items():
+                if delivery.started:
+                    self._orphans[tenure.place, offset] = delivery
+
+    async def on_partitions_assigned(  # pyright: ignore[reportIncompatibleMethodOverride]  # it takes functions and coroutines
+        self, assigned: Iterable[TopicPartition]
+    ) -> None:
+        """Our share: read what its last owners knew, go on with what runs here, and say what runs here for others."""
+        kafka: Any = self.kafka
+        places, word = set(assigned), self._assignor.word
+        if self.share and (word is None or self._member not in word.continuing):
+            self._lose_all()
+        tenures = await self._found(places)
+        for place, tenure in tenures.items():
+            for offset, mark in list(tenure.progress.open.items()):
+                if mark.attempts and mark.owner == self.token:
+                    self._adopt(tenure, (place, offset))
+        self.tenures = tenures
+        self.share += 1
+        self._membership = kafka._coordinator.generation, kafka._coordinator.member_id
+        for place, tenure in tenures.items():
+            # aiokafka has read ahead meanwhile, and `take` let go of what had no tenure.
+            kafka.seek(place, tenure.progress.marks.base)
+        self._had = places
+        holds = frozenset(self._orphans)
+        unsaid, self._unsaid = self._unsaid, set()
+        self._say(Word(self.token, tuple(unsaid), round=0 if word is None else word.round, holds=holds))
+        for at, heard in list(self._words):
+            if time.monotonic() - at < WORD_HOLDS:
+                self._apply(heard)
+        if self._looking is None or self._looking.done():
+            self._looking = background(self._look_for_topics(), "prpc-kafka-topics")
+        log.debug("queue %s: partitions %s", self._names.queue, sorted(place.partition for place in places))
+
+    async def _look_for_topics(self) -> None:
+        """While one of them is missing: aiokafka itself looks again only when what it knows is old."""
+        client = self.kafka._client
+        while not all(client.cluster.partitions_for_topic(topic) for topic in (self._names.calls, self._names.raw_calls)):
+            await asyncio.sleep(self._settings.redis_heartbeat)
+            await client.force_metadata_update()
+
+    def _lose_all(self) -> None:
+        log.warning("Kafka gave this server's membership up; %d calls that it ran count as lost", len(self._orphans))
+        self._losses += 1
+        for delivery in self._orphans.values():
+            delivery.lost = True
+        self._orphans.clear()
+        self._unsaid.clear()
+        self._ended.clear()
+        self._had = set()
+
+    def _adopt(self, tenure: Tenure, place: Place) -> None:
+        """A record that we had started came back to us with its partition."""
+        delivery = self._orphans.pop(place, None)
+        if delivery is not None:
+            delivery.tenure = tenure
+            tenure.held[place[1]] = delivery
+        elif place in self._ended:
+            self._unsaid.discard(place)
+            self._end(tenure, place[1])
+        else:
+            tenure.progress.give_back(place[1])
+
+    async def _found(self, places: set[TopicPartition]) -> dict[TopicPartition, Tenure]:
+        marks: dict[TopicPartition, Marks] = {}
+        while True:
+            try:
+                committed = await self._read_committed(places)
+                break
+            except (BrokerUnavailableError, KafkaError, OSError) as exc:
+                log.warning("what was committed for queue %s cannot be read, trying again: %s", self._names.queue, exc)
+                await asyncio.sleep(0.2)
+        for place in places:
+            found = committed.get(place)
+            marks[place] = Marks(0, 0) if found is None or found.offset < 0 else read_marks(found.offset, found.metadata or "")
+        for number in list(self._ids):
+            if not any(place.partition == number for place in places & self._had):
+                del self._ids[number]  # another server may have had the partition meanwhile
+        await self._learn_ids({place: each for place, each in marks.items() if place not in self._had and each.upcoming})
+        return {
+            place: Tenure(place, Progress(each), self._ids_of(place), place.topic == self._names.raw_calls, each.base)
+            for place, each in marks.items()
+        }
+
+    def _ids_of(self, place: TopicPartition) -> KnownIds:
+        return self._ids.setdefault(place.partition, KnownIds(self._settings.duplicate_window))
+
+    async def _learn_ids(self, marks: Mapping[TopicPartition, Marks]) -> None:
+        """Read the ids of partitions that others had before: of everything that was taken."""
+        if not marks:
+            return
+        since = round((self._now() - self._settings.duplicate_window) * 1000)
+        try:
+            until = {place: each.upcoming for place, each in marks.items()}
+            records = await read_back(self._address, self._settings, until, since)
+        except BrokerUnavailableError as exc:
+            log.warning("%s; a call that was doubled over a change of owner may run twice", exc)
+            return
+        for record in records:
+            message_id = id_of_key(record.key)
+            if message_id is not None:
+                place = TopicPartition(record.topic, record.partition)
+                ids, mark = self._ids_of(place), marks[place].open.get(record.offset)
+                ids.admit(message_id, record, again=mark is not None and mark.attempts > 0)
+
+
+def _name(token: str) -> str:
+    """Whose token it is."""
+    return token.rpartition(".")[0]

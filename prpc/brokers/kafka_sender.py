@@ -1,0 +1,304 @@
+"""Everything that a process writes to Kafka goes through one idempotent producer; what it answers tells the broker's time.
+
+What is to be kept through an outage (`repeat`) waits for it; everything else fails after its patience, and may arrive all the
+same when the broker is back. A producer that has ended is replaced by another, which sends again what was not acknowledged: Kafka
+gives one up when a topic was deleted and made again, and `asyncio.run` cancels its tasks before ours say good-bye. A record may
+so come twice; readers tell by its id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLargeError
+from aiokafka.structs import RecordMetadata
+
+from prpc.brokers.awaiting import background
+from prpc.brokers.kafka_address import KafkaAddress, explain
+from prpc.brokers.kafka_driver import stop_producer, why_unreachable
+from prpc.exceptions import BrokerUnavailableError, EncodeError
+from prpc.settings import Settings
+
+__all__ = ["BrokersClock", "KafkaSender", "Record"]
+
+log = logging.getLogger(__name__)
+
+#: Bytes that a record's key, headers and frame may need beside its value.
+FRAME_BYTES = 1024 * 1024
+#: Seconds between two tries to send what must arrive.
+AGAIN_AFTER = 0.1
+#: Seconds for which the best look at the brokers' clock counts more than a worse one.
+LEARNT_HOLDS = 60.0
+LOG_APPEND_TIME = 1
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class BrokersClock:
+    """The brokers' clock, as far as this process can tell without asking."""
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()
+        #: Seconds of the round trip that it was learnt by, and when; a faster one tells more.
+        self._trip, self._learnt = float("inf"), 0.0
+
+    def learn(self, milliseconds: int, asked: float) -> None:
+        """What a record was stamped with that was sent at `asked` (monotonic) and is acknowledged now."""
+        now = time.monotonic()
+        if now - asked <= self._trip or now - self._learnt > LEARNT_HOLDS:
+            self._offset = milliseconds / 1000 - (asked + now) / 2
+            self._trip, self._learnt = now - asked, now
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return time.monotonic() + self._offset
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """One record on its way."""
+
+    topic: str
+    value: bytes | None
+    key: bytes | None
+    headers: Headers
+    partition: int | None
+    done: asyncio.Future[RecordMetadata]
+    #: Loop time after which it fails; None: it waits for as long as it takes.
+    until: float | None
+    asked: float = 0.0
+
+
+class KafkaSender:
+    """Bound to the loop in which `open` ran."""
+
+    def __init__(self, address: KafkaAddress, settings: Settings) -> None:
+        self._address = address
+        self._patience = settings.connect_timeout
+        self._most_bytes = settings.max_message_bytes + FRAME_BYTES
+        self.clock = BrokersClock()
+        self._producer: AIOKafkaProducer | None = None
+        self._queue: deque[Record] = deque()
+        self._news = asyncio.Event()
+        #: What is not decided, and what of it the producer has.
+        self._open: set[asyncio.Future[Any]] = set()
+        self._unacknowledged: dict[Record, None] = {}
+        self._timers: dict[Record, asyncio.TimerHandle] = {}
+        self._task: asyncio.Task[None] | None = None
+        self.closed = False
+
+    @property
+    def client(self) -> Any:
+        """aiokafka's client below the producer: what it knows of topics and brokers."""
+        if self._producer is None or self.closed:
+            raise BrokerUnavailableError(
+                f"the connection to Kafka at {self._address.shown} is not open: connect first", url=self._address.shown
+            )
+        return self._producer.client
+
+    async def open(self) -> None:
+        """Connect. Raises BrokerUnavailableError within the connect timeout."""
+        if self._task is not None:
+            return
+        self._producer = await self._start()
+        self._watch(self._producer)
+        self._task = background(self._run(), "prpc-kafka-sender")
+
+    async def _start(self) -> AIOKafkaProducer:
+        producer = AIOKafkaProducer(
+            **self._address.client_options(client_id="prpc"),
+            acks="all",
+            enable_idempotence=True,
+            max_request_size=self._most_bytes,
+            max_batch_size=min(self._most_bytes, 256 * 1024),
+            metadata_max_age_ms=30_000,
+            retry_backoff_ms=100,
+            request_timeout_ms=max(1000, round(self._patience * 1000)),
+        )
+        try:
+            async with asyncio.timeout(self._patience):
+                await producer.start()
+        except BaseException as exc:
+            await stop_producer(producer)
+            if isinstance(exc, (KafkaError, OSError)):
+                reason = await why_unreachable(self._address.hosts, self._address.options, self._patience)
+                raise explain(reason or exc, self._address.shown) from exc
+            raise
+        return producer
+
+    def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        headers: Headers = (),
+        partition: int | None = None,
+        repeat: bool = False,
+        patience: float | None = None,
+    ) -> asyncio.Future[RecordMetadata]:
+        """Queue one record; the future ends with its place. `repeat`: it is tried again until it arrives or this is closed.
+
+        Else it fails with BrokerUnavailableError after `patience` seconds (default: the connect timeout), and whether it arrives
+        nevertheless is not known. EncodeError: Kafka takes no record of this size.
+        """
+        if self._task is None or self.closed:
+            _ = self.client
+        loop = asyncio.get_running_loop()
+        until = None if repeat else loop.time() + (self._patience if patience is None else patience)
+        record = Record(topic, value, key, headers, partition, loop.create_future(), until)
+        if until is not None:
+            self._timers[record] = loop.call_at(until, self._too_late, record)
+        self._open.add(record.done)
+        record.done.add_done_callback(self._open.discard)
+        self._queue.append(record)
+        self._news.set()
+        return record.done
+
+    async def know(self, topic: str) -> None:
+        """Learn of a topic's partitions. Raises BrokerUnavailableError."""
+        try:
+            async with asyncio.timeout(self._patience):
+                await self.client._wait_on_metadata(topic)
+        except (KafkaError, OSError) as exc:
+            raise explain(exc, self._address.shown) from exc
+
+    async def flush(self) -> None:
+        """Until everything that was queued is decided."""
+        while self._open:
+            await asyncio.wait(list(self._open))
+
+    async def close(self) -> None:
+        """Wait for what is queued (at most the connect timeout), then close. Idempotent."""
+        if self.closed:
+            return
+        if self._task is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._patience):
+                    await self.flush()
+        self.closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._producer is not None:
+            await stop_producer(self._producer)
+        lost = BrokerUnavailableError("the connection was closed", url=self._address.shown)
+        for record in list(self._timers):
+            self._fail(record, lost)
+        for done in list(self._open):
+            _decide(done, lost)
+
+    # sending
+
+    async def _run(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            if self._open and not await self._has_producer():
+                asyncio.get_running_loop().call_later(AGAIN_AFTER, self._news.set)
+                continue
+            while self._queue:
+                record = self._queue.popleft()
+                if not record.done.done():
+                    await self._hand_over(record)
+
+    async def _has_producer(self) -> bool:
+        """Whether there is a producer that lives: another one where the last has ended."""
+        if self._producer is None or not _has_ended(self._producer):
+            return True
+        try:
+            fresh = await self._start()
+        except BrokerUnavailableError as exc:
+            log.debug("%s", exc)
+            return False
+        log.info("going on with a new producer at Kafka %s: the last one has ended", self._address.shown)
+        old, self._producer = self._producer, fresh
+        self._watch(fresh)
+        again, self._unacknowledged = self._unacknowledged, {}
+        self._queue.extendleft(reversed([record for record in again if not record.done.done()]))
+        await stop_producer(old)
+        return True
+
+    def _watch(self, producer: AIOKafkaProducer) -> None:
+        sending: Any = producer._sender.sender_task
+        sending.add_done_callback(lambda _: self._news.set())
+
+    async def _hand_over(self, record: Record) -> None:
+        """To the producer, which sends all of one turn of the loop together."""
+        assert self._producer is not None
+        record.asked = time.monotonic()
+        self._unacknowledged[record] = None
+        try:
+            sent = await self._producer.send(
+                record.topic, record.value, record.key, record.partition, headers=list(record.headers)
+            )
+        except (KafkaError, AssertionError, OSError) as exc:
+            self._failed(record, exc)
+        else:
+            sent.add_done_callback(lambda future: self._answered(record, future))
+
+    def _answered(self, record: Record, future: asyncio.Future[RecordMetadata]) -> None:
+        if record not in self._unacknowledged or future.cancelled():
+            return None  # another producer has it
+        error = future.exception()
+        if error is not None and self._producer is not None and _has_ended(self._producer):
+            return None  # the next producer will have it
+        if error is not None:
+            return self._failed(record, error)
+        place = future.result()
+        if place.timestamp_type == LOG_APPEND_TIME and place.timestamp is not None:
+            self.clock.learn(place.timestamp, record.asked)
+        self._forget(record)
+        if not record.done.done():
+            record.done.set_result(place)
+        return None
+
+    def _failed(self, record: Record, error: BaseException) -> None:
+        if isinstance(error, (MessageSizeTooLargeError, RecordTooLargeError)):
+            size = len(record.value or b"")
+            text = f"a message of {size} bytes is more than Kafka's topic {record.topic} takes (max.message.bytes): {error}"
+            return self._fail(record, EncodeError(text))
+        if record.done.done() or self.closed:
+            return self._fail(record, explain(error, self._address.shown))
+        log.debug("a record for %s was not taken, trying again: %s", record.topic, error)
+        self._unacknowledged.pop(record, None)
+        again = asyncio.get_running_loop().call_later(AGAIN_AFTER, self._again, record)
+        record.done.add_done_callback(lambda _: again.cancel())
+        return None
+
+    def _again(self, record: Record) -> None:
+        self._queue.append(record)
+        self._news.set()
+
+    def _too_late(self, record: Record) -> None:
+        text = f"Kafka at {self._address.shown} did not acknowledge a record in time; whether it arrives is not known"
+        self._fail(record, BrokerUnavailableError(text, url=self._address.shown))
+
+    def _fail(self, record: Record, error: BaseException) -> None:
+        self._forget(record)
+        _decide(record.done, error)
+
+    def _forget(self, record: Record) -> None:
+        self._unacknowledged.pop(record, None)
+        timer = self._timers.pop(record, None)
+        if timer is not None:
+            timer.cancel()
+
+
+def _decide(done: asyncio.Future[Any], error: BaseException) -> None:
+    if not done.done():
+        done.set_exception(error)
+        done.exception()  # whoever does not await it has nothing to be told
+
+
+def _has_ended(producer: AIOKafkaProducer) -> bool:
+    task = producer._sender.sender_task
+    return task is not None and bool(task.done())

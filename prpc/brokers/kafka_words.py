@@ -1,0 +1,58 @@
+"""What servers of one queue tell each other over the control topic about calls whose partition has moved. No I/O."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import TopicPartition
+
+__all__ = ["Place", "Word", "read_word", "write_word"]
+
+#: Where a record stands.
+Place = tuple[TopicPartition, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One server's word."""
+
+    member: str
+    #: Records whose calls have ended there, and those that were not started after all.
+    ended: tuple[Place, ...] = ()
+    released: tuple[Place, ...] = ()
+    #: Number of the sharing out that `holds` was said after.
+    round: int = 0
+    #: All records of partitions that are not its own whose calls run there; None where it says nothing about that.
+    holds: frozenset[Place] | None = None
+
+
+def write_word(word: Word) -> bytes:
+    """As it is sent."""
+    said: dict[str, Any] = {"member": word.member, "ended": _list(word.ended), "released": _list(word.released)}
+    if word.holds is not None:
+        said |= {"round": word.round, "holds": _list(sorted(word.holds))}
+    return json.dumps(said).encode()
+
+
+def read_word(body: bytes) -> Word | None:
+    """As it was said; None where it cannot be read."""
+    try:
+        said = json.loads(body)
+        holds = None if said.get("holds") is None else frozenset(_places(said["holds"]))
+        return Word(
+            str(said["member"]), tuple(_places(said["ended"])), tuple(_places(said["released"])), int(said.get("round", 0)), holds
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _list(places: Iterable[Place]) -> list[tuple[str, int, int]]:
+    return [(place.topic, place.partition, offset) for place, offset in places]
+
+
+def _places(said: Any) -> Iterable[Place]:
+    for topic, partition, offset in said:
+        yield TopicPartition(str(topic), int(partition)), int(offset)

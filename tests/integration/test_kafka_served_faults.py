@@ -1,0 +1,214 @@
+"""Faults of a Kafka, one by one: calls before and after succeed, and nothing that is not idempotent runs twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from prpc import AsyncClient
+from prpc.app_server import AppServer
+from prpc.dev_kafka import Code, FakeKafka
+from prpc.names import QueueNames
+from tests.kafka_talk import run
+
+QUEUE = "q"
+NAMES = QueueNames(QUEUE)
+PARTITIONS = 2
+NOT_LEADER, NOT_COORDINATOR, LOADING = 6, 16, 14
+#: Commits of an idle server in a time in which its lease runs out.
+OF_A_LEASE = 11
+TOPICS = (NAMES.calls, NAMES.feedback_topic, NAMES.control, NAMES.servers)
+
+
+class World:
+    """One server and one client; how often each call ran is counted in its function."""
+
+    def __init__(self, kafka: FakeKafka) -> None:
+        self.kafka = kafka
+        self.ran: Counter[int] = Counter()
+        #: Calls wait for it before they end.
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self._made = 0
+        self.settings: dict[str, Any] = {
+            "name_queue": QUEUE,
+            "redis_heartbeat": 0.2,
+            "redis_recover": 2.0,
+            "connect_timeout": 5.0,
+            "kafka_feedback_partitions": 1,
+        }
+
+    def server(self) -> AppServer:
+        kinds = {"kafka_queue_partitions": PARTITIONS, "health_window": 2.0}
+        app = AppServer("kafka", self.kafka.bootstrap_servers, "async", 8, **kinds, **self.settings)
+
+        @app.decorator_reg_func
+        async def work(number: int) -> int:
+            self.ran[number] += 1
+            await self.gate.wait()
+            return number
+
+        return app
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[AsyncClient]:
+        app = self.server()
+        task = asyncio.create_task(app.serve())
+        try:
+            await app.ready
+            async with AsyncClient("kafka", self.kafka.bootstrap_servers, **self.settings) as client:
+                yield client.options(timeout=20)
+        finally:
+            await app.stop(grace=5)
+            await task
+
+    async def begin(self, client: AsyncClient) -> asyncio.Future[Any]:
+        """A call that runs from now on and ends when the gate opens."""
+        self.gate.clear()
+        number, self._made = self._made, self._made + 1
+        call = asyncio.ensure_future(client.call("work", number))
+        while not self.ran[number]:
+            await asyncio.sleep(0.01)
+        return call
+
+    async def succeeds(self, client: AsyncClient, count: int = 20) -> None:
+        """So many calls at once have their results, and each ran once."""
+        numbers = range(self._made, self._made + count)
+        self._made += count
+        results = await asyncio.gather(*(client.call("work", number) for number in numbers))
+        assert results == list(numbers)
+        assert self.ran == Counter(range(self._made))
+
+
+@pytest.fixture
+def world(fake_kafka: FakeKafka) -> World:
+    return World(fake_kafka)
+
+
+def through(world: World, harm: Callable[[FakeKafka], Awaitable[None] | None], *, times: int = 2) -> None:
+    """Calls before and after."""
+
+    async def scenario() -> None:
+        async with world.serving() as client:
+            await world.succeeds(client)
+            for _ in range(times):
+                if (done := harm(world.kafka)) is not None:
+                    await done
+                await world.succeeds(client)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_a_lost_acknowledgement_doubles_nothing(world: World, topic: str) -> None:
+    through(world, lambda kafka: kafka.lose_reply("Produce", topic=topic))
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_a_record_that_is_refused_is_sent_again(world: World, topic: str) -> None:
+    through(world, lambda kafka: kafka.fail("Produce", NOT_LEADER, topic=topic, times=2))
+
+
+@pytest.mark.parametrize("api", ["Produce", "Fetch", "OffsetCommit", "Heartbeat", "Metadata"])
+def test_requests_that_are_cut_off_are_made_again(world: World, api: str) -> None:
+    through(world, lambda kafka: kafka.refuse(api, times=2))
+
+
+@pytest.mark.parametrize("api", ["Fetch", "OffsetCommit", "Heartbeat"])
+def test_an_answer_that_is_lost_is_asked_for_again(world: World, api: str) -> None:
+    through(world, lambda kafka: kafka.lose_reply(api, times=2))
+
+
+@pytest.mark.parametrize("code", [NOT_COORDINATOR, LOADING, Code.REBALANCE_IN_PROGRESS])
+def test_a_commit_that_is_refused_for_a_while_is_made_again(world: World, code: int) -> None:
+    through(world, lambda kafka: kafka.fail("OffsetCommit", code, times=3))
+
+
+@pytest.mark.parametrize("code", [Code.UNKNOWN_MEMBER_ID, Code.ILLEGAL_GENERATION])
+def test_a_server_that_is_given_up_comes_back(world: World, code: int) -> None:
+    through(world, lambda kafka: kafka.fail("Heartbeat", code))
+
+
+def test_connections_are_made_again(world: World) -> None:
+    through(world, FakeKafka.drop_connections)
+
+
+def test_an_outage_is_ridden_out(world: World) -> None:
+    def outage(kafka: FakeKafka) -> None:
+        kafka.down()
+        asyncio.get_running_loop().call_later(0.5, kafka.up)
+
+    through(world, outage)
+
+
+def test_a_log_that_lost_its_beginning_is_read_on(world: World) -> None:
+    def cut(kafka: FakeKafka) -> None:
+        for number in range(PARTITIONS):
+            kafka.delete_before(NAMES.calls, number, -1)
+        kafka.delete_before(NAMES.feedback_topic, 0, -1)
+
+    through(world, cut)
+
+
+@pytest.mark.parametrize("topic", [NAMES.calls, NAMES.feedback_topic])
+def test_a_log_that_lost_its_end_is_read_on(world: World, topic: str) -> None:
+    """Once its reader has noticed: what is written before it does stands where it has been."""
+
+    async def cut(kafka: FakeKafka) -> None:
+        for number in range(PARTITIONS if topic == NAMES.calls else 1):
+            kafka.forget_requests()
+            kafka.truncate(topic, number, 1)
+            await asyncio.to_thread(kafka.wait_for, "ListOffsets")
+
+    through(world, cut)
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_a_topic_that_was_deleted_is_made_again(world: World, topic: str) -> None:
+    async def delete(kafka: FakeKafka) -> None:
+        kafka.delete_topic(topic)
+        while topic not in kafka.topics():
+            await asyncio.sleep(0.02)
+
+    through(world, delete, times=1)
+
+
+def test_an_outcome_outlives_a_coordinator_that_is_away(world: World) -> None:
+    async def scenario() -> None:
+        async with world.serving() as client:
+            await world.succeeds(client)
+            call = await world.begin(client)
+            world.kafka.fail("OffsetCommit", LOADING, times=1000)
+            world.kafka.forget_requests()
+            await asyncio.to_thread(world.kafka.wait_for, "OffsetCommit", times=OF_A_LEASE)
+            world.gate.set()
+            await asyncio.to_thread(world.kafka.wait_for, "OffsetCommit", times=OF_A_LEASE + 2)
+            assert not call.done()
+            world.kafka.clear_faults()
+            await call
+            await world.succeeds(client)
+
+    run(scenario())
+
+
+def test_a_call_whose_end_is_not_committed_does_not_run_again_when_its_partition_comes_back(world: World) -> None:
+    async def scenario() -> None:
+        async with world.serving() as client:
+            await world.succeeds(client)
+            call = await world.begin(client)
+            world.kafka.fail("OffsetCommit", LOADING, times=1000)
+            world.gate.set()
+            await call
+            for _ in range(3):
+                world.kafka.forget_requests()
+                world.kafka.fail("Heartbeat", Code.REBALANCE_IN_PROGRESS)
+                await asyncio.to_thread(world.kafka.wait_for, "SyncGroup")
+            world.kafka.clear_faults()
+            await world.succeeds(client)
+
+    run(scenario())
