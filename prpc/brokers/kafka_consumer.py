@@ -25,6 +25,7 @@ from prpc.brokers.kafka_marks import MOST_OPEN
 from prpc.brokers.kafka_records import BORN, CRASHES, SENT, facts_of, number_in
 from prpc.brokers.kafka_replies import KafkaReplies
 from prpc.brokers.kafka_tenure import KafkaDelivery, Tenure
+from prpc.brokers.kafka_words import read_word
 from prpc.names import QueueNames
 from prpc.settings import Settings
 
@@ -82,8 +83,16 @@ class KafkaConsumer:
         await asyncio.shield(self._opening)  # whoever waits may be cancelled; what aiokafka begins it must end
 
     async def _open(self) -> None:
-        await self._control.attach(self._group.hear)  # before there is a partition whose calls others could tell of
+        await self._control.attach(self._hear)  # before there is a partition whose calls others could tell of
         await self._group.open()
+
+    def _hear(self, body: bytes) -> None:
+        word = read_word(body)
+        if word is None or self._group.is_mine(word):
+            return
+        for message_id, caller in word.asks:
+            self._endings.asked(message_id, caller)
+        self._group.hear(word)
 
     async def take(self, most: int) -> Sequence[KafkaDelivery]:
         """See Consumer. Raises BrokerUnavailableError."""
@@ -212,4 +221,4 @@ class KafkaConsumer:
             async with asyncio.timeout(self._patience):
                 await self._endings.flush()
         await self._group.close()
-        self._control.detach(self._group.hear)
+        self._control.detach(self._hear)

@@ -57,7 +57,7 @@ class KafkaEndings:
             return answered(False)
         again = again and self._outcomes.get(message_id) is None
         if not tenure.ids.admit(message_id, delivery.record, again=again):
-            for sent in self._first_outcome(message_id, address):
+            for sent in self._first_outcome(delivery, message_id, address):
                 self._keep(sent)
             self._group.ended(delivery)
             return answered(False)
@@ -81,14 +81,26 @@ class KafkaEndings:
         if delivery.tenure.live and delivery.offset in delivery.tenure.progress.open:
             self._again(delivery.tenure, delivery.record)
 
-    def _first_outcome(self, message_id: UUID, address: str | None) -> list[asyncio.Future[Any]]:
-        """For a further caller: now where it is there, else when it is."""
+    def _first_outcome(self, delivery: KafkaDelivery, message_id: UUID, address: str | None) -> list[asyncio.Future[Any]]:
+        """For a further caller: now where it is there, else when it is; from the server that ran the call, if another."""
+        if address is None:
+            return []
+        sent, first = self._outcome_for(message_id, address), delivery.tenure.ids.first(message_id, delivery.record)
+        if not sent and first is not None and not self._group.runs_here(first):
+            self._group.ask_others(message_id, address)
+        return sent
+
+    def _outcome_for(self, message_id: UUID, address: str) -> list[asyncio.Future[Any]]:
         kept = self._outcomes.get(message_id)
-        if address is not None and kept is not None:
+        if kept is not None:
             return [self._replies.send(kept, address)]
-        if address is not None:
-            self._outcomes.wait(message_id, address)
+        self._outcomes.wait(message_id, address)
         return []
+
+    def asked(self, message_id: UUID, address: str) -> None:
+        """The owner of a call's partition does not know its outcome, and we might, now or later."""
+        for sent in self._outcome_for(message_id, address):
+            self._keep(sent)
 
     # when it has ended
 
@@ -103,7 +115,7 @@ class KafkaEndings:
             if reply is None:
                 return sent
             if claim and not delivery.tenure.ids.admit(reply.message_id, delivery.record):
-                return sent + self._first_outcome(reply.message_id, reply.address)
+                return sent + self._first_outcome(delivery, reply.message_id, reply.address)
             return sent + (self._reply(reply) if keep else [self._replies.send(reply, reply.address)])
 
         return self._end(delivery, hand_over)

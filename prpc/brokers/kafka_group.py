@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
@@ -24,7 +25,7 @@ from prpc.brokers.kafka_driver import commit_as, heartbeat_as, stop_consumer
 from prpc.brokers.kafka_ids import KnownIds, id_of_key, read_back
 from prpc.brokers.kafka_marks import Marks, Progress, read_marks
 from prpc.brokers.kafka_tenure import KafkaDelivery, Tenure
-from prpc.brokers.kafka_words import Place, Word, read_word
+from prpc.brokers.kafka_words import Place, Word
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
 from prpc.settings import Settings
@@ -147,6 +148,15 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
 
     # what the consumer tells
 
+    def runs_here(self, place: Place) -> bool:
+        """Whether the record at that place is in the hands of this server."""
+        tenure = self.tenures.get(place[0])
+        return place in self._orphans or (tenure is not None and place[1] in tenure.held)
+
+    def ask_others(self, message_id: UUID, address: str) -> None:
+        """Let the server that has that call's outcome, or will have it, send it to this address too."""
+        self._say(Word(self.token, asks=((message_id, address),)))
+
     def ended(self, delivery: KafkaDelivery) -> None:
         """A delivery has ended, whichever way."""
         tenure, place = delivery.tenure, (delivery.tenure.place, delivery.offset)
@@ -202,11 +212,12 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
 
     # what other servers tell
 
-    def hear(self, body: bytes) -> None:
+    def is_mine(self, word: Word) -> bool:
+        """Whether this server said it."""
+        return _name(word.member) == self._member
+
+    def hear(self, word: Word) -> None:
         """A word of another server."""
-        word = read_word(body)
-        if word is None or _name(word.member) == self._member:
-            return
         now = time.monotonic()
         self._words = [(at, each) for at, each in self._words if now - at < WORD_HOLDS]
         self._words.append((now, word))

@@ -71,6 +71,10 @@ class KnownIds:
         known[message_id] = (log, record.offset) if may or owner is None else owner, time.monotonic() + self._window
         return may
 
+    def first(self, message_id: UUID, record: ConsumerRecord) -> Place | None:
+        """Where the record stands that may run instead of this double; None: it is not known."""
+        return self._known.get(_counted_id(record, message_id), (None,))[0]
+
     def move_away(self, log: TopicPartition) -> None:
         """What stands in this log from now on is another record, whatever its place: none of an id that is known may run."""
         self._known = {each: ((log, -1) if place[0] == log else place, until) for each, (place, until) in self._known.items()}

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from aiokafka import TopicPartition
 
@@ -27,6 +28,8 @@ class Word:
     round: int = 0
     #: All records of partitions that are not its own whose calls run there; None where it says nothing about that.
     holds: frozenset[Place] | None = None
+    #: Further callers of calls that may have ended or run elsewhere: whoever has the outcome sends it to the address.
+    asks: tuple[tuple[UUID, str], ...] = ()
 
 
 def write_word(word: Word) -> bytes:
@@ -34,6 +37,8 @@ def write_word(word: Word) -> bytes:
     said: dict[str, Any] = {"member": word.member, "ended": _list(word.ended), "released": _list(word.released)}
     if word.holds is not None:
         said |= {"round": word.round, "holds": _list(sorted(word.holds))}
+    if word.asks:
+        said["asks"] = [(str(message_id), address) for message_id, address in word.asks]
     return json.dumps(said).encode()
 
 
@@ -43,7 +48,12 @@ def read_word(body: bytes) -> Word | None:
         said = json.loads(body)
         holds = None if said.get("holds") is None else frozenset(_places(said["holds"]))
         return Word(
-            str(said["member"]), tuple(_places(said["ended"])), tuple(_places(said["released"])), int(said.get("round", 0)), holds
+            str(said["member"]),
+            tuple(_places(said["ended"])),
+            tuple(_places(said["released"])),
+            int(said.get("round", 0)),
+            holds,
+            tuple((UUID(message_id), str(address)) for message_id, address in said.get("asks", ())),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

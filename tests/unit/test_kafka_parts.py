@@ -151,13 +151,26 @@ def test_who_waits_for_an_outcome_is_told_once_and_bounded() -> None:
 
 
 def test_words_come_back_as_they_were_said() -> None:
+    asking = Said("x", asks=((uuid.uuid4(), "3:client"), (uuid.uuid4(), "")))
     places = ((LOG, 7), (TopicPartition("prpc_raw_q", 3), 2**60))
-    for word in (Said("x"), Said("x", places, places[:1], 4, frozenset(places)), Said("x", holds=frozenset())):
+    for word in (Said("x"), Said("x", places, places[:1], 4, frozenset(places)), Said("x", holds=frozenset()), asking):
         assert read_word(write_word(word)) == word
 
 
 @pytest.mark.parametrize(
-    "said", [None, [], 7, "x", {}, {"member": "x"}, {"member": "x", "ended": [[1]], "released": []}, {"member": "x", "ended": 7}]
+    "said",
+    [
+        None,
+        [],
+        7,
+        "x",
+        {},
+        {"member": "x"},
+        {"member": "x", "ended": [[1]], "released": []},
+        {"member": "x", "ended": 7},
+        {"member": "x", "ended": [], "released": [], "asks": [["no id", "x"]]},
+        {"member": "x", "ended": [], "released": [], "asks": [[7, "x"]]},
+    ],
 )
 def test_what_is_no_word_says_nothing(said: Any) -> None:
     assert read_word(json.dumps(said).encode()) is None
