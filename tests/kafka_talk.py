@@ -15,6 +15,7 @@ from aiokafka.conn import AIOKafkaConnection, create_conn
 from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
@@ -108,7 +109,12 @@ async def new_topic(kafka: Kafka, partitions: int = 1, configs: Mapping[str, str
 async def has_leaders(kafka: Kafka, topic: str, partitions: int) -> bool:
     """A real broker hears of a topic some moments after it was created."""
     ((code, _, _, rows),) = (await ask(kafka, MetadataRequest([topic], False))).topics
-    return code == 0 and len(rows) == partitions and all(row[0] == 0 for row in rows)
+    if code or len(rows) != partitions or any(row[0] for row in rows):
+        return False
+    # It may tell others of a leader some moments before that one knows itself.
+    ends = [(number, -1) for number in range(partitions)]
+    ((_, read),) = (await ask(kafka, OffsetRequest(-1, 0, [(topic, ends)]))).topics
+    return all(row[1] == 0 for row in read)
 
 
 async def end_of(kafka: Kafka, topic: str, partition: int = 0) -> int:
