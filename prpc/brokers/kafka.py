@@ -116,11 +116,13 @@ class KafkaBroker:
     async def _send_bounded(self, queue: str, call: Outgoing) -> None:
         bound = self._bounds.get(queue)
         if bound is None:
-            most = self._settings.max_queue_length
-            await self._topics.ensure(queue, grow=False)
-            bound = self._bounds[queue] = QueueBound(queue, most, lambda: self._scan.length(QueueNames(queue)))
-        await bound.enter()
-        await self._send(queue, call)
+
+            async def look() -> QueueState:
+                await self._topics.ensure(queue, grow=False)
+                return await self._scan.length(QueueNames(queue))
+
+            bound = self._bounds[queue] = QueueBound(queue, self._settings.max_queue_length, look)
+        await bound.send(lambda: self._send(queue, call))
 
     def consume(self, queue: str, *, consumer: str) -> KafkaConsumer:
         """See Broker."""

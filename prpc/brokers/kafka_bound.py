@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from prpc.brokers.base import QueueState, queue_full
 
@@ -26,14 +27,21 @@ class QueueBound:
         self._queue, self._most, self._look = queue, most, look
         self._length, self._looked = 0, float("-inf")
         self._lock = asyncio.Lock()
+        self._under_way: set[asyncio.Future[Any]] = set()
 
-    async def enter(self) -> None:
-        """Wait for the right to send one call. Raises QueueFullError, and BrokerUnavailableError where it cannot be told."""
+    async def send(self, send: Callable[[], asyncio.Future[Any]]) -> None:
+        """Send one call when it may be. Raises QueueFullError, and BrokerUnavailableError also where it cannot be told."""
         async with self._lock:
             age = time.monotonic() - self._looked
             if age > HOLDS or (self._length >= self._most and age > HOLDS_FULL):
+                if self._under_way:  # a look does not tell which of them it has seen
+                    await asyncio.wait(self._under_way)
                 state = await self._look()
                 self._length, self._looked = state.waiting + state.taken, time.monotonic()
             if self._length >= self._most:
                 raise queue_full(self._queue, self._length)
             self._length += 1
+            sent = send()
+            self._under_way.add(sent)
+            sent.add_done_callback(self._under_way.discard)
+        await sent

@@ -118,7 +118,7 @@ class KafkaScan:
                     try:
                         yield self._consumer
                     finally:
-                        self._consumer.assign([])  # else it goes on reading
+                        self._consumer.pause(*self._consumer.assignment())  # else it goes on reading
             except (KafkaError, OSError) as exc:
                 await self.close()
                 raise explain(exc, self._address.shown) from exc

@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError, for_code
 from aiokafka.structs import OffsetAndMetadata
 
 from prpc.brokers.kafka_address import KafkaAddress, explain
-from prpc.brokers.kafka_driver import stop_admin
+from prpc.brokers.kafka_driver import partitions_of, stop_admin
 from prpc.exceptions import ConfigurationError
 from prpc.names import QueueNames
 from prpc.settings import Settings
@@ -139,10 +139,7 @@ class KafkaTopics:
 
     async def _partitions(self, names: Sequence[str]) -> dict[str, int]:
         """Topic -> number of partitions, of those that are there."""
-        # All that there are: to ask for one that is missing makes it, where brokers are set up so, and not as we want it.
-        described = await (await self.admin()).describe_topics()
-        there = {each["topic"]: len(each["partitions"]) for each in described if each["error_code"] == 0}
-        return {name: there[name] for name in names if name in there}
+        return await partitions_of(await self.admin(), names)
 
     async def _make(self, topics: Sequence[Topic]) -> None:
         replication = self._settings.kafka_replication
