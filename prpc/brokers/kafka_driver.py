@@ -96,19 +96,26 @@ async def partitions_of(admin: AIOKafkaAdminClient, topics: Sequence[str]) -> di
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
     """Leave the group, if it is in one, and close."""
+    client: Any = consumer._client
+    await _ends(_no_more_metadata(client))
+    if consumer._group_id is None and consumer._fetcher is not None:
+        await _ends(consumer._fetcher.close())
+        _hang_up(client)
     if not await _ends(consumer.stop()):
         await _ends(_leave(consumer))
-    await _ends(_close(consumer._client))
+    await _ends(_close(client))
 
 
 async def stop_producer(producer: AIOKafkaProducer) -> None:
     """Close; what was not sent is lost."""
+    await _ends(_no_more_metadata(producer.client))
     await _ends(producer.stop())
     await _ends(_close(producer.client))
 
 
 async def stop_admin(admin: AIOKafkaAdminClient) -> None:
     """Close."""
+    await _ends(_no_more_metadata(admin._client))
     await _ends(admin.close())
     await _ends(_close(admin._client))
 
@@ -123,6 +130,20 @@ async def _leave(consumer: AIOKafkaConsumer) -> None:
         await asyncio.gather(coordinator._maybe_leave_group(), return_exceptions=True)
     if consumer._fetcher is not None:
         await consumer._fetcher.close()
+
+
+async def _no_more_metadata(client: Any) -> None:
+    """End the refreshing of metadata, but not while it connects: what is cut off while it says hello stays open (with TLS)."""
+    async with client._get_conn_lock:
+        if client._sync_task is not None:
+            client._sync_task.cancel()
+
+
+def _hang_up(client: Any) -> None:
+    """Cut the connections: with TLS a broker says good-bye only after the fetch that it keeps open."""
+    for connection in client._conns.values():
+        if connection._writer is not None:
+            connection._writer.transport.abort()
 
 
 async def _close(client: Any) -> None:

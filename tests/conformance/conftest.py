@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from broker_harness import HARNESSES, Harness, KafkaHarness, RedisHarness
+from broker_harness import HARNESSES, PATIENCE, Harness, KafkaHarness, RedisHarness
 
 from prpc.settings import Settings
 
@@ -16,7 +16,9 @@ HEARTBEAT, RECOVER = 0.2, 0.6
 @pytest.fixture
 def settings(broker_kind: str, settings_for: Callable[..., Settings]) -> Settings:
     if "kafka" in broker_kind:  # brokers keep no member that promises a shorter time
-        return settings_for(broker_kind, redis_heartbeat=0.5, redis_recover=2.0, kafka_queue_partitions=4)
+        return settings_for(
+            broker_kind, redis_heartbeat=0.5, redis_recover=2.0, kafka_queue_partitions=4, connect_timeout=PATIENCE / 2
+        )
     return settings_for(broker_kind, redis_heartbeat=HEARTBEAT, redis_recover=RECOVER)
 
 

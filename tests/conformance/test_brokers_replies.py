@@ -233,8 +233,13 @@ def test_a_cut_mailbox_says_that_it_missed_something(settings: Settings, harness
             assert mail.gap
             assert await mailbox.collect(ids) == {ids[0]: b"full"}
             await answer(server, settings.queue_name, mailbox, [b"heard"])
-            mail = await mailbox.receive()
-            assert (list(mail.bodies), mail.gap) == ([b"heard"], False)
+            heard: list[bytes] = []
+            while b"heard" not in heard:
+                mail = await mailbox.receive()
+                heard += mail.bodies
+                assert not mail.gap
+            # The first one may have been sent when the mailbox heard again already.
+            assert heard in ([b"heard"], [b"missed or not", b"heard"])
 
     run(work())
 

@@ -18,7 +18,7 @@ import pytest
 import redis
 from client_kit import PATIENCE
 
-from prpc.app_client import AsyncClient, Client, as_completed, gather
+from prpc.app_client import AsyncClient, Client, gather
 from prpc.dev_broker import DevBroker
 from prpc.exceptions import BrokerUnavailableError, FunctionNotFoundError, NoServerError
 
@@ -109,28 +109,6 @@ def ended(process: subprocess.Popen[str]) -> str:
     assert process.returncode == 0, err
     assert err == ""
     return out
-
-
-@pytest.mark.usefixtures("serving")
-def test_five_thousand_calls_in_flight_of_both_faces(redis_url: str, queue: str) -> None:
-    with Client("redis", redis_url, queue) as client:
-        assert gather(*(client.call("add", number) for number in range(5000))).result(50) == list(range(1, 5001))
-        assert {task.get_result() for task in as_completed([client.call("add", number) for number in range(100)])} == set(
-            range(1, 101)
-        )
-
-    async def scenario() -> None:
-        async with AsyncClient("redis", redis_url, queue) as client:
-            assert await gather(*(client.call("add", number) for number in range(5000))) == list(range(1, 5001))
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.usefixtures("serving")
-def test_twenty_client_processes_at_once(redis_url: str, queue: str, tmp_path: Path) -> None:
-    code = "import prpc; print(sum(prpc.gather(*(prpc.AwaitableTask('add', (n,)) for n in range(50))).result(40)))"
-    processes = [run_client(code, redis_url, queue, tmp_path) for _ in range(20)]
-    assert [ended(process) for process in processes] == ["1275\n"] * 20
 
 
 @pytest.mark.usefixtures("serving")

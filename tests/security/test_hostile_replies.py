@@ -56,7 +56,7 @@ def run(settings_for: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) 
                 assert isinstance(world.door, RedisDoor)
                 await scenario(world, world.door, Random(SEED))
                 world.check_server()
-                world.check_table()
+                await world.check_table()
 
         try:
             asyncio.run(work())
