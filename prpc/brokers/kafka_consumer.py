@@ -127,11 +127,17 @@ class KafkaConsumer:
         news = asyncio.ensure_future(self._news.wait())
         try:
             await asyncio.wait((fetching, news), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            news.cancel()
-            if not fetching.done():
-                fetching.cancel()  # it takes records in its last step only, so none is lost
-            await asyncio.gather(fetching, news, return_exceptions=True)
+        except asyncio.CancelledError:
+            self._ready += self._deliver_all(await self._fetched(fetching, news))  # the next take has them
+            raise
+        return await self._fetched(fetching, news)
+
+    async def _fetched(
+        self, fetching: asyncio.Task[tuple[int, dict[TopicPartition, list[ConsumerRecord]]]], news: asyncio.Task[Any]
+    ) -> dict[TopicPartition, list[ConsumerRecord]]:
+        news.cancel()
+        fetching.cancel()  # it takes records in its last step only, so none is lost
+        await asyncio.gather(fetching, news, return_exceptions=True)
         share, found = (0, {}) if fetching.cancelled() else fetching.result()
         return found if share == self._group.share else {}  # what was read under an earlier share is read again
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,8 +13,11 @@ import pytest
 
 from prpc import AsyncClient
 from prpc.app_server import AppServer
+from prpc.brokers.base import Outgoing
+from prpc.brokers.kafka import KafkaBroker
 from prpc.dev_kafka import Code, FakeKafka
 from prpc.names import QueueNames
+from prpc.settings import Settings
 from tests.kafka_talk import run
 
 QUEUE = "q"
@@ -210,5 +214,35 @@ def test_a_call_whose_end_is_not_committed_does_not_run_again_when_its_partition
                 await asyncio.to_thread(world.kafka.wait_for, "SyncGroup")
             world.kafka.clear_faults()
             await world.succeeds(client)
+
+    run(scenario())
+
+
+def test_a_take_that_is_cancelled_as_its_records_come_loses_none(fake_kafka: FakeKafka) -> None:
+    async def scenario() -> None:
+        broker = KafkaBroker(Settings(type_broker="kafka", url_broker=fake_kafka.bootstrap_servers, queue_name=QUEUE))
+        await broker.connect()
+        await broker.declare(QUEUE)
+        consumer = broker.consume(QUEUE, consumer="one")
+        await consumer.open()
+        kafka = consumer._group.kafka
+        get_many = kafka.getmany
+
+        async def get_and_cancel(**wanted: Any) -> Any:
+            found = await get_many(**wanted)
+            if found:
+                taking.cancel()
+            return found
+
+        kafka.getmany = get_and_cancel
+        taking = asyncio.create_task(consumer.take(1))
+        await broker.publish(QUEUE, Outgoing(uuid.uuid4(), b"call", {}))
+        with pytest.raises(asyncio.CancelledError):
+            await taking
+        kafka.getmany = get_many
+        (delivery,) = await consumer.take(1)
+        assert delivery.body == b"call"
+        await consumer.close()
+        await broker.close()
 
     run(scenario())
