@@ -7,6 +7,9 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest -n 3 --dist loadfile
 
+# Tests start hundreds of processes: none of them is to compile everything anew, whatever the shell has set.
+export PYTHONDONTWRITEBYTECODE :=
+
 # Runs under faults for so many minutes; a seed repeats a run.
 MINUTES ?= 30
 
@@ -61,6 +64,7 @@ bench-kafka: $(VENV)/.test
 	$(RUN) -m benchmarks.kafka
 
 clean:
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* build dist
 
 $(VENV)/bin/python:

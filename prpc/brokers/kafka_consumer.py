@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 #: Milliseconds of one wait for records.
 WAIT = 1000
 
+_Found = dict[TopicPartition, list[ConsumerRecord]]
+
 
 class KafkaConsumer:
     """See prpc.brokers.base.Consumer."""
@@ -68,7 +70,7 @@ class KafkaConsumer:
         self._ready: deque[KafkaDelivery] = deque()
         self._opening: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
-        self._news = asyncio.Event()
+        self._news: asyncio.Future[None] | None = None
         self._rest = asyncio.Event()
         self._rest.set()
         self._closed = False
@@ -119,31 +121,30 @@ class KafkaConsumer:
                 found.append(delivery)
         return found
 
-    async def _fetch(self, most: int) -> dict[TopicPartition, list[ConsumerRecord]]:
+    async def _fetch(self, most: int) -> _Found:
         """Up to `most` records; none after some time, or when there is news."""
-        kafka, self._news = self._group.kafka, asyncio.Event()
+        kafka, self._news = self._group.kafka, asyncio.get_running_loop().create_future()
         self._pause_full(kafka)
         fetching = asyncio.ensure_future(self._get_many(kafka, most))
-        news = asyncio.ensure_future(self._news.wait())
         try:
-            await asyncio.wait((fetching, news), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((fetching, self._news), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            self._ready += self._deliver_all(await self._fetched(fetching, news))  # the next take has them
+            if not fetching.done() or fetching.exception() is None:
+                self._ready += self._deliver_all(self._fetched(fetching))  # the next take has them
             raise
-        return await self._fetched(fetching, news)
+        return self._fetched(fetching)
 
-    async def _fetched(
-        self, fetching: asyncio.Task[tuple[int, dict[TopicPartition, list[ConsumerRecord]]]], news: asyncio.Task[Any]
-    ) -> dict[TopicPartition, list[ConsumerRecord]]:
-        news.cancel()
-        fetching.cancel()  # it takes records in its last step only, so none is lost
-        await asyncio.gather(fetching, news, return_exceptions=True)
-        share, found = (0, {}) if fetching.cancelled() else fetching.result()
+    def _fetched(self, fetching: asyncio.Task[tuple[int, _Found]]) -> _Found:
+        """What was taken. Whoever calls this must not wait before the records are delivered: it might be cancelled there."""
+        if not fetching.done():
+            fetching.cancel()  # records are taken in its last step only
+            return {}
+        share, found = fetching.result()
         return found if share == self._group.share else {}  # what was read under an earlier share is read again
 
-    async def _get_many(self, kafka: Any, most: int) -> tuple[int, dict[TopicPartition, list[ConsumerRecord]]]:
+    async def _get_many(self, kafka: Any, most: int) -> tuple[int, _Found]:
         """Records, and the share that they were taken under: others may run before whoever awaits this does."""
-        found: dict[TopicPartition, list[ConsumerRecord]] = await kafka.getmany(timeout_ms=WAIT, max_records=most)
+        found: _Found = await kafka.getmany(timeout_ms=WAIT, max_records=most)
         return self._group.share, found
 
     def _pause_full(self, kafka: Any) -> None:
@@ -154,9 +155,14 @@ class KafkaConsumer:
             if full != (place in paused):
                 (kafka.pause if full else kafka.resume)(place)
 
+    def _wake(self) -> None:
+        """End a take that waits for records."""
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
     # delivering
 
-    def _deliver_all(self, found: dict[TopicPartition, list[ConsumerRecord]]) -> list[KafkaDelivery]:
+    def _deliver_all(self, found: _Found) -> list[KafkaDelivery]:
         deliveries: list[KafkaDelivery] = []
         for place, records in found.items():
             tenure = self._group.tenures.get(place)
@@ -203,7 +209,7 @@ class KafkaConsumer:
     def _deliver_again(self, tenure: Tenure, record: ConsumerRecord) -> None:
         """It turned out that the record is ours to run."""
         self._ready.append(self._make(tenure, record))
-        self._news.set()
+        self._wake()
 
     # leaving
 
@@ -211,7 +217,7 @@ class KafkaConsumer:
         """See Consumer."""
         self._stopping.set()
         self._endings.stopping = True
-        self._news.set()
+        self._wake()
         await self._rest.wait()
         self._ready.clear()
 
