@@ -169,7 +169,7 @@ def test_connections_that_swallow_are_replaced(private_redis: Callable[..., DevB
         url = f"redis://127.0.0.1:{proxy.port}/0"
         server = start(url, **quick)
         server.until("serving")
-        with Client("redis", url, "q", broker_silence=0.5) as client:
+        with Client("redis", url, "q", broker_silence=2.0) as client:
             nap = client.call("nap", 0.3)
             server.until("napping")
             assert proxy.swallow() >= 5
