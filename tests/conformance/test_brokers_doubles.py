@@ -149,18 +149,20 @@ def added(way: str, harness: Harness) -> int:
     return len(WAYS[way]) - (UNADDED.get(way, 0) if harness.admits else 0)
 
 
-@pytest.mark.parametrize("most", [1, 7, 64], ids=lambda most: f"reads of {most}")
 @pytest.mark.parametrize("way", WAYS)
-def test_doubles_do_not_run(settings: Settings, harness: Harness, way: str, most: int) -> None:
+def test_doubles_do_not_run(settings: Settings, harness: Harness, way: str) -> None:
     async def work() -> None:
-        calls = [call() for _ in range(20)]
+        calls: list[Outgoing] = []
         async with connected(settings) as broker:
-            for make in WAYS[way]:
-                await make(broker, harness, calls)
             worker = Worker(broker.consume(settings.queue_name, consumer="one"))
-            await worker.work(20 * added(way, harness), most)
-            assert worker.ran == Counter(each.body for each in calls)
-            assert await left(harness, harness.keeps * 20)  # the outcomes: every entry is gone
+            for most in (1, 7, 64):
+                fresh = [call() for _ in range(20)]
+                for make in WAYS[way]:
+                    await make(broker, harness, fresh)
+                await worker.work(20 * added(way, harness), most)
+                calls += fresh
+                assert worker.ran == Counter(each.body for each in calls), most
+            assert await left(harness, harness.keeps * 60)  # the outcomes: every entry is gone
 
     run(work())
 
@@ -168,7 +170,8 @@ def test_doubles_do_not_run(settings: Settings, harness: Harness, way: str, most
 @pytest.mark.parametrize("way", ["copies with all fields", "hand-made twice", "admitted then hand-made", "admitted twice"])
 def test_two_servers_that_read_at_once(settings: Settings, harness: Harness, way: str) -> None:
     async def work() -> None:
-        calls = [call() for _ in range(1000)]
+        count = 1000 if harness.admits else 300  # on Kafka one of the two decides about all doubles of a call
+        calls = [call() for _ in range(count)]
         async with connected(settings) as broker, connected(settings) as other:
             for make in WAYS[way]:
                 await make(broker, harness, calls)
@@ -176,7 +179,7 @@ def test_two_servers_that_read_at_once(settings: Settings, harness: Harness, way
             workers = [Worker(b.consume(settings.queue_name, consumer=str(n)), ran) for n, b in enumerate((broker, other))]
 
             async def end() -> None:
-                while len(ran) < 1000 or not await left(harness, 1000 * harness.keeps):
+                while len(ran) < count or not await left(harness, count * harness.keeps):
                     await asyncio.sleep(0.02)
                 for worker in workers:
                     await worker.consumer.stop()
