@@ -5,7 +5,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV ?= .venv
 RUN := $(VENV)/bin/python
-PYTEST := $(RUN) -m pytest -n 3 --dist loadfile
+# In the order of their names: those that take long come first, and many short ones even out the end.
+PYTEST := $(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # Tests start hundreds of processes: none of them is to compile everything anew, whatever the shell has set.
 export PYTHONDONTWRITEBYTECODE :=
