@@ -28,6 +28,7 @@ async def works(broker: Kafka, topic: str, *, before: int = 0) -> None:
         assert [(await back.getone()).value for _ in range(before + 1)] == [b"%d" % number for number in range(before + 1)]
 
 
+@pytest.mark.chaos  # a JVM for each of three nodes
 @pytest.mark.real_kafka
 def test_a_node_that_is_killed_is_missed_by_nobody(private_kafka: Callable[..., KafkaCluster]) -> None:
     async def scenario(cluster: KafkaCluster) -> None:

@@ -80,7 +80,7 @@ descriptions = _dict(
 )
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.one_of(st.lists(descriptions, max_size=3), anything), texts)
 def test_whatever_arrives_there_is_a_stub_or_an_error(answer: Any, queue: str) -> None:
     stub_or_error(answer, queue)
@@ -183,7 +183,7 @@ good_functions = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(good_functions, min_size=1, max_size=2))
 def test_what_is_mostly_in_order_gives_a_stub_or_an_error(answer: Any) -> None:
     stub_or_error(answer, "q")
