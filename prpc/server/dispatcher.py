@@ -26,18 +26,27 @@ from prpc.exceptions import (
     DecodeError,
     WorkerLostError,
 )
-from prpc.failure import Failure, describe, failure_of
+from prpc.failure import describe, failure_of
 from prpc.protocol.call_table import CallTable
 from prpc.protocol.facts import CallFacts, reply_address
-from prpc.server.entries import ask_for, id_of, is_strict
+from prpc.server.entries import ask_for, id_of, is_strict, misfit
 from prpc.server.line import Line
-from prpc.server.logs import log_call, logger
+from prpc.server.logs import logger
 from prpc.server.middleware import Middleware
-from prpc.server.outcomes import details_of, is_shutdown, is_worker_lost, outcome_of_built_in, server_shutdown, with_queue_time
+from prpc.server.outcomes import (
+    details_of,
+    is_shutdown,
+    is_worker_lost,
+    log_outcome,
+    outcome_of_built_in,
+    server_shutdown,
+    with_queue_time,
+)
 from prpc.server.registry import RegisteredFunction, Registry, perhaps_stale
 from prpc.server.replies import ReplyWriter, nameless_call
 from prpc.server.run import Run, job_of
 from prpc.server.seal import Seal
+from prpc.server.streams import Streams
 from prpc.server.wrapped_call import WrappedCall
 from prpc.workers.base import Execution, Outcome, WorkerKind, WorkerPool
 
@@ -76,8 +85,9 @@ class Dispatcher:
         middleware: Sequence[Middleware] = (),
         max_deliveries: int = 5,
         seal: Seal | None = None,
+        streams: Streams | None = None,
     ) -> None:
-        self._consumer = consumer
+        self._consumer, self._streams = consumer, streams
         self._codec = codec
         self._replies, self._seal = ReplyWriter(codec, seal), seal
         self._registry = registry
@@ -258,6 +268,8 @@ class Dispatcher:
         if error is not None:
             lost = isinstance(error, WorkerLostError) and function is not None and function.idempotent
             return self._end(run, Outcome(failure=failure_of(error)), _TOO_MANY_ATTEMPTS if lost else None)
+        if (wrong := misfit(name, facts, function is not None and function.streams)) is not None:
+            return self._end(run, Outcome(failure=failure_of(perhaps_stale(wrong, facts.schema, self._schema_of(name)))))
         if function is None or built_in is not None:
             return self._end(run, outcome_of_built_in(name, built_in, message))
         if not self._line.has_room(name, function.max_concurrency):
@@ -285,12 +297,16 @@ class Dispatcher:
 
     def _submit(self, run: Run, function: RegisteredFunction, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         job, run.current = job_of(run, function, args, kwargs, limit=self._timeout, clock=self._clock)
-        pool = self._pools[function.kind]
+        if function.streams and self._streams is not None:
+            run.writer, job, pool = self._streams.begin(job, run.message.message_id, run.attempt, run.facts, function.kind)
+        else:
+            self._free, pool = self._free - 1, self._pools[function.kind]
         run.execution = execution = (
             WrappedCall(job, pool, self._middleware, run.current) if self._middleware else pool.submit(job)
         )
+        if run.writer is not None:
+            run.writer.execution = execution
         self._table.begin(run.message.message_id, run)
-        self._free -= 1
         if function.max_concurrency is not None:
             self._line.begin(function.name)
         execution.outcome.add_done_callback(functools.partial(self._ended, run, execution))
@@ -324,7 +340,7 @@ class Dispatcher:
         return harmless and outcome.failure is not None and is_worker_lost(outcome.failure)
 
     def _release_slot(self, run: Run, _: object = None) -> None:
-        self._free += 1
+        self._free += run.writer is None
         if run.function is not None and run.function.max_concurrency is not None:
             self._line.end(run.function.name)
         self._look_again()
@@ -338,6 +354,7 @@ class Dispatcher:
 
     def _end(self, run: Run, outcome: Outcome, dead: str | None = None) -> None:
         """`dead`: why the entry is kept as a dead letter; None where it is not."""
+        outcome = outcome if run.writer is None else run.writer.finish(outcome)
         failure = outcome.failure
         if failure is not None:
             failure = with_queue_time(failure, run.queued)
@@ -352,7 +369,7 @@ class Dispatcher:
                 )
                 replies.append(reply)
         if logger.isEnabledFor(logging.INFO):
-            self._log(run, outcome, failure)
+            log_outcome(run.message, outcome.worker, run.queued, outcome.running, failure)
         if give_back:
             for entry in entries:
                 self._watch(entry.delivery.release())
@@ -361,19 +378,6 @@ class Dispatcher:
                 self._watch(entry.delivery.settle(reply))
             else:
                 self._watch(entry.delivery.bury(dead, reply, details=details_of(failure)))
-
-    def _log(self, run: Run, outcome: Outcome, failure: Failure | None) -> None:
-        name = run.message.func_name[:200]
-        log_call(
-            message_id=str(run.message.message_id),
-            function=name if name.isprintable() else ascii(name),  # a line break would forge a line
-            worker=outcome.worker or "server",
-            queued=run.queued,
-            running=outcome.running,
-            outcome="ok" if failure is None else failure.type_name,
-        )
-        if failure is not None and failure.traceback and logger.isEnabledFor(logging.DEBUG):
-            logger.debug("%s %s", run.message.message_id, failure.traceback)
 
     def _watch(self, settling: Awaitable[bool]) -> None:
         """See what becomes of a settlement; the broker works on it whether or not anybody waits."""

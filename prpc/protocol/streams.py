@@ -1,0 +1,193 @@
+"""The two ends of a stream: numbering, the bounded window, and repair of what mail lost. No I/O, no clock, no asyncio.
+
+Items are numbered from 1. The reader says how many it has and up to which number the writer may go; the writer keeps what the
+reader does not have yet and sends it again when it seems lost. So mail may be lost, doubled or late, and nothing comes of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+from uuid import UUID
+
+from prpc.exceptions import DecodeError
+
+__all__ = ["Inbox", "Outbox", "Word", "read_words", "write_words"]
+
+T = TypeVar("T")
+
+#: Most bytes of items that a writer holds for its reader; with so many it waits, whatever the window says.
+MAX_HELD_BYTES = 8 * 1024 * 1024
+#: Most items that a reader can ask for beyond those it has.
+MAX_WINDOW = 65_536
+#: Most bytes and items of one mail; a single item may be larger.
+MAX_MAIL_BYTES, MAX_MAIL_ITEMS = 256 * 1024, 1024
+#: Most words in one mail.
+MAX_WORDS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What a reader says of one stream."""
+
+    message_id: UUID
+    #: Parameter that the stream feeds; empty for what the function yields.
+    parameter: str
+    #: The run that it reads.
+    run: int
+    #: How many items it has, without a hole.
+    have: int
+    #: Number up to which the writer may go.
+    limit: int
+    #: Whether it misses what should be there: send everything behind `have` again.
+    again: bool = False
+
+
+class Outbox:
+    """The writer's end: items as texts."""
+
+    def __init__(self, limit: int) -> None:
+        """`limit`: how many items the reader takes before it has said a word."""
+        #: Items put so far.
+        self.count = 0
+        self._limit = min(limit, MAX_WINDOW)
+        #: Items that the reader does not have, oldest first; the first one's number is `_have + 1`.
+        self._held: deque[bytes] = deque()
+        self._bytes = 0
+        self._have = 0
+        #: Items that were sent, the last time.
+        self._sent = 0
+        #: What the reader had at the last beat.
+        self._had = 0
+
+    def allows(self, count: int, pending: int = 0) -> bool:
+        """Whether the writer may make one more item, with `count` made and `pending` bytes of them not put yet. From any thread."""
+        return count < self._limit and (self._bytes + pending < MAX_HELD_BYTES or count < self._have)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the reader has everything."""
+        return not self._held
+
+    def put(self, text: bytes) -> None:
+        """The next item. One that the reader has already, from an earlier run, is not kept."""
+        self.count += 1
+        if self.count > self._have:
+            self._held.append(text)
+            self._bytes += len(text)
+
+    def take(self) -> tuple[int, list[bytes]]:
+        """Number of the first and texts of the next items to send in one mail; none where all were sent."""
+        sent = max(self._sent, self._have)
+        start, texts, size = sent - self._have, list[bytes](), 0
+        for index in range(start, min(len(self._held), start + MAX_MAIL_ITEMS)):
+            size += len(self._held[index])
+            if texts and size > MAX_MAIL_BYTES:
+                break
+            texts.append(self._held[index])
+        self._sent = sent + len(texts)
+        return sent + 1, texts
+
+    def hear(self, have: int, limit: int, *, again: bool = False) -> None:
+        """A reader's word; one that is older than what was heard changes nothing."""
+        self._limit = max(self._limit, min(limit, max(have, self._have) + MAX_WINDOW))
+        while self._have < have:
+            self._have += 1
+            if self._held:
+                self._bytes -= len(self._held.popleft())
+            elif self._have > self.count:
+                self._have = have
+        if again:
+            self._sent = self._have
+
+    def beat(self) -> bool:
+        """Once in a while: where the reader got no further since the last beat, what it lacks is sent again (True)."""
+        stuck = self._had == self._have and self._sent > self._have and bool(self._held)
+        self._had = self._have
+        if stuck:
+            self._sent = self._have
+        return stuck
+
+
+class Inbox(Generic[T]):
+    """The reader's end: items in their order, each once."""
+
+    def __init__(self, window: int) -> None:
+        self._window = window
+        self._items: deque[T] = deque()
+        #: Items that arrived without a hole before them.
+        self.have = 0
+        #: The run whose items are read.
+        self.run = 0
+        #: Number up to which the writer was told that it may go.
+        self._told = window
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def limit(self) -> int:
+        """Number up to which the writer may go."""
+        return self.have - len(self._items) + self._window
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether it is time to tell the writer that there is room."""
+        return self.limit - self._told >= max(1, self._window // 2)
+
+    def told(self) -> None:
+        """The writer is told of `have` and `limit` now."""
+        self._told = self.limit
+
+    def arrive(self, run: int, first: int, values: Sequence[T]) -> bool:
+        """Items came. False: there is a hole before them, and they are not taken; ask for them again."""
+        if run < self.run:
+            return True
+        self.run = run
+        if first > self.have + 1:
+            return False
+        new = values[self.have + 1 - first :]
+        room = self.limit - self.have
+        self._items.extend(new[:room])  # a writer that goes beyond the limit sends the rest again
+        self.have += min(len(new), room)
+        return True
+
+    def take(self) -> T:
+        """The next item. Raises IndexError where there is none."""
+        return self._items.popleft()
+
+    def clear(self) -> None:
+        """Drop what was not taken."""
+        self._items.clear()
+
+
+def write_words(words: Iterable[Word]) -> bytes:
+    """The mail that says these words."""
+    rows = [[w.message_id.hex, w.parameter, w.run, w.have, w.limit, int(w.again)] for w in words]
+    return json.dumps({"prpc_mail": "words", "words": rows}).encode()
+
+
+def read_words(body: bytes) -> list[Word]:
+    """The words in a mail. Raises DecodeError."""
+    try:
+        rows = json.loads(body)["words"]
+        if type(rows) is not list or len(rows) > MAX_WORDS:
+            raise ValueError
+        return [_word(row) for row in rows]
+    except (ValueError, TypeError, KeyError, RecursionError) as exc:
+        raise DecodeError("words about streams cannot be read", reason="form") from exc
+
+
+def _word(row: object) -> Word:
+    if type(row) is not list or len(row) != 6:
+        raise ValueError
+    hexed, parameter, *numbers = row
+    if type(hexed) is not str or type(parameter) is not str:
+        raise ValueError
+    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+        raise ValueError
+    run, have, limit, again = numbers
+    return Word(UUID(hexed), parameter, run, have, limit, bool(again))
