@@ -259,7 +259,7 @@ class AppServer:
         """
         plain = worker_type or self.settings.default_type_worker
         for name, method in public_methods(obj):
-            kind = "async" if needs_a_loop(method) else ("thread" if plain == "async" else plain)
+            kind = "async" if needs_loop(method) else ("thread" if plain == "async" else plain)
             self.register_func(method, kind, name=prefix + name, timeout=timeout, idempotent=idempotent)
 
     def add_middleware(self, middleware: Middleware) -> Middleware:

@@ -64,7 +64,7 @@ class Outbox:
         self._had = 0
 
     def allows(self, count: int, pending: int = 0) -> bool:
-        """Whether the writer may make one more item, with `count` made and `pending` bytes of them not put yet. From any thread."""
+        """Whether one more item may be made, with `count` made and `pending` bytes of them not put yet. From any thread."""
         return count < self._limit and (self._bytes + pending < MAX_HELD_BYTES or count < self._have)
 
     @property

@@ -103,9 +103,7 @@ class Registry:
         limit, streams = _checked_limit(name, max_concurrency), is_generator_function(function)
         if streams and limit is None:
             limit = max_streams
-        registered = RegisteredFunction(
-            name, function, kind, _checked_timeout(name, timeout), bool(idempotent), limit, streams
-        )
+        registered = RegisteredFunction(name, function, kind, _checked_timeout(name, timeout), bool(idempotent), limit, streams)
         self._functions[name] = registered
         return registered
 
