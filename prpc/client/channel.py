@@ -77,7 +77,8 @@ class Channel:
         pump = self.pump()
         if self._middleware:
             return self._submit_layered(pump, name, args, kwargs, options, schema, reading)
-        call = self._call(pump, uuid4(), name, args, kwargs, options, schema, reading)
+        message_id = uuid4() if reading is None else reading.key[0]
+        call = self._call(pump, message_id, name, args, kwargs, options, schema, reading)
         if reading is not None:
             reading.call = weakref.ref(call)
         if options.idempotent:
@@ -86,16 +87,10 @@ class Channel:
         return call
 
     def submit_stream(
-        self,
-        reading: Reading,
-        name: str,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        options: CallOptions,
-        schema: str | None = None,
+        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions, schema: str | None = None
     ) -> StreamCall:
-        """Send the call of a streaming function, whose items come to `reading`. Raises like `submit`."""
-        call = self.submit(name, args, kwargs, options, schema, reading)
+        """Send the call of a streaming function, whose items come to its `reading`. Raises like `submit`."""
+        call = self.submit(name, args, kwargs, options, schema, Reading(uuid4(), self.settings.stream_window))
         assert isinstance(call, StreamCall)
         return call
 
@@ -142,7 +137,8 @@ class Channel:
         reading: Reading | None,
     ) -> Call:
         layers = Layers(pump, self._middleware)
-        message = PRPCMessage(name, tuple(args), dict(kwargs), uuid4(), datetime.now(UTC))
+        message_id = uuid4() if reading is None else reading.key[0]
+        message = PRPCMessage(name, tuple(args), dict(kwargs), message_id, datetime.now(UTC))
         call = _new_call(message, None, options, schema, layers, reading)
         if reading is not None:
             reading.call = weakref.ref(call)

@@ -59,7 +59,7 @@ class CallPump(LoopBound):
         self._repeating = Repeating(loop, self._timers, self._send_again, self._fail)
         self._unseen = Unseen(loop, place(settings))
         self._connection: Connection | None = None
-        self.streams = Readings(self._crossing, codec, self._signatures, self._post_mail)
+        self.streams = Readings(self._crossing, codec, self._signatures, self._post_mail, self._address)
         #: Calls that wait for the connection.
         self._outbox: list[Call] = []
         #: Who waits for the connection without a call.
@@ -137,7 +137,7 @@ class CallPump(LoopBound):
                 return
             call.tick = self._timers.add(call.message_id, self.loop.time() + left)
         if isinstance(call, StreamCall):
-            self.streams.add(call, call.reading)
+            self.streams.add(call)
         self._dispatch(call)
 
     def _send_again(self, call: Call) -> None:
@@ -228,6 +228,9 @@ class CallPump(LoopBound):
         call.notify()
         if call.sent and self._connection is not None:
             self._connection.cancel(call.message_id)
+
+    def _address(self) -> str:
+        return "" if self._connection is None else self._connection.mailbox.address
 
     def _post_mail(self, address: str, body: bytes, message_id: UUID) -> None:
         if self._connection is not None:

@@ -11,7 +11,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 from prpc.client.call import CallOptions, seconds_of
 from prpc.client.channel import default_channel
-from prpc.client.readings import Reading, StreamCall
+from prpc.client.readings import StreamCall
 from prpc.client.task import HasChannel
 from prpc.exceptions import ClientTimeOutError, DecodeError, WorkerLostError
 from prpc.prpcmessage import PRPCMessage
@@ -51,11 +51,9 @@ class Stream(Generic[T_co]):
         """
         channel = default_channel() if client is None else client.channel
         self._options = options or _NO_OPTIONS
-        self._reading = Reading(channel.settings.stream_window)
         #: For PRPC's own use.
-        self.call: StreamCall = channel.submit_stream(
-            self._reading, func_name, args, {} if kwargs is None else kwargs, self._options, schema
-        )
+        self.call: StreamCall = channel.submit_stream(func_name, args, {} if kwargs is None else kwargs, self._options, schema)
+        self._reading = self.call.reading
         self._convert = convert
         self._closed = False
         #: Until when (monotonic seconds) items are waited for that were sent before the call ended.

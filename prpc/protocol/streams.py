@@ -164,19 +164,20 @@ class Inbox(Generic[T]):
         self._items.clear()
 
 
-def write_words(words: Iterable[Word]) -> bytes:
-    """The mail that says these words."""
+def write_words(reader: str, words: Iterable[Word]) -> bytes:
+    """The mail that says these words. `reader`: whose they are, a mailbox."""
     rows = [[w.message_id.hex, w.parameter, w.run, w.have, w.limit, int(w.again)] for w in words]
-    return json.dumps({"prpc_mail": "words", "words": rows}).encode()
+    return json.dumps({"prpc_mail": "words", "reader": reader, "words": rows}).encode()
 
 
-def read_words(body: bytes) -> list[Word]:
-    """The words in a mail. Raises DecodeError."""
+def read_words(body: bytes) -> tuple[str, list[Word]]:
+    """Whose words they are, a mailbox, and the words. Raises DecodeError."""
     try:
-        rows = json.loads(body)["words"]
-        if type(rows) is not list or len(rows) > MAX_WORDS:
+        tree = json.loads(body)
+        reader, rows = tree["reader"], tree["words"]
+        if type(reader) is not str or type(rows) is not list or len(rows) > MAX_WORDS:
             raise ValueError
-        return [_word(row) for row in rows]
+        return reader, [_word(row) for row in rows]
     except (ValueError, TypeError, KeyError, RecursionError) as exc:
         raise DecodeError("words about streams cannot be read", reason="form") from exc
 

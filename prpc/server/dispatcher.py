@@ -298,14 +298,14 @@ class Dispatcher:
     def _submit(self, run: Run, function: RegisteredFunction, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         job, run.current = job_of(run, function, args, kwargs, limit=self._timeout, clock=self._clock)
         if function.streams and self._streams is not None:
-            run.writer, job, pool = self._streams.begin(job, run.message.message_id, run.attempt, run.facts, function.kind)
+            run.streaming, job, pool = self._streams.begin(job, run.message.message_id, run.attempt, run.facts, function.kind)
         else:
             self._free, pool = self._free - 1, self._pools[function.kind]
         run.execution = execution = (
             WrappedCall(job, pool, self._middleware, run.current) if self._middleware else pool.submit(job)
         )
-        if run.writer is not None:
-            run.writer.execution = execution
+        if run.streaming is not None:
+            run.streaming.execution = execution
         self._table.begin(run.message.message_id, run)
         if function.max_concurrency is not None:
             self._line.begin(function.name)
@@ -340,7 +340,7 @@ class Dispatcher:
         return harmless and outcome.failure is not None and is_worker_lost(outcome.failure)
 
     def _release_slot(self, run: Run, _: object = None) -> None:
-        self._free += run.writer is None
+        self._free += run.streaming is None
         if run.function is not None and run.function.max_concurrency is not None:
             self._line.end(run.function.name)
         self._look_again()
@@ -354,7 +354,7 @@ class Dispatcher:
 
     def _end(self, run: Run, outcome: Outcome, dead: str | None = None) -> None:
         """`dead`: why the entry is kept as a dead letter; None where it is not."""
-        outcome = outcome if run.writer is None else run.writer.finish(outcome)
+        outcome = outcome if run.streaming is None else run.streaming.finish(outcome)
         failure = outcome.failure
         if failure is not None:
             failure = with_queue_time(failure, run.queued)

@@ -13,7 +13,7 @@ from prpc.protocol.call_table import remaining_time
 from prpc.protocol.facts import CallFacts
 from prpc.prpcmessage import PRPCMessage
 from prpc.server.registry import RegisteredFunction
-from prpc.server.streams import StreamWriter
+from prpc.server.streams import Streaming
 from prpc.workers.base import Execution, Job, WorkerKind
 
 __all__ = ["Run", "job_of"]
@@ -33,7 +33,7 @@ class Run:
         "give_back",
         "message",
         "queued",
-        "writer",
+        "streaming",
     )
 
     def __init__(self, delivery: Delivery, message: PRPCMessage, facts: CallFacts) -> None:
@@ -47,8 +47,8 @@ class Run:
         self.function: RegisteredFunction | None = None
         self.current: CurrentCall | None = None
         self.execution: Execution | None = None
-        #: Where the items of a streaming function go.
-        self.writer: StreamWriter | None = None
+        #: Its streams; None where it has none.
+        self.streaming: Streaming | None = None
         #: Doubled entries from other callers, which get the same outcome.
         self.followers: list[Run] | None = None
         #: On the end of the run the entry goes back to the queue instead of being answered.

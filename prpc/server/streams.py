@@ -1,197 +1,115 @@
-"""Streams that this server writes: the items of its generators on their way to their readers.
+"""The streams of a server: what its generators write, and what its functions read.
 
-A reader's words come to a mailbox of the server's own. Time, as far as readers must be heard of, is counted in echoes of the
-server's own mail: while the broker is away, or this process stands still, nobody's silence counts.
+Clients' mail comes to a mailbox of the server's own. Time, as far as a client must be heard of, is counted in echoes of the
+server's mail to itself: while the broker is away, or this process stands still, nobody's silence counts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 from uuid import UUID
 
 from prpc.brokers.base import Broker, Mailbox
 from prpc.codec import Codec
-from prpc.codec.items import Items, write_items
 from prpc.exceptions import BrokerUnavailableError, CallCancelledError, DecodeError
 from prpc.protocol.facts import CallFacts
-from prpc.protocol.streams import Outbox, Word, read_words
 from prpc.server.logs import logger
 from prpc.server.seal import Seal
+from prpc.streaming.desk import Desk
+from prpc.streaming.ends import Reader, Writer
 from prpc.workers import create_stream_pool
 from prpc.workers.base import Execution, Job, Outcome, WorkerKind, WorkerPool
 
-__all__ = ["StreamWriter", "Streams"]
+__all__ = ["Streaming", "Streams"]
 
 #: Seconds between two mails of the server to itself, while streams are open.
 BEAT = 1.0
 
 
-class StreamWriter:
-    """One call's items: what its generator puts in, and what its reader has. An ItemSink."""
+class Streaming:
+    """The streams of one call that runs."""
 
-    def __init__(self, streams: Streams, message_id: UUID, function: str, run: int, address: str, window: int) -> None:
-        self._streams = streams
-        self._function = function
-        self._items = Items(message_id, "", run, 1, streams.address, ())
-        self.address = address
-        self.outbox = Outbox(window)
-        #: The beat at which the reader was last heard of.
-        self.heard = streams.beats
-        #: What to end where the reader is gone.
+    def __init__(self, message_id: UUID, function: str, beats: int, writer: Writer | None) -> None:
+        self.message_id = message_id
+        self.function = function
+        #: Of what the function yields.
+        self.writer = writer
+        #: The beat at which the client was last heard of.
+        self.heard = beats
+        #: What to end where the client is gone; None once the function has ended.
         self.execution: Execution | None = None
-        #: Whether the generator has ended.
-        self.ended = False
-        self._wake: Callable[[], object] | None = None
-        self._flushing: asyncio.Handle | None = None
-        self._flush_soon()  # also of no items: the reader learns where its words go to
-
-    @property
-    def message_id(self) -> UUID:
-        """Id of the call."""
-        return self._items.message_id
-
-    @property
-    def count(self) -> int:
-        """See ItemSink."""
-        return self.outbox.count
-
-    def encode(self, value: Any) -> bytes:
-        """See ItemSink."""
-        return self._streams.codec.write_item(value, f"an item of {self._function}()")
-
-    def allows(self, count: int, pending: int = 0) -> bool:
-        """See ItemSink."""
-        return self.outbox.allows(count, pending)
-
-    def put(self, text: bytes) -> None:
-        """See ItemSink."""
-        self.outbox.put(text)
-        self._flush_soon()
-
-    def on_room(self, wake: Callable[[], object]) -> None:
-        """See ItemSink."""
-        self._wake = wake
-
-    def hear(self, word: Word) -> None:
-        """The reader's word."""
-        self.heard = self._streams.beats
-        if word.run <= self._items.run:
-            self.outbox.hear(word.have, word.limit, again=word.again)
-            if word.again:
-                self._flush_soon()
-            if self._wake is not None:
-                self._wake()
 
     def finish(self, outcome: Outcome) -> Outcome:
-        """The generator has ended: its items are sent before its outcome is, which says how many there are."""
-        self.ended = True
-        self.flush(greet=False)
-        if self.outbox.is_empty:
-            self._streams.forget(self)
+        """The function has ended: its items are sent before its outcome is, which says how many there are."""
+        self.execution = None
+        if self.writer is None:
+            return outcome
+        self.writer.end()
         if outcome.failure is None:
             return outcome
-        return replace(outcome, failure=replace(outcome.failure, facts={**outcome.failure.facts, "items": self.count}))
-
-    def reader_gone(self, seconds: float) -> None:
-        """Nobody reads any more."""
-        self._streams.forget(self)
-        if self.execution is not None and not self.ended:
-            logger.info("the reader of %s() was silent for %g s; the stream ends", self._function, seconds)
-            text = f"the reader of {self._function}() was silent for {seconds:g} s"
-            self.execution.cancel(CallCancelledError(text, message_id=str(self.message_id)))
-
-    def flush(self, *, greet: bool = True) -> None:
-        """Send what is there; with `greet` at least one mail."""
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._flushing = None
-        while True:
-            first, texts = self.outbox.take()
-            if not texts and not greet:
-                return
-            greet = False
-            self._streams.post(self, write_items(replace(self._items, first=first), texts))
-
-    def _flush_soon(self) -> None:
-        if self._flushing is None:
-            self._flushing = asyncio.get_running_loop().call_soon(self.flush)
+        facts = {**outcome.failure.facts, "items": self.writer.count}
+        return replace(outcome, failure=replace(outcome.failure, facts=facts))
 
 
 class Streams:
     """The streams of one server. Bound to its loop."""
 
     def __init__(self, broker: Broker, queue: str, codec: Codec, seal: Seal, *, patience: float) -> None:
-        """`patience`: seconds of silence after which a reader counts as gone."""
-        self._broker, self._queue, self.codec, self._seal = broker, queue, codec, seal
+        """`patience`: seconds of silence after which a client counts as gone."""
+        self._broker, self._queue, self._seal = broker, queue, seal
         self._patience = patience
         # Nobody else's mail passes for an echo.
         self._echo = b'{"prpc_mail": "echo", "nonce": "%b"}' % secrets.token_hex(16).encode()
         self._mailbox: Mailbox | None = None
         self._pools: dict[WorkerKind, WorkerPool] = {}
-        self._writers: dict[UUID, StreamWriter] = {}
+        loop = asyncio.get_running_loop()
+        self._desk = Desk(loop, codec, address=self._address, post=self._post, heard=self._heard, news=self._news)
+        self._open: dict[UUID, Streaming] = {}
         #: Echoes heard so far.
-        self.beats = 0
+        self._beats = 0
         self._timer: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
 
-    @property
-    def address(self) -> str:
-        """Where readers' words come to."""
-        assert self._mailbox is not None, "streams are opened first"
-        return self._mailbox.address
-
     async def open(self, slots: Mapping[WorkerKind, int]) -> None:
-        """Be ready to hear readers and to run so many generators of each kind. Raises BrokerUnavailableError."""
+        """Be ready to hear clients and to run so many generators of each kind. Raises BrokerUnavailableError."""
         self._mailbox = await self._broker.open_mailbox(self._queue)
         for kind, number in slots.items():
             pool = self._pools[kind] = create_stream_pool(kind, number)
             await pool.start()
 
     async def run(self) -> None:
-        """Hear readers until cancelled."""
+        """Hear clients until cancelled."""
         assert self._mailbox is not None
         while True:
             mail = await self._mailbox.receive()
+            if mail.gap:
+                self._desk.missed()
             for body in mail.bodies:
-                self._receive(body)
-
-    def open_writer(self, message_id: UUID, function: str, run: int, address: str, window: int) -> StreamWriter:
-        """Begin to write to the caller's mailbox `address`, which takes `window` items before its first word."""
-        writer = self._writers[message_id] = StreamWriter(self, message_id, function, run, address, window)
-        if self._timer is None:
-            self._beat_later()
-        return writer
+                try:
+                    self._receive(self._seal.open_mail(body))
+                except DecodeError as exc:
+                    logger.warning("mail about streams was refused: %s", exc)
 
     def begin(
         self, job: Job, message_id: UUID, run: int, facts: CallFacts, kind: WorkerKind
-    ) -> tuple[StreamWriter, Job, WorkerPool]:
-        """What writes the call's items, the job that puts them in, and the pool that runs it."""
+    ) -> tuple[Streaming, Job, WorkerPool]:
+        """The streams of a call of a streaming function, the job that puts its items in, and the pool that runs it."""
         assert facts.reply_to is not None and facts.window is not None, "its caller reads a stream"
-        writer = self.open_writer(message_id, job.name, run, facts.reply_to, facts.window)
-        return writer, replace(job, sink=writer), self._pools[kind]
-
-    def post(self, writer: StreamWriter, body: bytes) -> None:
-        """Send mail to a reader. What is lost is sent again when the reader misses it."""
-        future = asyncio.ensure_future(
-            self._broker.post(self._queue, writer.address, self._seal.mail(body), message_id=writer.message_id)
-        )
-        future.add_done_callback(_look)
-
-    def forget(self, writer: StreamWriter) -> None:
-        """The reader has everything, or is gone."""
-        if self._writers.get(writer.message_id) is writer:
-            del self._writers[writer.message_id]
-        if not self._writers and self._empty is not None and not self._empty.done():
-            self._empty.set_result(None)
+        writer = Writer(self._desk, (message_id, ""), run, facts.reply_to, facts.window, f"an item of {job.name}()")
+        self._desk.writers[writer.key] = writer
+        writer.flush(greet=True)  # the reader learns that it runs, and where its words go to
+        streaming = self._open[message_id] = Streaming(message_id, job.name, self._beats, writer)
+        if self._timer is None:
+            self._beat_later()
+        return streaming, replace(job, sink=writer), self._pools[kind]
 
     async def drain(self, seconds: float) -> None:
         """Wait until every reader has everything, `seconds` at most."""
-        if self._writers:
+        if self._desk.writers:
             self._empty = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._empty], timeout=seconds)
 
@@ -201,46 +119,65 @@ class Streams:
             await pool.stop()
         if self._timer is not None:
             self._timer.cancel()
+        self._desk.close()
         if self._mailbox is not None:
             await self._mailbox.close()
 
+    def _address(self) -> str:
+        assert self._mailbox is not None, "streams are opened first"
+        return self._mailbox.address
+
     def _receive(self, body: bytes) -> None:
-        try:
-            opened = self._seal.open_mail(body)
-            if opened == self._echo:
-                self._beat()
-                return
-            words = read_words(opened)
-        except DecodeError as exc:
-            logger.warning("mail about streams was refused: %s", exc)
+        if body == self._echo:
+            self._beat()
             return
-        for word in words:
-            writer = self._writers.get(word.message_id)
-            if writer is not None:
-                writer.hear(word)
-                if writer.ended and writer.outbox.is_empty:
-                    self.forget(writer)
+        self._desk.receive(body)
+        if not self._desk.writers and self._empty is not None and not self._empty.done():
+            self._empty.set_result(None)
+
+    def _heard(self, message_id: UUID) -> None:
+        streaming = self._open.get(message_id)
+        if streaming is not None:
+            streaming.heard = self._beats
+
+    def _news(self, reader: Reader) -> None:
+        """Items came for a function."""
+
+    def _post(self, address: str, body: bytes, message_id: UUID) -> None:
+        sent = self._broker.post(self._queue, address, self._seal.mail(body), message_id=message_id)
+        asyncio.ensure_future(sent).add_done_callback(_look)
+
+    # Time.
 
     def _beat_later(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(BEAT, self._send_echo)
 
     def _send_echo(self) -> None:
         self._timer = None
-        if self._writers:
+        if self._open:
             self._beat_later()
-            future = asyncio.ensure_future(
-                self._broker.post(self._queue, self.address, self._seal.mail(self._echo), message_id=next(iter(self._writers)))
-            )
-            future.add_done_callback(_look)
+            self._post(self._address(), self._echo, next(iter(self._open)))
 
     def _beat(self) -> None:
-        self.beats += 1
-        for writer in list(self._writers.values()):
-            silent = (self.beats - writer.heard) * BEAT
-            if silent > self._patience:
-                writer.reader_gone(silent)
-            elif writer.outbox.beat():
-                writer.flush(greet=False)
+        self._beats += 1
+        for streaming in list(self._open.values()):
+            silent = (self._beats - streaming.heard) * BEAT
+            writer = streaming.writer
+            if streaming.execution is None and (writer is None or writer.is_done):
+                del self._open[streaming.message_id]
+            elif silent > self._patience:
+                self._gone(streaming, silent)
+            elif writer is not None:
+                writer.beat()
+
+    def _gone(self, streaming: Streaming, silent: float) -> None:
+        del self._open[streaming.message_id]
+        if streaming.writer is not None:
+            self._desk.writers.pop(streaming.writer.key, None)
+        if streaming.execution is not None:
+            logger.info("the client of %s() was silent for %g s; the stream ends", streaming.function, silent)
+            text = f"the client of {streaming.function}() was silent for {silent:g} s"
+            streaming.execution.cancel(CallCancelledError(text, message_id=str(streaming.message_id)))
 
 
 def _look(future: asyncio.Future[None]) -> None:

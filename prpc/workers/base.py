@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 from prpc.exceptions import CallError
 from prpc.failure import Failure
+from prpc.streaming.feeding import ItemSink
 
-__all__ = ["Execution", "ItemSink", "Job", "Outcome", "PoolState", "WorkerKind", "WorkerPool"]
+__all__ = ["Execution", "Job", "Outcome", "PoolState", "WorkerKind", "WorkerPool"]
 
 
 class WorkerKind(enum.StrEnum):
@@ -21,31 +22,6 @@ class WorkerKind(enum.StrEnum):
     THREAD = "thread"
     PROCESS = "process"
     ASYNC = "async"
-
-
-class ItemSink(Protocol):
-    """Where the items of a streaming function go. Its methods belong to the loop's thread, except what says otherwise."""
-
-    @property
-    def count(self) -> int:
-        """Items put so far."""
-        ...
-
-    def encode(self, value: Any) -> bytes:
-        """The next item as text. From any thread. Raises EncodeError."""
-        ...
-
-    def allows(self, count: int, pending: int = 0) -> bool:
-        """Whether one more item may be made, with `count` made and `pending` bytes of them not put yet. From any thread."""
-        ...
-
-    def put(self, text: bytes) -> None:
-        """Send the item."""
-        ...
-
-    def on_room(self, wake: Callable[[], object]) -> None:
-        """Call `wake` whenever there may be more room; replaces an earlier one."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
