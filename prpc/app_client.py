@@ -107,7 +107,8 @@ class _ClientBase:
     ) -> Self:
         """The same client, over the same connection, with options for its calls; what is not given stays as it was.
 
-        `item_timeout`: seconds that the reader of a stream waits for one item. No stub says here whether a function is idempotent: `idempotent=True` says so, and so does giving `retries`.
+        `item_timeout`: seconds that the reader of a stream waits for one item. No stub says here whether a function is
+        idempotent: `idempotent=True` says so, and so does giving `retries`.
         """
         other = copy.copy(self)
         options = merge_stream_options(self._options, timeout, item_timeout, headers, require_server)

@@ -25,7 +25,7 @@ from prpc.protocol.facts import MAX_HEADERS_BYTES
 from prpc.protocol.repeats import RepeatPolicy, Repeats
 from prpc.prpcmessage import PRPCMessage
 
-__all__ = ["Call", "CallOptions", "Home", "StreamHome", "seconds_of", "wake_future"]
+__all__ = ["Call", "CallOptions", "Feeds", "Home", "StreamHome", "seconds_of", "wake_future"]
 
 
 def seconds_of(timeout: timedelta | float | None) -> float | None:
@@ -113,6 +113,19 @@ def _check_headers(headers: Mapping[str, str]) -> None:
         raise ValueError(f"headers cannot be used: they are {size} bytes as JSON, allowed are {MAX_HEADERS_BYTES}")
 
 
+class Feeds(Protocol):
+    """Arguments of one call that are streams."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Places or names of the arguments."""
+        ...
+
+    def stop(self) -> None:
+        """Send no more: the call has its outcome."""
+        ...
+
+
 class StreamHome(Protocol):
     """What a stream's reader tells of itself. From any thread."""
 
@@ -168,6 +181,7 @@ class Call:
         "ended",
         "error",
         "expires",
+        "feeds",
         "home",
         "message",
         "message_id",
@@ -200,6 +214,8 @@ class Call:
         self.tick = 0
         #: The call's attempts, where it is one that is repeated; belongs to the home's loop.
         self.repeats: Repeats | None = None
+        #: Its arguments that are streams; None where none is.
+        self.feeds: Feeds | None = None
         #: What a server answered.
         self.reply: ReadReply | None = None
         #: What ended it here: a timeout, a cancellation, a broker that is away.

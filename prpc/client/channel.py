@@ -18,6 +18,7 @@ from prpc.brokers.base import ServerRecord
 from prpc.call_context import inherited_timeout
 from prpc.client.call import Call, CallOptions, Home
 from prpc.client.client import CallPump
+from prpc.client.feeds import Feeding, take_out
 from prpc.client.middleware import Layers, Middleware, OutgoingCall
 from prpc.client.portal import current_portal, guard, running_loop
 from prpc.client.readings import Reading, StreamCall
@@ -75,13 +76,16 @@ class Channel:
     ) -> Call:
         """Send a call without waiting. Raises EncodeError where an argument cannot be written."""
         pump = self.pump()
+        args, kwargs, streams = take_out(args, kwargs)
+        feeding = Feeding(streams, in_loop=running_loop() is not None) if streams else None
         if self._middleware:
-            return self._submit_layered(pump, name, args, kwargs, options, schema, reading)
+            return self._submit_layered(pump, name, args, kwargs, options, schema, reading, feeding)
         message_id = uuid4() if reading is None else reading.key[0]
         call = self._call(pump, message_id, name, args, kwargs, options, schema, reading)
         if reading is not None:
             reading.call = weakref.ref(call)
-        if options.idempotent:
+        call.feeds = feeding
+        if options.idempotent and feeding is None:
             self._set_repeats(call, options)
         pump.submit(call)
         return call
@@ -135,6 +139,7 @@ class Channel:
         options: CallOptions,
         schema: str | None,
         reading: Reading | None,
+        feeding: Feeding | None,
     ) -> Call:
         layers = Layers(pump, self._middleware)
         message_id = uuid4() if reading is None else reading.key[0]
@@ -142,6 +147,7 @@ class Channel:
         call = _new_call(message, None, options, schema, layers, reading)
         if reading is not None:
             reading.call = weakref.ref(call)
+        call.feeds = feeding
         self._set_deadline(call)
         layers.submit(call, partial(self._send_layered, pump, call))
         return call
@@ -150,8 +156,8 @@ class Channel:
         options = replace(outer.options, timeout=None, headers=dict(changed.headers))
         reading = outer.reading if isinstance(outer, StreamCall) else None
         call = self._call(pump, outer.message_id, changed.function, changed.args, changed.kwargs, options, outer.schema, reading)
-        call.timeout, call.expires = outer.timeout, outer.expires
-        if options.idempotent:
+        call.timeout, call.expires, call.feeds = outer.timeout, outer.expires, outer.feeds
+        if options.idempotent and outer.feeds is None:
             self._set_repeats(call, options)
         pump.submit(call)
         return call

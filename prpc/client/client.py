@@ -59,7 +59,7 @@ class CallPump(LoopBound):
         self._repeating = Repeating(loop, self._timers, self._send_again, self._fail)
         self._unseen = Unseen(loop, place(settings))
         self._connection: Connection | None = None
-        self.streams = Readings(self._crossing, codec, self._signatures, self._post_mail, self._address)
+        self.streams = Readings(self._crossing, codec, self._signatures, lambda: self._connection)
         #: Calls that wait for the connection.
         self._outbox: list[Call] = []
         #: Who waits for the connection without a call.
@@ -138,6 +138,8 @@ class CallPump(LoopBound):
             call.tick = self._timers.add(call.message_id, self.loop.time() + left)
         if isinstance(call, StreamCall):
             self.streams.add(call)
+        if call.feeds is not None:
+            self.streams.feed(call, self._feed_failed)
         self._dispatch(call)
 
     def _send_again(self, call: Call) -> None:
@@ -201,9 +203,13 @@ class CallPump(LoopBound):
                 self._unseen.add(call, error)
             self._end(call, error)
 
+    def _feed_failed(self, call: Call, error: BaseException) -> None:
+        """What a caller's own iterable raises is the call's outcome."""
+        self._fail(call, error if isinstance(error, Exception) else RuntimeError(f"the stream ended with {error!r}"))
+        self._withdraw(call)
+
     def _end(self, call: Call, outcome: ReadReply | Exception) -> None:
-        if call.tick:
-            self._disarm(call)
+        self._release(call)
         call.end(outcome)
         call.notify()
 
@@ -217,24 +223,22 @@ class CallPump(LoopBound):
         if call is not None:
             self._end(call, timed_out(call))
 
+    def _release(self, call: Call) -> None:
+        if call.feeds is not None:
+            call.feeds.stop()
+        if call.tick:
+            self._disarm(call)
+
     def _disarm(self, call: Call) -> None:
         self._timers.remove(call.message_id, call.tick)
         if call.repeats is not None:
             self._repeating.let_go(call)
 
     def _withdraw(self, call: Call) -> None:
-        if call.tick:
-            self._disarm(call)
+        self._release(call)
         call.notify()
         if call.sent and self._connection is not None:
             self._connection.cancel(call.message_id)
-
-    def _address(self) -> str:
-        return "" if self._connection is None else self._connection.mailbox.address
-
-    def _post_mail(self, address: str, body: bytes, message_id: UUID) -> None:
-        if self._connection is not None:
-            self._connection.post(address, body, message_id)
 
     def _deliver(self, connection: Connection, bodies: Iterable[bytes]) -> None:
         delivered = []

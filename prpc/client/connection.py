@@ -153,7 +153,8 @@ class Connection:
 
     def _hand_over(self, call: Call, body: bytes, attempt: int) -> Awaitable[None]:
         left = None if call.expires is None else max(0.0, call.expires - monotonic())
-        facts = CallFacts(self.mailbox.address, left, call.schema, call.options.headers, attempt, call.window).to_fields()
+        feeds = () if call.feeds is None else call.feeds.names
+        facts = CallFacts(self.mailbox.address, left, call.schema, call.options.headers, attempt, call.window, feeds).to_fields()
         if self._signatures is not None:
             facts = self._signatures.sign_call(body, facts, self.broker.now())
         outgoing = Outgoing(call.message_id, body, facts, self.mailbox.address, again=attempt > 1)

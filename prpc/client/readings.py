@@ -10,13 +10,15 @@ from contextlib import suppress
 from uuid import UUID
 
 from prpc.client.call import Call, CallOptions, Home
+from prpc.client.connection import Connection
+from prpc.client.feeds import Failed, Feeding
 from prpc.client.portal import Crossing
 from prpc.codec import Codec
 from prpc.codec.signing import MAIL, Signatures
 from prpc.exceptions import DecodeError
 from prpc.protocol.repeats import Repeats
 from prpc.prpcmessage import PRPCMessage
-from prpc.streaming.desk import Desk, Post
+from prpc.streaming.desk import Desk
 from prpc.streaming.ends import Reader
 
 __all__ = ["BEAT", "Reading", "Readings", "StreamCall"]
@@ -72,10 +74,11 @@ class Readings:
     """The streams of one pump. Belongs to its loop's thread, except what says otherwise."""
 
     def __init__(
-        self, crossing: Crossing, codec: Codec, signatures: Signatures | None, post: Post, address: Callable[[], str]
+        self, crossing: Crossing, codec: Codec, signatures: Signatures | None, connection: Callable[[], Connection | None]
     ) -> None:
-        self._crossing, self._signatures = crossing, signatures
-        self._desk = Desk(crossing.loop, codec, address=address, post=post, heard=self._heard, news=self._news)
+        """`connection`: the open one, for what is sent."""
+        self._crossing, self._signatures, self._connection = crossing, signatures, connection
+        self._desk = Desk(crossing.loop, codec, address=self._address, post=self._post, heard=self._heard, news=self._news)
         self._timer: asyncio.TimerHandle | None = None
 
     # -- for any thread ------------------------------------------------------------------------------------------------
@@ -101,8 +104,13 @@ class Readings:
         """The call is about to be sent: mail about it is its stream's from now on."""
         self._desk.readers[call.reading.key] = call.reading
         call.reading.repeats = call.repeats
-        if self._timer is None:
-            self._timer = self._crossing.loop.call_later(BEAT, self._beat)
+        self._wind()
+
+    def feed(self, call: Call, failed: Failed) -> None:
+        """The call is about to be sent: be ready to send its arguments that are streams."""
+        if isinstance(call.feeds, Feeding):
+            call.feeds.start(call, self._desk, self._crossing.loop, failed)
+            self._wind()
 
     def receive(self, body: bytes) -> None:
         """Mail came."""
@@ -122,6 +130,15 @@ class Readings:
             self._timer = None
         self._desk.close()
 
+    def _address(self) -> str:
+        connection = self._connection()
+        return "" if connection is None else connection.mailbox.address
+
+    def _post(self, address: str, body: bytes, message_id: UUID) -> None:
+        connection = self._connection()
+        if connection is not None:
+            connection.post(address, body, message_id)
+
     def _abandon(self, call: Call) -> None:
         call.home.cancel(call)
         self._desk.leave((call.message_id, ""))
@@ -137,6 +154,10 @@ class Readings:
             if call is not None:
                 call.notify()
 
+    def _wind(self) -> None:
+        if self._timer is None:
+            self._timer = self._crossing.loop.call_later(BEAT, self._beat)
+
     def _beat(self) -> None:
         self._timer = None
         readers = self._desk.readers
@@ -144,6 +165,8 @@ class Readings:
         for key, reader in list(readers.items()):
             if isinstance(reader, Reading) and (reader.call is None or reader.call() is None):
                 del readers[key]
-        if readers:
-            self._timer = self._crossing.loop.call_later(BEAT, self._beat)
+        for writer in list(self._desk.writers.values()):
+            writer.beat(greet=True)  # its reader learns that somebody is there
+        if readers or self._desk.writers:
+            self._wind()
             self._desk.say(list(readers))

@@ -15,6 +15,8 @@ __all__ = ["MAX_HEADERS_BYTES", "CallFacts", "read_cancel", "reply_address", "wr
 MAX_HEADERS_BYTES = 16 * 1024
 #: Longest reply address, in characters.
 MAX_ADDRESS = 200
+#: Most arguments of one call that are streams.
+MAX_FEEDS = 16
 #: Seconds from which on a deadline is none: some 3,000 years. `timedelta.max` is longer.
 NO_DEADLINE = 1e11
 
@@ -35,6 +37,8 @@ class CallFacts:
     attempt: int = 1
     #: Items that the caller takes from a streaming function before its first word; None where it expects a single result.
     window: int | None = None
+    #: Places or names of the arguments that are streams.
+    feeds: tuple[str, ...] = ()
 
     def to_fields(self) -> dict[str, str]:
         """As fields of an entry; what is not set is left out."""
@@ -51,6 +55,8 @@ class CallFacts:
             fields["attempt"] = str(self.attempt)
         if self.window is not None:
             fields["stream"] = str(self.window)
+        if self.feeds:
+            fields["feeds"] = ",".join(self.feeds)
         return fields
 
     @classmethod
@@ -74,6 +80,7 @@ class CallFacts:
             headers={} if headers is None else _read_headers(headers),
             attempt=1 if attempt is None else int(attempt),
             window=None if window is None else int(window),
+            feeds=_read_feeds(fields.get("feeds")),
         )
 
 
@@ -85,6 +92,15 @@ def reply_address(fields: Mapping[str, str]) -> str | None:
 
 def _is_count(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 16
+
+
+def _read_feeds(text: str | None) -> tuple[str, ...]:
+    if text is None:
+        return ()
+    feeds = tuple(text.split(","))
+    if len(set(feeds)) != len(feeds) or len(feeds) > MAX_FEEDS or not all(0 < len(feed) <= MAX_ADDRESS for feed in feeds):
+        raise DecodeError(f"field feeds={text[:40]!r} is no list of arguments", reason="form")
+    return feeds
 
 
 def _read_headers(text: str) -> dict[str, str]:

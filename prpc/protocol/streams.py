@@ -15,7 +15,7 @@ from uuid import UUID
 
 from prpc.exceptions import DecodeError
 
-__all__ = ["Inbox", "Outbox", "Word", "read_words", "write_words"]
+__all__ = ["LEFT", "MAX_WORDS", "Inbox", "Outbox", "Word", "read_words", "write_words"]
 
 T = TypeVar("T")
 
@@ -25,6 +25,8 @@ MAX_HELD_BYTES = 8 * 1024 * 1024
 MAX_WINDOW = 65_536
 #: Most bytes and items of one mail; a single item may be larger.
 MAX_MAIL_BYTES, MAX_MAIL_ITEMS = 256 * 1024, 1024
+#: What a reader has that wants no more: everything there could be.
+LEFT = 2**62
 #: Most words in one mail.
 MAX_WORDS = 10_000
 

@@ -53,7 +53,9 @@ def is_strict(facts: CallFacts, raw: bool) -> bool:
 
 def misfit(name: str, facts: CallFacts, streams: bool) -> BadArgumentsError | None:
     """The error for a caller that expects items where there is a result, or the other way round; None where all is well."""
-    if streams and (facts.window is None or facts.reply_to is None):
+    if facts.feeds and facts.reply_to is None:
+        text = f"{name}() was sent a stream by a caller without a mailbox"
+    elif streams and (facts.window is None or facts.reply_to is None):
         text = f"{name}() streams its items: call it through its generated stub, or by client.stream({name!r}, ...)"
     elif facts.window is not None and not streams:
         text = f"{name}() does not stream: call it through its generated stub, or by client.call({name!r}, ...)"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from prpc.exceptions import BadArgumentsError, ServerShutdownError, WorkerLostError, WorkerTimeoutError
+from prpc.exceptions import BadArgumentsError, CallCancelledError, ServerShutdownError, WorkerLostError, WorkerTimeoutError
 from prpc.failure import Failure, failure_of
 from prpc.prpcmessage import PRPCMessage
 from prpc.server.logs import log_call, logger
@@ -16,6 +16,7 @@ from prpc.workers.base import Outcome
 __all__ = [
     "details_of",
     "in_short",
+    "is_cancelled",
     "is_shutdown",
     "is_worker_lost",
     "log_outcome",
@@ -27,6 +28,7 @@ __all__ = [
 _WORKER_TIMEOUT = f"{WorkerTimeoutError.__module__}.{WorkerTimeoutError.__qualname__}"
 _SERVER_SHUTDOWN = f"{ServerShutdownError.__module__}.{ServerShutdownError.__qualname__}"
 
+_CANCELLED = f"{CallCancelledError.__module__}.{CallCancelledError.__qualname__}"
 _WORKER_LOST = f"{WorkerLostError.__module__}.{WorkerLostError.__qualname__}"
 
 
@@ -52,6 +54,11 @@ def with_queue_time(failure: Failure, queued: float) -> Failure:
 def is_shutdown(failure: Failure) -> bool:
     """Whether the call was ended because the server stops."""
     return failure.type_name == _SERVER_SHUTDOWN
+
+
+def is_cancelled(failure: Failure) -> bool:
+    """Whether the call was cancelled."""
+    return failure.type_name == _CANCELLED
 
 
 def is_worker_lost(failure: Failure) -> bool:

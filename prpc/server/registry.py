@@ -46,6 +46,22 @@ class RegisteredFunction:
         return self._binder
 
 
+def check_feeds(function: RegisteredFunction) -> None:
+    """Raise RegistrationError where a parameter that is fed from a stream cannot be: by the function's worker, or at all."""
+    name, kind = function.name, function.kind
+    for parameter, is_async in function.binder.feeds.items():
+        wanted = "AsyncIterator" if kind is WorkerKind.ASYNC else "Iterator"
+        if kind is WorkerKind.PROCESS:
+            reason = "process workers take no streams: use 'thread', or 'async' with an AsyncIterator, or annotate it as a list"
+        elif is_async is not (kind is WorkerKind.ASYNC):
+            reason = f"a function of type {kind.value!r} reads a stream as {wanted}"
+        elif function.idempotent:
+            reason = "a stream cannot be sent twice, so the function cannot be idempotent"
+        else:
+            continue
+        raise _refused(name, f"function {name!r}, parameter {parameter!r}: {reason}")
+
+
 #: What to do where a caller's stubs and the server do not fit together.
 STALE_STUB = "server_func.py was made from another version of this server: run python -m prpc.create_server_func"
 

@@ -22,7 +22,7 @@ from prpc.server.health_http import HealthPort
 from prpc.server.logs import logger
 from prpc.server.middleware import Middleware
 from prpc.server.presence import Presence
-from prpc.server.registry import Registry
+from prpc.server.registry import Registry, check_feeds
 from prpc.server.seal import Seal
 from prpc.server.streams import Streams
 from prpc.settings import Settings, safe_url
@@ -146,7 +146,7 @@ class Service:
             await pool.start()
             self._pools[kind] = pool
         for function in self._registry:
-            _ = function.binder
+            check_feeds(function)
 
     async def _open_streams(self, stack: AsyncExitStack, broker: Broker, codec: Codec, seal: Seal) -> Streams | None:
         """The way of the items of streaming functions; None where there is none."""
@@ -154,10 +154,9 @@ class Service:
         for function in self._registry:
             if function.streams:
                 slots[function.kind] += function.max_concurrency or 1
-        if not slots:
+        if not slots and not any(function.binder.feeds for function in self._registry):
             return None
-        patience = self._settings.stream_reader_timeout
-        streams = Streams(broker, self._settings.queue_name, codec, seal, patience=patience)
+        streams = Streams(broker, self._settings, codec, seal)
         stack.push_async_callback(streams.close)
         await streams.open(slots)
         return streams

@@ -11,14 +11,20 @@ import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 from prpc.brokers.base import Broker, Mailbox
 from prpc.codec import Codec
-from prpc.exceptions import BrokerUnavailableError, CallCancelledError, DecodeError
+from prpc.exceptions import BadArgumentsError, BrokerUnavailableError, CallCancelledError, DecodeError
 from prpc.protocol.facts import CallFacts
+from prpc.prpcmessage import PRPCMessage
+from prpc.server.intake import Intake
 from prpc.server.logs import logger
+from prpc.server.outcomes import is_cancelled
 from prpc.server.seal import Seal
+from prpc.settings import Settings
 from prpc.streaming.desk import Desk
 from prpc.streaming.ends import Reader, Writer
 from prpc.workers import create_stream_pool
@@ -33,35 +39,43 @@ BEAT = 1.0
 class Streaming:
     """The streams of one call that runs."""
 
-    def __init__(self, message_id: UUID, function: str, beats: int, writer: Writer | None) -> None:
+    def __init__(self, desk: Desk, message_id: UUID, function: str, beats: int) -> None:
+        self._desk = desk
         self.message_id = message_id
         self.function = function
         #: Of what the function yields.
-        self.writer = writer
+        self.writer: Writer | None = None
+        #: Of what it is sent: by place or name of the argument.
+        self.intakes: dict[str, Intake] = {}
         #: The beat at which the client was last heard of.
         self.heard = beats
         #: What to end where the client is gone; None once the function has ended.
         self.execution: Execution | None = None
+        self.ended = False
 
     def finish(self, outcome: Outcome) -> Outcome:
         """The function has ended: its items are sent before its outcome is, which says how many there are."""
-        self.execution = None
-        if self.writer is None:
+        self.ended, self.execution = True, None
+        for name, intake in self.intakes.items():
+            intake.end(RuntimeError(f"the call of {self.function}() has ended"))
+            self._desk.leave((self.message_id, name))
+        writer, failure = self.writer, outcome.failure
+        if writer is None:
             return outcome
-        self.writer.end()
-        if outcome.failure is None:
+        writer.end()
+        if writer.is_done or (failure is not None and is_cancelled(failure)):  # then nobody reads what is left
+            self._desk.writers.pop(writer.key, None)
+        if failure is None:
             return outcome
-        facts = {**outcome.failure.facts, "items": self.writer.count}
-        return replace(outcome, failure=replace(outcome.failure, facts=facts))
+        return replace(outcome, failure=replace(failure, facts={**failure.facts, "items": writer.count}))
 
 
 class Streams:
     """The streams of one server. Bound to its loop."""
 
-    def __init__(self, broker: Broker, queue: str, codec: Codec, seal: Seal, *, patience: float) -> None:
-        """`patience`: seconds of silence after which a client counts as gone."""
-        self._broker, self._queue, self._seal = broker, queue, seal
-        self._patience = patience
+    def __init__(self, broker: Broker, settings: Settings, codec: Codec, seal: Seal) -> None:
+        self._broker, self._queue, self._seal = broker, settings.queue_name, seal
+        self._patience, self._window = settings.stream_reader_timeout, settings.stream_window
         # Nobody else's mail passes for an echo.
         self._echo = b'{"prpc_mail": "echo", "nonce": "%b"}' % secrets.token_hex(16).encode()
         self._mailbox: Mailbox | None = None
@@ -94,18 +108,46 @@ class Streams:
                 except DecodeError as exc:
                     logger.warning("mail about streams was refused: %s", exc)
 
-    def begin(
-        self, job: Job, message_id: UUID, run: int, facts: CallFacts, kind: WorkerKind
-    ) -> tuple[Streaming, Job, WorkerPool]:
-        """The streams of a call of a streaming function, the job that puts its items in, and the pool that runs it."""
-        assert facts.reply_to is not None and facts.window is not None, "its caller reads a stream"
-        writer = Writer(self._desk, (message_id, ""), run, facts.reply_to, facts.window, f"an item of {job.name}()")
-        self._desk.writers[writer.key] = writer
-        writer.flush(greet=True)  # the reader learns that it runs, and where its words go to
-        streaming = self._open[message_id] = Streaming(message_id, job.name, self._beats, writer)
+    def begin(self, message: PRPCMessage, facts: CallFacts) -> Streaming:
+        """The streams of one call. Its arguments that are streams become Intakes, in place.
+
+        Raises BadArgumentsError where there is no such argument.
+        """
+        streaming = Streaming(self._desk, message.message_id, message.func_name, self._beats)
+        if facts.feeds:
+            message.func_args, message.func_kwargs = self._take_in(streaming, message, facts)
+        self._open[message.message_id] = streaming
         if self._timer is None:
             self._beat_later()
-        return streaming, replace(job, sink=writer), self._pools[kind]
+        return streaming
+
+    def write(self, streaming: Streaming, job: Job, run: int, facts: CallFacts, kind: WorkerKind) -> tuple[Job, WorkerPool]:
+        """For a streaming function: the job that puts its items in, and the pool that runs it."""
+        assert facts.reply_to is not None and facts.window is not None, "its caller reads a stream"
+        key = (streaming.message_id, "")
+        writer = streaming.writer = Writer(self._desk, key, run, facts.reply_to, facts.window, f"an item of {job.name}()")
+        self._desk.writers[key] = writer
+        writer.flush(greet=True)  # the reader learns that it runs, and where its words go to
+        return replace(job, sink=writer), self._pools[kind]
+
+    def _take_in(self, streaming: Streaming, message: PRPCMessage, facts: CallFacts) -> tuple[list[Any], dict[str, Any]]:
+        args, kwargs = list(message.func_args), dict(message.func_kwargs)
+        places = {name: int(name) if name.isascii() and name.isdigit() else -1 for name in facts.feeds}
+        for name, place in places.items():
+            if not (0 <= place < len(args) or name in kwargs):
+                text = f"{message.func_name}() was sent a stream for an argument {name!r} that is not there"
+                raise BadArgumentsError(text, function=message.func_name)
+        for name, place in places.items():
+            key = (message.message_id, name)
+            reader = Reader(key, self._window, facts.reply_to or "")
+            intake = Intake(reader, message.func_name, partial(self._desk.speak, key))
+            self._desk.readers[key], streaming.intakes[name] = reader, intake
+            if place >= 0:
+                args[place] = intake
+            else:
+                kwargs[name] = intake
+            self._desk.speak(key)  # the caller learns where its items go to
+        return args, kwargs
 
     async def drain(self, seconds: float) -> None:
         """Wait until every reader has everything, `seconds` at most."""
@@ -141,7 +183,10 @@ class Streams:
             streaming.heard = self._beats
 
     def _news(self, reader: Reader) -> None:
-        """Items came for a function."""
+        message_id, name = reader.key
+        streaming = self._open.get(message_id)
+        if streaming is not None and name in streaming.intakes:
+            streaming.intakes[name].news()
 
     def _post(self, address: str, body: bytes, message_id: UUID) -> None:
         sent = self._broker.post(self._queue, address, self._seal.mail(body), message_id=message_id)
@@ -163,12 +208,13 @@ class Streams:
         for streaming in list(self._open.values()):
             silent = (self._beats - streaming.heard) * BEAT
             writer = streaming.writer
-            if streaming.execution is None and (writer is None or writer.is_done):
+            if streaming.ended and (writer is None or writer.key not in self._desk.writers):
                 del self._open[streaming.message_id]
             elif silent > self._patience:
                 self._gone(streaming, silent)
             elif writer is not None:
                 writer.beat()
+        self._desk.say(list(self._desk.readers))
 
     def _gone(self, streaming: Streaming, silent: float) -> None:
         del self._open[streaming.message_id]

@@ -32,7 +32,7 @@ class Desk:
         heard: Callable[[UUID], None],
         news: Callable[[Reader], None],
     ) -> None:
-        """`heard` is told of every call that the other side says something of, `news` of every reader for which something came."""
+        """`heard` is told of every call that the other side speaks of, `news` of every reader for which something came."""
         self._loop, self._codec = loop, codec
         self._address, self._post, self._heard, self._news = address, post, heard, news
         self.readers: dict[Key, Reader] = {}
@@ -82,7 +82,9 @@ class Desk:
 
     def leave(self, key: Key) -> None:
         """The reader of this stream wants no more of it; the writer is told so within this tick."""
-        if key in self.readers:
+        reader = self.readers.get(key)
+        if reader is not None:
+            reader.left = True
             self._leaving.add(key)
             self.speak(key)
 

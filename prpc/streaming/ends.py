@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from prpc.codec.items import Items, write_items
-from prpc.protocol.streams import Inbox, Outbox, Word
+from prpc.protocol.streams import LEFT, Inbox, Outbox, Word
 
 __all__ = ["Key", "Office", "Reader", "Writer"]
 
@@ -51,7 +51,7 @@ class Writer:
         self.address = address
         self.outbox = Outbox(limit)
         #: Whether all items were put.
-        self.ended = False
+        self.ended = self._tells = False
 
     @property
     def count(self) -> int:
@@ -65,8 +65,8 @@ class Writer:
 
     @property
     def is_done(self) -> bool:
-        """Whether the reader has everything that there is."""
-        return self.ended and self.outbox.is_empty
+        """Whether the reader has everything that there is. Not known of one that hears of the end by this writer alone."""
+        return self.ended and not self._tells and self.outbox.is_empty
 
     def encode(self, value: Any) -> bytes:
         """See ItemSink."""
@@ -97,15 +97,15 @@ class Writer:
 
     def end(self, *, tell: bool = False) -> None:
         """There are no more items. `tell`: say so to the reader, which hears of it in no other way."""
-        self.ended = True
+        self.ended, self._tells = True, tell
         if tell:
             self._items = replace(self._items, total=self.count)
         self.flush(greet=tell)
 
-    def beat(self) -> None:
-        """Once in a while: send again what seems lost."""
-        if self.outbox.beat():
-            self.flush()
+    def beat(self, *, greet: bool = False) -> None:
+        """Once in a while: send again what seems lost; with `greet` at least one mail."""
+        if self.outbox.beat() or greet:
+            self.flush(greet=greet)
 
     def flush_soon(self) -> None:
         """Send at the end of this tick what is there."""
@@ -144,6 +144,8 @@ class Reader:
         self.total: int | None = None
         #: Whether items are known to be missing.
         self.again = False
+        #: Whether nobody wants more of it.
+        self.left = False
 
     @property
     def is_over(self) -> bool:
@@ -167,4 +169,6 @@ class Reader:
         inbox, again = self.inbox, self.again
         self.again = False
         inbox.told()
+        if self.left:
+            return Word(*self.key, inbox.run, LEFT, 0)
         return Word(*self.key, inbox.run, inbox.have, inbox.limit, again)

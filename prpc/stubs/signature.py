@@ -71,6 +71,7 @@ def _whole(function: Callable[..., Any], bound: bool) -> dict[str, Any]:
     parameters = _parameters(signature, function, bound)
     annotations = {parameter.name: parameter.annotation for parameter in parameters}
     hints = function_hints(function, {**annotations, "return": signature.return_annotation})
+    hints = {name: hint if name == "return" else sent_as(hint) for name, hint in hints.items()}
     streams = is_generator(function)
     result = item_of(hints["return"]) if streams else hints["return"]
     speller = Speller(function)
@@ -167,6 +168,14 @@ def is_generator(function: Any) -> bool:
     if not inspect.isroutine(function):
         function = inspect.getattr_static(type(function), "__call__", None)
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
+def sent_as(hint: Any) -> Any:
+    """What a caller may send for a parameter: any iterable where the function reads a stream."""
+    if typing.get_origin(hint) not in (collections.abc.Iterator, collections.abc.AsyncIterator):
+        return hint
+    item = typing.get_args(hint)[0]
+    return collections.abc.Iterable[item] | collections.abc.AsyncIterable[item]
 
 
 def item_of(hint: object) -> object:
