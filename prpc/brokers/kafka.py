@@ -110,7 +110,7 @@ class KafkaBroker:
 
     def _send(self, queue: str, call: Outgoing) -> asyncio.Future[Any]:
         headers = headers_of(call.facts)
-        headers.append((SENT, b"%d" % round(self.now() * 1000)))
+        headers.append((SENT, b"%d" % (self._sender.clock.earliest() * 1000)))
         return self._sender.send(QueueNames(queue).calls, call.body, key=message_key(call.message_id), headers=headers)
 
     async def _send_bounded(self, queue: str, call: Outgoing) -> None:
@@ -139,7 +139,7 @@ class KafkaBroker:
             consumer,
             replies=KafkaReplies(self._sender, names, buried),
             committed=lambda places: self._topics.committed(names.group(self._settings.group_name), places),
-            now=self.now,
+            latest=self._sender.clock.latest,
             control=control,
         )
         self._parts.append(part)
