@@ -66,6 +66,8 @@ class KafkaBroker:
             await asyncio.wait(self._chores, timeout=CHORES_END)  # cut off while it connects, aiokafka leaves a connection open
         for task in self._chores:
             task.cancel()
+        for bound in self._bounds.values():
+            await bound.close()
         await self._sender.close()
         for control in self._controls.values():
             await control.close()
