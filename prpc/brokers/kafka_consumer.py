@@ -92,9 +92,10 @@ class KafkaConsumer:
         word = read_word(body)
         if word is None or self._group.is_mine(word):
             return
-        for message_id, caller in word.asks:
-            self._endings.asked(message_id, caller)
-        self._group.hear(word)
+        if word.asks is not None:
+            self._endings.asked(*word.asks)
+        else:
+            self._group.hear(word)
 
     async def take(self, most: int) -> Sequence[KafkaDelivery]:
         """See Consumer. Raises BrokerUnavailableError."""

@@ -222,7 +222,7 @@ def test_without_a_look_the_machines_own_clock_counts() -> None:
 
 
 def test_words_come_back_as_they_were_said() -> None:
-    asking = Said("x", asks=((uuid.uuid4(), "3:client"), (uuid.uuid4(), "")))
+    asking = Said("x", asks=(uuid.uuid4(), "3:client"))
     places = ((LOG, 7), (TopicPartition("prpc_raw_q", 3), 2**60))
     for word in (Said("x"), Said("x", places, places[:1], 4, frozenset(places)), Said("x", holds=frozenset()), asking):
         assert read_word(write_word(word)) == word
@@ -239,8 +239,10 @@ def test_words_come_back_as_they_were_said() -> None:
         {"member": "x"},
         {"member": "x", "ended": [[1]], "released": []},
         {"member": "x", "ended": 7},
-        {"member": "x", "ended": [], "released": [], "asks": [["no id", "x"]]},
-        {"member": "x", "ended": [], "released": [], "asks": [[7, "x"]]},
+        *(
+            {"member": "x", "ended": [], "released": [], "asks": asks}
+            for asks in (7, [], "", {}, ["no id", "x"], [7, "x"], [str(uuid.UUID(int=7))], [[str(uuid.UUID(int=7)), "x"]])
+        ),
     ],
 )
 def test_what_is_no_word_says_nothing(said: Any) -> None:
