@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -158,6 +159,7 @@ def test_a_get_that_nobody_answers_is_sent_ten_times(request: pytest.FixtureRequ
 
 
 def test_get_gives_up_within_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRPC_TYPE_BROKER", "memory")
     with StoreProxy(timeout=1) as store:
         options = store._get._options
         assert options.timeout is not None and options.timeout <= 60
@@ -298,3 +300,13 @@ def test_the_line_client_answers_at_once_and_ends_with_sigterm(served: Place) ->
 
 def test_the_committed_stubs_are_those_of_the_server(served: Place, tmp_path: Path) -> None:
     assert generated_stubs(served, tmp_path) == stubs_in(Path(server_func.__file__))
+
+
+def test_the_snippet_of_the_readme_runs(served: Place) -> None:
+    (snippet,) = re.findall(
+        r"^```python\n(.*?)^```$", (ROOT / "examples/kv_store/README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", snippet], cwd=ROOT, env=served.environ(), capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello world\n", "")
