@@ -25,12 +25,12 @@ UNAVAILABLE = b"error\nservice unavailable\n\n"
 
 
 class Program:
-    """`python -m ...` from the project's root, its output read line by line as it comes."""
+    """`python ...` in the project's root, its output read line by line as it comes."""
 
     def __init__(self, *arguments: str, environ: dict[str, str]) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PRPC_", "METRICS_"))}
         self.child = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
+            [sys.executable, *arguments],
             cwd=ROOT,
             env={**inherited, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environ},
             text=True,
@@ -107,12 +107,12 @@ class Metrics:
         return self.programs[-1]
 
     def start_worker(self) -> Program:
-        worker = self.start("examples.metrics.worker")
+        worker = self.start("-m", "examples.metrics.worker")
         worker.until(r" serving ")
         return worker
 
     def start_gateway(self) -> Program:
-        gateway = self.start("examples.metrics.server", "--port", "0")
+        gateway = self.start("-m", "examples.metrics.server", "--port", "0")
         self.port = int(gateway.until(r"^metrics server listens on 127\.0\.0\.1:(\d+)$")[1])
         return gateway
 

@@ -167,7 +167,7 @@ def test_the_client_and_the_server(shared: Metrics, key: str) -> None:
     assert client.get(key) == {key: [(1, 2.0), (3, 301.0)]}
     assert client.get("*")[key] == client.get(key)[key]
     client.put(f"{key}.now", -1)
-    with pytest.raises(ClientError, match="^wrong command$"):
+    with pytest.raises(ClientError, match=r"^wrong command$"):
         client.put(key, float("nan"))
 
 
@@ -267,7 +267,7 @@ def test_sigterm_while_the_broker_keeps_it_waiting() -> None:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
         metrics = Metrics.on(Settings(type_broker="redis", url_broker=url, queue_name="metrics_silent"))
         try:
-            gateway = metrics.start("examples.metrics.server", "--port", "0")
+            gateway = metrics.start("-m", "examples.metrics.server", "--port", "0")
             connection, _ = silent.accept()
             with connection:
                 assert gateway.end(signal.SIGTERM) == 0
@@ -279,7 +279,7 @@ def test_sigterm_while_the_broker_keeps_it_waiting() -> None:
 def test_the_address_may_come_from_the_environment(shared: Metrics, key: str) -> None:
     metrics = Metrics({**shared.environ, "METRICS_HOST": "localhost", "METRICS_PORT": "0"})
     try:
-        gateway = metrics.start("examples.metrics.server")
+        gateway = metrics.start("-m", "examples.metrics.server")
         metrics.port = int(gateway.until(r"listens on 127\.0\.0\.1:(\d+)$")[1])
         assert metrics.ask(f"put {key} 1 1".encode()) == [OK]
         assert shared.ask(f"get {key}".encode()) == [f"ok\n{key} 1.0 1\n\n".encode()]
@@ -288,7 +288,7 @@ def test_the_address_may_come_from_the_environment(shared: Metrics, key: str) ->
 
 
 def test_run_server_in_a_thread_of_a_program(shared: Metrics) -> None:
-    code = f"""
+    code = """
 import socket, threading, time
 from examples.metrics.server import run_server
 
@@ -304,6 +304,6 @@ while True:
     except ConnectionRefusedError:
         time.sleep(0.01)
 """
-    program = shared.start("timeit", "-n1", "-r1", code)
+    program = shared.start("-c", code)
     assert program.wait() == 0
     assert program.output.startswith("metrics server listens") and "b'ok\\n\\n'" in program.output
