@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from examples.metrics.protocol import OK, UNAVAILABLE, WRONG_COMMAND, Lines, Put, found, parse_command
-from prpc import AsyncClient, ClientTimeOutError, PRPCError
+from prpc import AsyncClient, BrokerUnavailableError, ClientTimeOutError, PRPCError
 
 __all__ = ["main", "run_server"]
 
@@ -130,10 +130,11 @@ class Connection(asyncio.Protocol):
     async def _converse(self) -> None:
         try:
             await self._answer_all()
-            self._transport.close()
-        except asyncio.CancelledError:
+        except BaseException:
             self._transport.abort()
             raise
+        else:
+            self._transport.close()
         finally:
             del self._gateway.connections[self]
 
@@ -168,7 +169,7 @@ async def _serve(host: str, port: int) -> None:
         loop.add_signal_handler(signal.SIGTERM, task.cancel)
     async with AsyncClient() as client:
         # The first connection to a broker may take longer than a command; without a broker every answer is an error.
-        with suppress(PRPCError):
+        with suppress(BrokerUnavailableError):
             await client.servers()
         gateway = Gateway(client)
         server = await loop.create_server(lambda: Connection(gateway), host, port, backlog=BACKLOG)
