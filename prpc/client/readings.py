@@ -19,7 +19,7 @@ from prpc.exceptions import DecodeError
 from prpc.protocol.repeats import Repeats
 from prpc.prpcmessage import PRPCMessage
 from prpc.streaming.desk import Desk
-from prpc.streaming.ends import Reader
+from prpc.streaming.ends import Key, Reader
 
 __all__ = ["BEAT", "Reading", "Readings", "StreamCall"]
 
@@ -78,7 +78,9 @@ class Readings:
     ) -> None:
         """`connection`: the open one, for what is sent."""
         self._crossing, self._signatures, self._connection = crossing, signatures, connection
-        self._desk = Desk(crossing.loop, codec, address=self._address, post=self._post, heard=self._heard, news=self._news)
+        self._desk = Desk(
+            crossing.loop, codec, address=self._address, post=self._post, heard=self._heard, news=self._news, left=self._left
+        )
         self._timer: asyncio.TimerHandle | None = None
 
     # -- for any thread ------------------------------------------------------------------------------------------------
@@ -123,6 +125,12 @@ class Readings:
         """Mail may have been lost."""
         self._desk.missed()
 
+    def say_goodbye(self) -> None:
+        """This side closes: servers need not wait until it has been silent for long."""
+        for reader in self._desk.readers.values():
+            reader.left = True
+        self._desk.say(list(self._desk.readers))
+
     def close(self) -> None:
         """The connection is gone: nothing comes any more."""
         if self._timer is not None:
@@ -145,6 +153,9 @@ class Readings:
 
     def _heard(self, message_id: UUID) -> None:
         """A server that is heard of needs no answer."""
+
+    def _left(self, key: Key) -> None:
+        """A function reads no more of an argument: its call ends sooner or later, and with it what sends it."""
 
     def _news(self, reader: Reader) -> None:
         if isinstance(reader, Reading):

@@ -7,6 +7,7 @@ import functools
 import inspect
 import json
 import math
+import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -174,8 +175,8 @@ def sent_as(hint: Any) -> Any:
     """What a caller may send for a parameter: any iterable where the function reads a stream."""
     if typing.get_origin(hint) not in (collections.abc.Iterator, collections.abc.AsyncIterator):
         return hint
-    item = typing.get_args(hint)[0]
-    return collections.abc.Iterable[item] | collections.abc.AsyncIterable[item]
+    parts = typing.get_args(hint)
+    return types.GenericAlias(collections.abc.Iterable, parts) | types.GenericAlias(collections.abc.AsyncIterable, parts)
 
 
 def item_of(hint: object) -> object:
