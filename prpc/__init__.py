@@ -13,11 +13,14 @@ if TYPE_CHECKING:
         AwaitableTask,
         Client,
         RemoteFunction,
+        RemoteStream,
+        Stream,
         as_completed,
         gather,
         get_function_server,
         ping,
         remote_function,
+        remote_stream,
         use_client,
     )
     from prpc.app_server import AppServer
@@ -71,9 +74,11 @@ __all__ = [
     "RegistrationError",
     "RemoteError",
     "RemoteFunction",
+    "RemoteStream",
     "SerializationError",
     "ServerShutdownError",
     "StaleStubError",
+    "Stream",
     "WorkerLostError",
     "WorkerTimeoutError",
     "__version__",
@@ -83,11 +88,13 @@ __all__ = [
     "get_function_server",
     "ping",
     "remote_function",
+    "remote_stream",
     "use_client",
 ]
 
 _CLIENT = (
-    "AsyncClient AwaitableTask Client RemoteFunction as_completed gather get_function_server ping remote_function use_client"
+    "AsyncClient AwaitableTask Client RemoteFunction RemoteStream Stream as_completed gather get_function_server ping "
+    "remote_function remote_stream use_client"
 )
 
 #: Where each public name lives; the errors are the rest.

@@ -20,6 +20,8 @@ from prpc.client.many import AsCompleted, Gathered, as_completed, gather
 from prpc.client.middleware import Middleware, OutgoingCall, Proceed
 from prpc.client.portal import current_portal
 from prpc.client.remote import RemoteFunction, merge_options, merge_repeats, remote_function
+from prpc.client.remote_stream import RemoteStream, merge_stream_options, remote_stream
+from prpc.client.stream import Stream
 from prpc.client.task import AwaitableTask
 from prpc.exceptions import ClientTimeOutError
 from prpc.settings import Settings
@@ -34,11 +36,14 @@ __all__ = [
     "OutgoingCall",
     "Proceed",
     "RemoteFunction",
+    "RemoteStream",
+    "Stream",
     "as_completed",
     "gather",
     "get_function_server",
     "ping",
     "remote_function",
+    "remote_stream",
     "servers",
     "use_client",
 ]
@@ -84,10 +89,15 @@ class _ClientBase:
         """Send a call by the function's name, without a stub. Raises EncodeError where an argument cannot be written."""
         return AwaitableTask(name, args, kwargs, options=self._options, client=self)
 
+    def stream(self, name: str, /, *args: Any, **kwargs: Any) -> Stream[Any]:
+        """Call a streaming function by its name, without a stub. Raises EncodeError where an argument cannot be written."""
+        return Stream(name, args, kwargs, options=self._options, client=self)
+
     def options(
         self,
         *,
         timeout: timedelta | float | None = None,
+        item_timeout: timedelta | float | None = None,
         idempotent: bool | None = None,
         retries: int | None = None,
         attempt_timeout: timedelta | float | None = None,
@@ -97,10 +107,11 @@ class _ClientBase:
     ) -> Self:
         """The same client, over the same connection, with options for its calls; what is not given stays as it was.
 
-        No stub says here whether a function is idempotent: `idempotent=True` says so, and so does giving `retries`.
+        `item_timeout`: seconds that the reader of a stream waits for one item. No stub says here whether a function is
+        idempotent: `idempotent=True` says so, and so does giving `retries`.
         """
         other = copy.copy(self)
-        options = merge_options(self._options, timeout, headers, require_server)
+        options = merge_stream_options(self._options, timeout, item_timeout, headers, require_server)
         if idempotent is None:
             idempotent = options.idempotent or bool(retries)
         other._options = merge_repeats(options, idempotent, retries, attempt_timeout, backoff)

@@ -20,7 +20,7 @@ from prpc.deadline import Clock, SystemClock
 from prpc.exceptions import PRPCError
 from prpc.server import logs
 from prpc.server.middleware import Middleware
-from prpc.server.registry import RegisteredFunction, Registry, is_coroutine_function, public_methods
+from prpc.server.registry import RegisteredFunction, Registry, needs_loop, public_methods
 from prpc.server.service import Service
 from prpc.settings import Settings
 
@@ -38,6 +38,8 @@ class ServerSettings(TypedDict, total=False):
     """Further settings of a server by keyword; meaning, units and variables stand in `prpc.settings.Settings`."""
 
     instance_name: str
+    max_streams: int
+    stream_reader_timeout: float
     shutdown_grace: float
     health_port: int
     health_host: str
@@ -195,7 +197,8 @@ class AppServer:
 
         `worker_type`: None for the server's default. `name`: under which clients call it. `timeout`: its longest run.
         `idempotent`: running it twice does no harm, so it is repeated when its server or worker is lost.
-        `max_concurrency`: most calls of it that run at once in this server. Raises RegistrationError.
+        `max_concurrency`: most calls of it that run at once in this server. A generator streams its items. Raises
+        RegistrationError.
         Works without parentheses, too.
         """
         if callable(worker_type):
@@ -233,6 +236,7 @@ class AppServer:
             idempotent=idempotent,
             max_concurrency=max_concurrency,
             can_run=can_run,
+            max_streams=self.settings.max_streams,
         )
 
     def register_funcs(self, *funcs: Callable[..., Any], worker_type: str | None = None) -> None:
@@ -251,11 +255,11 @@ class AppServer:
     ) -> None:
         """Register every public method of an object as `prefix` + its name.
 
-        Coroutine methods run async, plain ones by `worker_type` (default: the server's, "thread" where that is async).
+        Methods with `async def` run async, plain ones by `worker_type` (default: the server's, "thread" where that is async).
         """
         plain = worker_type or self.settings.default_type_worker
         for name, method in public_methods(obj):
-            kind = "async" if is_coroutine_function(method) else ("thread" if plain == "async" else plain)
+            kind = "async" if needs_loop(method) else ("thread" if plain == "async" else plain)
             self.register_func(method, kind, name=prefix + name, timeout=timeout, idempotent=idempotent)
 
     def add_middleware(self, middleware: Middleware) -> Middleware:

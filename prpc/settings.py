@@ -141,6 +141,10 @@ class Settings:
     max_number_worker: int = _setting("PRPC_MAX_NUMBER_WORKER", 4, _number(1, whole=True))
     #: Longest run of one call in seconds; None is without end.
     timeout_worker: float | None = _setting("PRPC_TIMEOUT_WORKER_SEC", None, _number(0.001))
+    #: Streams of one function that are open at once in one server, unless it says otherwise itself.
+    max_streams: int = _setting("PRPC_MAX_STREAMS", 1000, _number(1, whole=True))
+    #: Seconds of silence after which the reader of a stream counts as gone, and the stream ends.
+    stream_reader_timeout: float = _setting("PRPC_STREAM_READER_TIMEOUT_SEC", 10.0, _number(2))
     #: Seconds that a stopping server waits for running calls.
     shutdown_grace: float = _setting("PRPC_SHUTDOWN_GRACE_SEC", 30.0, _number(0))
     #: Port that answers /live and /ready; 0 is none.
@@ -168,6 +172,8 @@ class Settings:
     call_attempt_timeout: float = _setting("PRPC_CALL_ATTEMPT_TIMEOUT_SEC", 30.0, _number(0.001))
     #: Seconds of pause before the second attempt, doubled before each further one.
     call_backoff: float = _setting("PRPC_CALL_BACKOFF_SEC", 0.5, _number(0))
+    #: Items of a stream that may be on their way or wait to be read; with so many its writer waits.
+    stream_window: int = _setting("PRPC_STREAM_WINDOW", 256, _number(1, whole=True))
     #: Longest such pause in seconds.
     call_backoff_max: float = _setting("PRPC_CALL_BACKOFF_MAX_SEC", 30.0, _number(0))
     #: Seconds after which a broker that does not answer is named unavailable.

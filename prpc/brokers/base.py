@@ -346,6 +346,17 @@ class Broker(Protocol):
         """A reply address of this process, ready to receive when this returns."""
         ...
 
+    def post(self, queue: str, address: str, body: bytes, *, message_id: UUID) -> Awaitable[None]:
+        """Send one piece of mail to one mailbox of the queue; `message_id`: the call that it is about.
+
+        Queued at once, whether or not the awaitable is awaited; that ends when the broker has it. Not kept: it is lost where
+        nobody reads the mailbox, also as its connection is cut, and it never takes the place of an outcome. What one
+        connection posts arrives in the order of sending, and so do its posts and the replies of its deliveries among each
+        other; where a connection is lost or the broker refuses for a while, mail may be lost, come twice or come late.
+        An address that is none is a mailbox that nobody reads. Raises BrokerUnavailableError.
+        """
+        ...
+
     def broadcast(self, queue: str, body: bytes) -> Awaitable[None]:
         """Send to every listener of the queue."""
         ...

@@ -11,15 +11,17 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from uuid import UUID
 
-from prpc.brokers.awaiting import background
+from prpc.brokers.awaiting import answered, background
 from prpc.brokers.base import Capabilities, Outgoing, QueueState, ServerRecord
 from prpc.brokers.kafka_address import KafkaAddress
 from prpc.brokers.kafka_bound import QueueBound
 from prpc.brokers.kafka_consumer import KafkaConsumer
 from prpc.brokers.kafka_dead import KafkaDeadLetters
+from prpc.brokers.kafka_mail import KafkaMail
 from prpc.brokers.kafka_mailbox import KafkaControl, KafkaListener, KafkaMailbox
-from prpc.brokers.kafka_records import SENT, headers_of, message_key
+from prpc.brokers.kafka_records import SENT, headers_of, message_key, read_address
 from prpc.brokers.kafka_replies import KafkaReplies
 from prpc.brokers.kafka_scan import SINCE, KafkaScan, announcement, server_record
 from prpc.brokers.kafka_sender import KafkaSender
@@ -46,6 +48,7 @@ class KafkaBroker:
         self._settings = settings
         self._address = KafkaAddress.parse(settings.url_broker, settings)
         self._sender = KafkaSender(self._address, settings)
+        self._mail = KafkaMail(self._sender)
         self._topics = KafkaTopics(self._address, settings)
         self._scan = KafkaScan(self._address, settings, self._topics)
         self._controls: dict[str, KafkaControl] = {}
@@ -139,7 +142,7 @@ class KafkaBroker:
             self._settings,
             queue,
             consumer,
-            replies=KafkaReplies(self._sender, names, buried),
+            replies=KafkaReplies(self._sender, self._mail, names, buried),
             committed=lambda places: self._topics.committed(names.group(self._settings.group_name), places),
             latest=self._sender.clock.latest,
             control=control,
@@ -169,6 +172,16 @@ class KafkaBroker:
         if control is None:
             control = self._controls[queue] = KafkaControl(self._address, self._settings, self._sender, queue)
         return control
+
+    def post(self, queue: str, address: str, body: bytes, *, message_id: UUID) -> Awaitable[None]:
+        """See Broker. Mail and outcomes go through one idempotent producer, in the order in which they were queued there.
+
+        An outcome that waits for a commit first (Kafka did not confirm this server for most of a lease) is queued behind it.
+        """
+        mailbox = read_address(address)
+        if mailbox is None:
+            return answered(None)
+        return self._mail.send(QueueNames(queue).feedback_topic, body, message_key(message_id), mailbox, outcome=False)
 
     def broadcast(self, queue: str, body: bytes) -> Awaitable[None]:
         """See Broker."""

@@ -13,9 +13,9 @@ from aiokafka import ConsumerRecord
 
 from prpc.brokers.base import Mail
 from prpc.brokers.kafka_address import KafkaAddress
+from prpc.brokers.kafka_mail import CLIENT
 from prpc.brokers.kafka_reader import KafkaReader
 from prpc.brokers.kafka_records import write_address
-from prpc.brokers.kafka_replies import CLIENT
 from prpc.brokers.kafka_sender import KafkaSender
 from prpc.brokers.kafka_words import Word, write_word
 from prpc.exceptions import BrokerUnavailableError

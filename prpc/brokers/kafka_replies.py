@@ -7,17 +7,15 @@ from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
-from prpc.brokers.awaiting import background
 from prpc.brokers.base import Reply
+from prpc.brokers.kafka_mail import KafkaMail
 from prpc.brokers.kafka_records import ADDED, BORN, CONTINUES, CRASHES, message_key, read_address
 from prpc.brokers.kafka_sender import KafkaSender
 from prpc.brokers.kafka_tenure import KafkaDelivery
 from prpc.names import QueueNames
 
-__all__ = ["CLIENT", "DEAD_HEADERS", "KafkaReplies"]
+__all__ = ["DEAD_HEADERS", "KafkaReplies"]
 
-#: Header of an outcome that names the client whom it is for: others skip it unread.
-CLIENT = "prpc_to"
 #: Headers that a dead letter has before those of its call.
 DEAD_HEADERS = ("reason", "details", "topic", "entry", "attempts", "sent_ms")
 
@@ -25,9 +23,9 @@ DEAD_HEADERS = ("reason", "details", "topic", "entry", "attempts", "sent_ms")
 class KafkaReplies:
     """Bound to the sender's loop. Everything here waits for the broker as long as it takes."""
 
-    def __init__(self, sender: KafkaSender, names: QueueNames, buried: Callable[[], None]) -> None:
+    def __init__(self, sender: KafkaSender, mail: KafkaMail, names: QueueNames, buried: Callable[[], None]) -> None:
         """`buried` is told of each dead letter that has arrived."""
-        self._sender, self._names, self._buried = sender, names, buried
+        self._sender, self._mail, self._names, self._buried = sender, mail, names, buried
 
     def send(self, reply: Reply, address: str | None) -> asyncio.Future[Any]:
         """Hand an outcome over: to the partition of its mailbox, or by its id to any."""
@@ -35,20 +33,7 @@ class KafkaReplies:
         key, mailbox = message_key(reply.message_id), None if address is None else read_address(address)
         if mailbox is None:
             return self._sender.send(topic, reply.body, key=key, repeat=True)
-        partition, client = mailbox
-        headers = [(CLIENT, client.encode(errors="replace"))]
-        if partition in (self._sender.client.cluster.partitions_for_topic(topic) or ()):
-            return self._sender.send(topic, reply.body, key=key, headers=headers, partition=partition, repeat=True)
-        return background(self._send_to_new(topic, reply.body, key, headers, partition), "prpc-kafka-reply")
-
-    async def _send_to_new(self, topic: str, body: bytes, key: bytes, headers: list[tuple[str, bytes]], partition: int) -> Any:
-        """To a partition that we have not heard of: it may be new, or invented."""
-        client = self._sender.client
-        await self._sender.know(topic)
-        if partition not in (client.cluster.partitions_for_topic(topic) or ()):
-            await client.force_metadata_update()
-        known = partition in (client.cluster.partitions_for_topic(topic) or ())
-        return await self._sender.send(topic, body, key=key, headers=headers, partition=partition if known else None, repeat=True)
+        return self._mail.send(topic, reply.body, key, mailbox, outcome=True)
 
     def bury(self, delivery: KafkaDelivery, reason: str, details: str) -> asyncio.Future[Any]:
         """Keep the record as a dead letter, whole."""

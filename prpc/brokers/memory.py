@@ -304,6 +304,11 @@ class MemoryBroker:
         self._parts.append(part)
         return part
 
+    def post(self, queue: str, address: str, body: bytes, *, message_id: UUID) -> Awaitable[None]:
+        """See Broker."""
+        self._space.post(queue, address, body)
+        return answered(None)
+
     def broadcast(self, queue: str, body: bytes) -> Awaitable[None]:
         """See Broker."""
         self._space.broadcast(queue, body)

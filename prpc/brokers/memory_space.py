@@ -287,6 +287,12 @@ class Space:
             self._queue(queue).mailboxes[address] = inbox
         return address, inbox
 
+    def post(self, queue: str, address: str, body: bytes) -> None:
+        with self._lock:
+            inbox = self._queue(queue).mailboxes.get(address)
+            if inbox is not None:
+                inbox.put(body)
+
     def close_mailbox(self, queue: str, address: str) -> None:
         with self._lock:
             self._queue(queue).mailboxes.pop(address, None)

@@ -11,12 +11,14 @@ import json
 import time
 import uuid
 from collections.abc import Awaitable, Sequence
+from uuid import UUID
 
 from redis.exceptions import ResponseError
 
 from prpc.brokers.base import Capabilities, Outgoing, QueueState, ServerRecord
 from prpc.brokers.redis_address import RedisAddress
 from prpc.brokers.redis_admission import ADMISSION_SCRIPTS, Admission
+from prpc.brokers.redis_batch import frame
 from prpc.brokers.redis_claims import CLAIM
 from prpc.brokers.redis_consumer import RedisConsumer
 from prpc.brokers.redis_dead import REQUEUE, RedisDeadLetters
@@ -122,6 +124,12 @@ class RedisBroker:
         await part.open()
         self._parts.append(part)
         return part
+
+    def post(self, queue: str, address: str, body: bytes, *, message_id: UUID) -> Awaitable[None]:
+        """See Broker. Mail and the wake-ups of settled calls take the one link of this process, so their order holds."""
+        channel = QueueNames(queue).reply(address).encode(errors="replace")
+        self._link.fill()  # calls that were settled in this tick are gathered for its end
+        return self._link.call("PUBLISH", channel, frame([body]), patience=self._patience)
 
     def broadcast(self, queue: str, body: bytes) -> Awaitable[None]:
         """See Broker. A cut repeats it: listeners may hear a broadcast twice."""

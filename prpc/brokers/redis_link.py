@@ -163,6 +163,12 @@ class Link:
         self._fillers.append(filler)
         self._ring()
 
+    def fill(self) -> None:
+        """Queue now what waits for the next write: it goes out before whatever is queued after it."""
+        fillers, self._fillers = self._fillers, []
+        for filler in fillers:
+            filler()
+
     async def close(self) -> None:
         """Wait for what is queued, as long as there is a connection (at most the connect timeout), then close it."""
         if self._main is None or self.closed:
@@ -268,7 +274,7 @@ class Link:
         try:
             if wire is None or wire.lost.done() or not wire.writable:
                 return
-            self._fill()
+            self.fill()
         finally:
             self._due = False
         while queue and wire.writable:
@@ -282,11 +288,6 @@ class Link:
             wire.write(b"".join(batch))
         if self._stall_timer is None and sent:
             self._watch()
-
-    def _fill(self) -> None:
-        fillers, self._fillers = self._fillers, []
-        for filler in fillers:
-            filler()
 
     def _watch(self, before: tuple[int, int] | None = None, still: int = 0) -> None:
         """Give the connection up when, with commands under way, it neither brought nor took anything in several looks."""
@@ -334,7 +335,7 @@ class Link:
 
     def _recover(self, error: BaseException) -> None:
         """Sort what was under way: send again what may run twice, and what Redis surely refused."""
-        self._fill()
+        self.fill()
         refused = isinstance(error, (ResponseError, BusyLoadingError))
         again: list[_Command] = []
         for command in self._sent:
@@ -347,7 +348,7 @@ class Link:
         self._idle.set()
 
     def _expire(self, error: BrokerUnavailableError) -> None:
-        self._fill()
+        self.fill()
         now = asyncio.get_running_loop().time()
         kept: deque[_Command] = deque()
         for command in self._queue:
@@ -361,7 +362,7 @@ class Link:
     def _fail_all(self, error: BaseException) -> None:
         for handle in self._later.values():
             handle.cancel()
-        self._fill()
+        self.fill()
         for command in (*self._sent, *self._queue, *self._later):
             _fail(command, error, self.address)
         self._sent.clear()

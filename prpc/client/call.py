@@ -25,7 +25,7 @@ from prpc.protocol.facts import MAX_HEADERS_BYTES
 from prpc.protocol.repeats import RepeatPolicy, Repeats
 from prpc.prpcmessage import PRPCMessage
 
-__all__ = ["Call", "CallOptions", "Home", "seconds_of", "wake_future"]
+__all__ = ["Call", "CallOptions", "Feeds", "Home", "StreamHome", "seconds_of", "wake_future"]
 
 
 def seconds_of(timeout: timedelta | float | None) -> float | None:
@@ -56,11 +56,15 @@ class CallOptions:
     attempt_timeout: float | None = None
     #: Seconds of pause before the second attempt; None takes PRPC_CALL_BACKOFF_SEC.
     backoff: float | None = None
+    #: Seconds that a reader of a stream waits for one item; None: for ever.
+    item_timeout: float | None = None
 
     def __post_init__(self) -> None:
         self._check_repeats()
         if self.timeout is not None and self.timeout <= 0:
             raise ValueError(f"timeout={self.timeout:g} cannot be used: allowed is a time above zero, or None")
+        if self.item_timeout is not None and self.item_timeout < 0:
+            raise ValueError(f"item_timeout={self.item_timeout:g} cannot be used: allowed is a time from zero up, or None")
         for name, value in self.headers.items():
             if not isinstance(name, str) or not isinstance(value, str):
                 raise TypeError(f"header {name!r}: {value!r} cannot be used: names and values are texts")
@@ -109,6 +113,35 @@ def _check_headers(headers: Mapping[str, str]) -> None:
         raise ValueError(f"headers cannot be used: they are {size} bytes as JSON, allowed are {MAX_HEADERS_BYTES}")
 
 
+class Feeds(Protocol):
+    """Arguments of one call that are streams."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Places or names of the arguments."""
+        ...
+
+    def stop(self) -> None:
+        """Send no more: the call has its outcome."""
+        ...
+
+
+class StreamHome(Protocol):
+    """What a stream's reader tells of itself. From any thread."""
+
+    def speak(self, message_id: UUID) -> None:
+        """Tell the writer of this stream how far its reader is."""
+        ...
+
+    def let_go(self, message_id: UUID) -> None:
+        """This stream is over, for its reader."""
+        ...
+
+    def abandon(self, call: Call) -> None:
+        """Nobody holds this stream any more: cancel it, soon and in the loop's thread."""
+        ...
+
+
 class Home(Protocol):
     """Where a call lives: the pump that sent it."""
 
@@ -131,6 +164,11 @@ class Home(Protocol):
         """Ask the broker for the call's kept reply: plain code waits for the answer, in a running loop it comes later."""
         ...
 
+    @property
+    def streams(self) -> StreamHome:
+        """For the calls of streaming functions."""
+        ...
+
 
 class Call:
     """One call. Fields are written by its maker and its pump; the outcome once, by whoever took it from the table."""
@@ -143,6 +181,7 @@ class Call:
         "ended",
         "error",
         "expires",
+        "feeds",
         "home",
         "message",
         "message_id",
@@ -175,6 +214,8 @@ class Call:
         self.tick = 0
         #: The call's attempts, where it is one that is repeated; belongs to the home's loop.
         self.repeats: Repeats | None = None
+        #: Its arguments that are streams; None where none is.
+        self.feeds: Feeds | None = None
         #: What a server answered.
         self.reply: ReadReply | None = None
         #: What ended it here: a timeout, a cancellation, a broker that is away.
@@ -233,7 +274,7 @@ class Call:
         """Call `wake` once when the outcome is there, at once where it is there already."""
         self._waiters.append(wake)
         # The decider sets `done` before it looks at the list: whichever of us comes second sees the other.
-        if self.done and self.remove_waiter(wake):
+        if self.ready() and self.remove_waiter(wake):
             wake()
 
     def remove_waiter(self, wake: Callable[[], object]) -> bool:
@@ -250,9 +291,18 @@ class Call:
         if not self.done and not self.watched:
             self.home.cancel(self)
 
+    @property
+    def window(self) -> int | None:
+        """Items that are taken before a word of this side; None where a single result is expected."""
+        return None
+
+    def ready(self) -> bool:
+        """Whether there is what waiters wait for: the outcome."""
+        return self.done
+
     def wait(self, timeout: float | None) -> bool:
         """Block this thread until the outcome is there; False where `timeout` seconds passed first."""
-        if self.done:
+        if self.ready():
             return True
         self.home.check_sync_wait()
         lock = threading.Lock()
@@ -263,11 +313,11 @@ class Call:
             lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX))
         finally:
             self.remove_waiter(wake)
-        return self.done
+        return self.ready()
 
     async def wait_async(self, seconds: float | None) -> bool:
         """Wait in the running loop; False where `seconds` passed first. Cancelling may cancel the call."""
-        if self.done:
+        if self.ready():
             return True
         loop = asyncio.get_running_loop()
         self.home.check_wait(loop)
@@ -286,7 +336,7 @@ class Call:
             self.remove_waiter(wake)
             if timer is not None:
                 timer.cancel()
-        return self.done
+        return self.ready()
 
 
 def _copy_of(error: Exception | None) -> Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -15,10 +16,12 @@ from uuid import UUID, uuid4
 from prpc.brokers import adapter_of
 from prpc.brokers.base import ServerRecord
 from prpc.call_context import inherited_timeout
-from prpc.client.call import Call, CallOptions
+from prpc.client.call import Call, CallOptions, Home
 from prpc.client.client import CallPump
+from prpc.client.feeds import Feeding, take_out
 from prpc.client.middleware import Layers, Middleware, OutgoingCall
 from prpc.client.portal import current_portal, guard, running_loop
+from prpc.client.readings import Reading, StreamCall
 from prpc.codec import Codec, Limits
 from prpc.exceptions import ConfigurationError
 from prpc.protocol.repeats import RepeatPolicy, Repeats
@@ -63,16 +66,36 @@ class Channel:
             return pump
 
     def submit(
-        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions, schema: str | None = None
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: CallOptions,
+        schema: str | None = None,
+        reading: Reading | None = None,
     ) -> Call:
         """Send a call without waiting. Raises EncodeError where an argument cannot be written."""
         pump = self.pump()
+        args, kwargs, streams = take_out(args, kwargs)
+        feeding = Feeding(streams, in_loop=running_loop() is not None) if streams else None
         if self._middleware:
-            return self._submit_layered(pump, name, args, kwargs, options, schema)
-        call = self._call(pump, uuid4(), name, args, kwargs, options, schema)
-        if options.idempotent:
+            return self._submit_layered(pump, name, args, kwargs, options, schema, reading, feeding)
+        message_id = uuid4() if reading is None else reading.key[0]
+        call = self._call(pump, message_id, name, args, kwargs, options, schema, reading)
+        if reading is not None:
+            reading.call = weakref.ref(call)
+        call.feeds = feeding
+        if options.idempotent and feeding is None:
             self._set_repeats(call, options)
         pump.submit(call)
+        return call
+
+    def submit_stream(
+        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: CallOptions, schema: str | None = None
+    ) -> StreamCall:
+        """Send the call of a streaming function, whose items come to its `reading`. Raises like `submit`."""
+        call = self.submit(name, args, kwargs, options, schema, Reading(uuid4(), self.settings.stream_window))
+        assert isinstance(call, StreamCall)
         return call
 
     def _set_repeats(self, call: Call, options: CallOptions) -> None:
@@ -89,15 +112,16 @@ class Channel:
         kwargs: Mapping[str, Any],
         options: CallOptions,
         schema: str | None,
+        reading: Reading | None,
     ) -> Call:
         message = PRPCMessage(name, tuple(args), dict(kwargs), message_id, datetime.now(UTC))
-        call = Call(message, self._codec.write_call(message), options, schema, pump)
+        call = _new_call(message, self._codec.write_call(message), options, schema, pump, reading)
         self._set_deadline(call)
         return call
 
     def _set_deadline(self, call: Call) -> None:
         timeout = call.options.timeout
-        if timeout is None:
+        if timeout is None and call.window is None:  # streams without end are usual
             timeout = self.settings.call_timeout
         left = inherited_timeout()
         if left is not None and (timeout is None or left < timeout):
@@ -114,19 +138,26 @@ class Channel:
         kwargs: Mapping[str, Any],
         options: CallOptions,
         schema: str | None,
+        reading: Reading | None,
+        feeding: Feeding | None,
     ) -> Call:
         layers = Layers(pump, self._middleware)
-        message = PRPCMessage(name, tuple(args), dict(kwargs), uuid4(), datetime.now(UTC))
-        call = Call(message, None, options, schema, layers)
+        message_id = uuid4() if reading is None else reading.key[0]
+        message = PRPCMessage(name, tuple(args), dict(kwargs), message_id, datetime.now(UTC))
+        call = _new_call(message, None, options, schema, layers, reading)
+        if reading is not None:
+            reading.call = weakref.ref(call)
+        call.feeds = feeding
         self._set_deadline(call)
         layers.submit(call, partial(self._send_layered, pump, call))
         return call
 
     def _send_layered(self, pump: CallPump, outer: Call, changed: OutgoingCall) -> Call:
         options = replace(outer.options, timeout=None, headers=dict(changed.headers))
-        call = self._call(pump, outer.message_id, changed.function, changed.args, changed.kwargs, options, outer.schema)
-        call.timeout, call.expires = outer.timeout, outer.expires
-        if options.idempotent:
+        reading = outer.reading if isinstance(outer, StreamCall) else None
+        call = self._call(pump, outer.message_id, changed.function, changed.args, changed.kwargs, options, outer.schema, reading)
+        call.timeout, call.expires, call.feeds = outer.timeout, outer.expires, outer.feeds
+        if options.idempotent and outer.feeds is None:
             self._set_repeats(call, options)
         pump.submit(call)
         return call
@@ -158,6 +189,14 @@ class Channel:
                 pump.close_soon()
         if self._pumps:
             current_portal().run(self.close())
+
+
+def _new_call(
+    message: PRPCMessage, body: bytes | None, options: CallOptions, schema: str | None, home: Home, reading: Reading | None
+) -> Call:
+    if reading is None:
+        return Call(message, body, options, schema, home)
+    return StreamCall(message, body, options, schema, home, reading)
 
 
 _default: Channel | None = None

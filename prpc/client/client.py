@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -18,7 +18,9 @@ from prpc.brokers.awaiting import background
 from prpc.brokers.base import ServerRecord
 from prpc.client.call import Call, wake_future
 from prpc.client.connection import Connection, check_served, place
+from prpc.client.loop_end import LoopEnd
 from prpc.client.portal import Crossing, LoopBound, running_loop, survive_fork
+from prpc.client.readings import Readings, StreamCall
 from prpc.client.repeating import Repeating, timed_out
 from prpc.client.timers import TimerWheel
 from prpc.client.unseen import Unseen
@@ -33,6 +35,8 @@ __all__ = ["CallPump"]
 
 logger = logging.getLogger("prpc.client")
 
+#: How mail begins that is no reply.
+MAIL_START = b'{"prpc_mail"'
 #: Seconds between two tries to collect after a gap: the first and the longest.
 COLLECT_DELAYS = (0.1, 2.0)
 #: Seconds between a reply of which not even the id can be read and the search for the call that it was meant for.
@@ -55,13 +59,13 @@ class CallPump(LoopBound):
         self._repeating = Repeating(loop, self._timers, self._send_again, self._fail)
         self._unseen = Unseen(loop, place(settings))
         self._connection: Connection | None = None
+        self.streams = Readings(self._crossing, codec, self._signatures, lambda: self._connection)
         #: Calls that wait for the connection.
         self._outbox: list[Call] = []
         #: Who waits for the connection without a call.
         self._arrivals: list[asyncio.Future[None]] = []
         self._runner: asyncio.Task[None] | None = None
-        #: Closes the pump when its loop ends.
-        self._guardian: AsyncGenerator[None, None] | None = None
+        self._loop_end = LoopEnd(self.close)
         self._farewell: asyncio.Task[None] | None = None
         #: Tasks of calls that are on their way to the broker; a flush waits for them.
         self._sending: set[asyncio.Task[Any]] = set()
@@ -132,6 +136,10 @@ class CallPump(LoopBound):
                 self._expire(call.message_id)
                 return
             call.tick = self._timers.add(call.message_id, self.loop.time() + left)
+        if isinstance(call, StreamCall):
+            self.streams.add(call)
+        if call.feeds is not None:
+            self.streams.feed(call, self._feed_failed)
         self._dispatch(call)
 
     def _send_again(self, call: Call) -> None:
@@ -195,9 +203,13 @@ class CallPump(LoopBound):
                 self._unseen.add(call, error)
             self._end(call, error)
 
+    def _feed_failed(self, call: Call, error: BaseException) -> None:
+        """What a caller's own iterable raises is the call's outcome."""
+        self._fail(call, error if isinstance(error, Exception) else RuntimeError(f"the stream ended with {error!r}"))
+        self._withdraw(call)
+
     def _end(self, call: Call, outcome: ReadReply | Exception) -> None:
-        if call.tick:
-            self._disarm(call)
+        self._release(call)
         call.end(outcome)
         call.notify()
 
@@ -211,14 +223,19 @@ class CallPump(LoopBound):
         if call is not None:
             self._end(call, timed_out(call))
 
+    def _release(self, call: Call) -> None:
+        if call.feeds is not None:
+            call.feeds.stop()
+        if call.tick:
+            self._disarm(call)
+
     def _disarm(self, call: Call) -> None:
         self._timers.remove(call.message_id, call.tick)
         if call.repeats is not None:
             self._repeating.let_go(call)
 
     def _withdraw(self, call: Call) -> None:
-        if call.tick:
-            self._disarm(call)
+        self._release(call)
         call.notify()
         if call.sent and self._connection is not None:
             self._connection.cancel(call.message_id)
@@ -226,6 +243,9 @@ class CallPump(LoopBound):
     def _deliver(self, connection: Connection, bodies: Iterable[bytes]) -> None:
         delivered = []
         for body in bodies:
+            if body.startswith(MAIL_START):
+                self.streams.receive(body)
+                continue
             try:
                 reply = self._codec.read_reply(body if self._signatures is None else self._signatures.open(REPLY, body))
             except DecodeError as exc:
@@ -283,19 +303,7 @@ class CallPump(LoopBound):
     def _start(self) -> None:
         if self._runner is None:
             self._runner = background(self._run(), "prpc-client")
-        if self._guardian is None:
-            self._guardian = self._guard()
-            with suppress(StopIteration):  # run to its yield, so that the loop knows of it
-                self._guardian.__anext__().__await__().__next__()
-
-    async def _guard(self) -> AsyncGenerator[None, None]:
-        # asyncio.run ends by cancelling tasks (not ours, see `background`) and by closing open async generators: by the
-        # latter we learn that the loop ends, while everything still works.
-        try:
-            yield
-        finally:
-            self._guardian = None
-            await self.close()
+        self._loop_end.watch()
 
     async def _run(self) -> None:
         reason: Exception = self.closed_error()
@@ -304,6 +312,7 @@ class CallPump(LoopBound):
             while True:
                 mail = await connection.mailbox.receive()
                 if mail.gap and len(self.pending):
+                    self.streams.missed()
                     self._spawn(self._repair(connection), self._collecting)
                 self._deliver(connection, mail.bodies)
         except asyncio.CancelledError:  # by close(); the task ends as an ordinary one
@@ -338,9 +347,7 @@ class CallPump(LoopBound):
             if self._outbox or len(self.pending):  # the runner was cancelled before it began
                 await self._finish(self.closed_error())
         self._unseen.tell()
-        guardian, self._guardian = self._guardian, None
-        if guardian is not None:
-            await guardian.aclose()
+        await self._loop_end.leave()
 
     def close_soon(self) -> None:
         """`close` without waiting, in the loop's thread: it goes on as the loop does, and ends before `asyncio.run` ends."""
@@ -366,6 +373,7 @@ class CallPump(LoopBound):
                     await self._connect()
                 await asyncio.gather(*self._sending, return_exceptions=True)
                 if self._connection is not None:
+                    self.streams.say_goodbye()
                     await self._connection.flush()
         except Exception as exc:
             logger.warning("calls to %s may be unsent: %s", place(self._settings), str(exc) or type(exc).__name__)
@@ -376,6 +384,7 @@ class CallPump(LoopBound):
         """End the calls that nobody can answer any more with `reason`, and close the connection."""
         connection, self._connection = self._connection, None
         self._timers.clear()
+        self.streams.close()
         waiting = self.pending.calls()
         kept = {call for call in waiting if not self.closed and self._repeating.outlives(call, reason)}
         self._outbox.clear()

@@ -14,7 +14,7 @@ from uuid import UUID
 from prpc.brokers import create_broker
 from prpc.brokers.base import Broker, Mailbox, Outgoing, ServerRecord
 from prpc.client.call import Call
-from prpc.codec.signing import CONTROL, Signatures
+from prpc.codec.signing import CONTROL, MAIL, Signatures
 from prpc.exceptions import BrokerUnavailableError, FunctionNotFoundError, NoServerError
 from prpc.names import BUILT_IN_NAMES
 from prpc.protocol.facts import CallFacts, write_cancel
@@ -153,11 +153,17 @@ class Connection:
 
     def _hand_over(self, call: Call, body: bytes, attempt: int) -> Awaitable[None]:
         left = None if call.expires is None else max(0.0, call.expires - monotonic())
-        facts = CallFacts(self.mailbox.address, left, call.schema, call.options.headers, attempt).to_fields()
+        feeds = () if call.feeds is None else call.feeds.names
+        facts = CallFacts(self.mailbox.address, left, call.schema, call.options.headers, attempt, call.window, feeds).to_fields()
         if self._signatures is not None:
             facts = self._signatures.sign_call(body, facts, self.broker.now())
         outgoing = Outgoing(call.message_id, body, facts, self.mailbox.address, again=attempt > 1)
         return self.broker.publish(self._queue, outgoing)
+
+    def post(self, address: str, body: bytes, message_id: UUID) -> None:
+        """Send mail to a server; what is lost is not missed for long."""
+        signed = body if self._signatures is None else self._signatures.sign(MAIL, body)
+        self._confirm(self.broker.post(self._queue, address, signed, message_id=message_id), self._posted)
 
     def cancel(self, message_id: UUID) -> None:
         """Tell the servers that nobody wants this call any more; all of one tick in one message."""
@@ -208,6 +214,11 @@ class Connection:
             body = write_cancel(ids)
             signed = body if self._signatures is None else self._signatures.sign(CONTROL, body)
             self._confirm(self.broker.broadcast(self._queue, signed), self._broadcast_ended)
+
+    def _posted(self, future: asyncio.Future[None]) -> None:
+        self._unconfirmed.discard(future)
+        if not future.cancelled() and (error := future.exception()) is not None:
+            logger.debug("mail could not be sent to %s: %s", place(self._settings), error)
 
     def _broadcast_ended(self, future: asyncio.Future[None]) -> None:
         self._unconfirmed.discard(future)

@@ -57,7 +57,7 @@ class Crossing:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._items: deque[tuple[Callable[[Any], object], Any]] = deque()
         self._awake = False
 
@@ -67,7 +67,7 @@ class Crossing:
         if not self._awake:
             self._awake = True
             try:
-                self._loop.call_soon_threadsafe(self._drain)
+                self.loop.call_soon_threadsafe(self._drain)
             except RuntimeError:
                 self._awake = False
                 raise

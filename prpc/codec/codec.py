@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from prpc.codec import frame
+from prpc.codec.items import Items, read_items, write_item
 from prpc.codec.jsontext import check_size, write_members, write_value
 from prpc.codec.limits import Limits
 from prpc.codec.outcome import failure_from_text, read_failure, write_failure
@@ -132,6 +133,16 @@ class Codec:
             return _reply_of(self._fields(body)) if done is None else _reply(*done)
         except (DecodeError, RecursionError) as exc:
             _raise_with_id(exc, body)
+
+    # Items of streams
+
+    def write_item(self, value: Any, root: str) -> bytes:
+        """The text of one item. Raises EncodeError, which names it by `root`."""
+        return write_item(value, self._limits, root)
+
+    def read_items(self, body: bytes) -> Items:
+        """The items in a mail. Raises DecodeError."""
+        return read_items(body, self._limits)
 
     # Parts
 

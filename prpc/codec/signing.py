@@ -13,12 +13,12 @@ from hmac import compare_digest, digest
 from prpc.codec.text import find_message_id
 from prpc.exceptions import DecodeError
 
-__all__ = ["CONTROL", "REPLY", "SIGNATURE", "SIGNED_MS", "Signatures", "signatures_of"]
+__all__ = ["CONTROL", "MAIL", "REPLY", "SIGNATURE", "SIGNED_MS", "Signatures", "signatures_of"]
 
 #: The facts that a signed call carries: the signature, and when it was made (milliseconds, by the broker's clock).
 SIGNATURE, SIGNED_MS = "signature", "signed_ms"
 #: Kinds of messages: none passes for one of another kind.
-CALL, RAW_CALL, REPLY, CONTROL = b"call", b"raw call", b"reply", b"control"
+CALL, RAW_CALL, REPLY, CONTROL, MAIL = b"call", b"raw call", b"reply", b"control", b"mail"
 #: Most seconds between signing a call and its entry into the queue: within them ids are remembered (at most once). A call with
 #: a deadline has no longer than that, but at least LEAST_DELAY, for clocks are never quite the same.
 MOST_DELAY, LEAST_DELAY = 300.0, 5.0

@@ -15,6 +15,8 @@ __all__ = ["MAX_HEADERS_BYTES", "CallFacts", "read_cancel", "reply_address", "wr
 MAX_HEADERS_BYTES = 16 * 1024
 #: Longest reply address, in characters.
 MAX_ADDRESS = 200
+#: Most arguments of one call that are streams.
+MAX_FEEDS = 16
 #: Seconds from which on a deadline is none: some 3,000 years. `timedelta.max` is longer.
 NO_DEADLINE = 1e11
 
@@ -33,6 +35,10 @@ class CallFacts:
     headers: Mapping[str, str] = field(default_factory=dict)
     #: Which of the caller's attempts this is, from 1; all of one call have the same message id.
     attempt: int = 1
+    #: Items that the caller takes from a streaming function before its first word; None where it expects a single result.
+    window: int | None = None
+    #: Places or names of the arguments that are streams.
+    feeds: tuple[str, ...] = ()
 
     def to_fields(self) -> dict[str, str]:
         """As fields of an entry; what is not set is left out."""
@@ -47,16 +53,23 @@ class CallFacts:
             fields["headers"] = json.dumps(dict(self.headers), ensure_ascii=False)
         if self.attempt > 1:
             fields["attempt"] = str(self.attempt)
+        if self.window is not None:
+            fields["stream"] = str(self.window)
+        if self.feeds:
+            fields["feeds"] = ",".join(self.feeds)
         return fields
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, str]) -> CallFacts:
         """Read them back. Raises DecodeError where a field cannot be read; unknown fields are left alone."""
         timeout_ms, headers, attempt = fields.get("timeout_ms"), fields.get("headers"), fields.get("attempt")
+        window = fields.get("stream")
         if timeout_ms is not None and not _is_count(timeout_ms):
             raise DecodeError(f"field timeout_ms={timeout_ms[:40]!r} is no number of milliseconds", reason="form")
         if attempt is not None and not _is_count(attempt):
             raise DecodeError(f"field attempt={attempt[:40]!r} is no number", reason="form")
+        if window is not None and not (_is_count(window) and int(window) > 0):
+            raise DecodeError(f"field stream={window[:40]!r} is no number of items", reason="form")
         reply_to = reply_address(fields)
         if reply_to != fields.get("reply_to"):
             raise DecodeError(f"field reply_to={fields['reply_to'][:40]!r} is no reply address", reason="form")
@@ -66,6 +79,8 @@ class CallFacts:
             schema=fields.get("schema"),
             headers={} if headers is None else _read_headers(headers),
             attempt=1 if attempt is None else int(attempt),
+            window=None if window is None else int(window),
+            feeds=_read_feeds(fields.get("feeds")),
         )
 
 
@@ -77,6 +92,15 @@ def reply_address(fields: Mapping[str, str]) -> str | None:
 
 def _is_count(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 16
+
+
+def _read_feeds(text: str | None) -> tuple[str, ...]:
+    if text is None:
+        return ()
+    feeds = tuple(text.split(","))
+    if len(set(feeds)) != len(feeds) or len(feeds) > MAX_FEEDS or not all(0 < len(feed) <= MAX_ADDRESS for feed in feeds):
+        raise DecodeError(f"field feeds={text[:40]!r} is no list of arguments", reason="form")
+    return feeds
 
 
 def _read_headers(text: str) -> dict[str, str]:

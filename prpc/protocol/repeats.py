@@ -48,7 +48,7 @@ class RepeatPolicy:
 class Repeats:
     """The attempts of one call."""
 
-    __slots__ = ("_accepted", "_deadline", "_next", "_policy", "_sending", "attempts")
+    __slots__ = ("_accepted", "_answered", "_deadline", "_next", "_policy", "_sending", "attempts")
 
     def __init__(self, policy: RepeatPolicy, deadline: float | None) -> None:
         """`deadline` is the moment that ends the call whatever its attempts do; None: without end."""
@@ -62,6 +62,7 @@ class Repeats:
         self._sending = False
         #: Whether the broker took one of the attempts: its answer may still come.
         self._accepted = False
+        self._answered = False
 
     @property
     def moment(self) -> float | None:
@@ -98,6 +99,10 @@ class Repeats:
         planned = (passing or self._accepted) and self._plan(now, chance)
         return planned or self._accepted
 
+    def answered(self) -> None:
+        """A server says that it runs the call: there are no further attempts."""
+        self._answered, self._next = True, None
+
     def lost(self, now: float, chance: float, *, passing: bool) -> bool:
         """No answer to what was sent can come any more: the reply address is gone. Whether the call goes on."""
         self._sending = self._accepted = False
@@ -114,6 +119,6 @@ class Repeats:
 
     def _plan(self, start: float, chance: float) -> bool:
         """Set the moment of the next attempt; False where there are no more."""
-        more = self.attempts <= self._policy.retries
+        more = not self._answered and self.attempts <= self._policy.retries
         self._next = start + self._policy.pause(max(self.attempts, 1), chance) if more else None
         return more

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any, get_args, get_origin
 
-from prpc.conversion import ConversionError, converter_for, resolve_hints, unpacked_fields
+from prpc.conversion import ConversionError, converter_for, resolve_hints, short_repr, unpacked_fields
 from prpc.exceptions import BadArgumentsError
+from prpc.server.intake import Intake, intake_of
 
 __all__ = ["Binder"]
 
@@ -35,6 +36,12 @@ class Binder:
             any_args = _Parameter("args", _Parameter.VAR_POSITIONAL)
             parameters = [any_args, _Parameter("kwargs", _Parameter.VAR_KEYWORD)]
         hints = resolve_hints(function)
+        #: Parameter that is fed from a stream -> whether it wants an async iterator.
+        self.feeds = {
+            parameter.name: get_origin(hints.get(parameter.name)) is AsyncIterator
+            for parameter in parameters
+            if get_origin(hints.get(parameter.name)) in (Iterator, AsyncIterator)
+        }
         by_place = [p for p in parameters if p.kind in _BY_PLACE]
         #: Name and converter of each parameter that can be given by place.
         self._places = [(p.name, _converter(p, hints)) for p in by_place]
@@ -139,10 +146,28 @@ class Binder:
 
 def _converter(parameter: inspect.Parameter, hints: Mapping[str, Any]) -> _Convert | None:
     annotation = hints.get(parameter.name, _Parameter.empty)
+    if get_origin(annotation) in (Iterator, AsyncIterator):
+        return _stream_converter(parameter.name, annotation)
     convert = converter_for(annotation)
     if convert is None or parameter.default is not None:
         return convert
     return _or_none(convert)  # `def f(x: int = None)`: a caller may say None, as it may locally
+
+
+def _stream_converter(name: str, annotation: Any) -> _Convert:
+    """For a parameter that is fed from a stream; a caller may also send all items at once, as a list."""
+    is_async, parts = get_origin(annotation) is AsyncIterator, get_args(annotation)
+    item = converter_for(parts[0]) if parts else None
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, Intake):
+            value.parameter, value.convert = name, item
+            return value
+        if type(value) not in (list, tuple):
+            raise ConversionError(f"must be a stream or a list, not {short_repr(value)}")
+        return intake_of(value if item is None else [item(part) for part in value], is_async=is_async)
+
+    return convert
 
 
 def _or_none(convert: _Convert) -> _Convert:

@@ -26,18 +26,28 @@ from prpc.exceptions import (
     DecodeError,
     WorkerLostError,
 )
-from prpc.failure import Failure, describe, failure_of
+from prpc.failure import describe, failure_of
 from prpc.protocol.call_table import CallTable
-from prpc.protocol.facts import CallFacts, reply_address
-from prpc.server.entries import ask_for, id_of, is_strict
+from prpc.protocol.facts import CallFacts
+from prpc.server.burial import Burial
+from prpc.server.entries import ask_for, id_of, is_strict, misfit
 from prpc.server.line import Line
-from prpc.server.logs import log_call, logger
+from prpc.server.logs import logger
 from prpc.server.middleware import Middleware
-from prpc.server.outcomes import details_of, is_shutdown, is_worker_lost, outcome_of_built_in, server_shutdown, with_queue_time
+from prpc.server.outcomes import (
+    details_of,
+    is_shutdown,
+    is_worker_lost,
+    log_outcome,
+    outcome_of_built_in,
+    server_shutdown,
+    with_queue_time,
+)
 from prpc.server.registry import RegisteredFunction, Registry, perhaps_stale
-from prpc.server.replies import ReplyWriter, nameless_call
+from prpc.server.replies import ReplyWriter
 from prpc.server.run import Run, job_of
 from prpc.server.seal import Seal
+from prpc.server.streams import Streams
 from prpc.server.wrapped_call import WrappedCall
 from prpc.workers.base import Execution, Outcome, WorkerKind, WorkerPool
 
@@ -76,10 +86,12 @@ class Dispatcher:
         middleware: Sequence[Middleware] = (),
         max_deliveries: int = 5,
         seal: Seal | None = None,
+        streams: Streams | None = None,
     ) -> None:
-        self._consumer = consumer
+        self._consumer, self._streams = consumer, streams
         self._codec = codec
         self._replies, self._seal = ReplyWriter(codec, seal), seal
+        self._burial = Burial(self._replies, clock)
         self._registry = registry
         self._pools = pools
         self._timeout = timeout
@@ -211,31 +223,15 @@ class Dispatcher:
             message_id = message.message_id
             return Run(delivery, message, CallFacts.from_fields(delivery.facts) if delivery.facts else _NO_FACTS)
         except DecodeError as exc:
-            self._bury(delivery, exc, message_id or id_of(exc.message_id))
+            self._watch(self._burial.refused(delivery, exc, message_id or id_of(exc.message_id)))
             return None
-
-    def _bury(self, delivery: Delivery, error: DecodeError, message_id: UUID | None) -> None:
-        logger.warning(
-            "an entry was refused and is kept as a dead letter: %s",
-            error,
-            extra={"message_id": None if message_id is None else str(message_id), "reason": error.reason},
-        )
-        reply = None
-        if message_id is not None:
-            now, address = self._clock.now(), reply_address(delivery.facts)
-            reply = self._replies.refusal(message_id, error, when=now, address=address, raw=delivery.raw)
-        details, believed = details_of(failure_of(error)), error.reason != "signature"
-        self._watch(delivery.bury(error.reason or "refused", reply, details=details, keep=believed, claim=believed))
 
     def _give_up(self, delivery: Delivery, run: Run | None, error: BaseException) -> None:
         """A fault of the server's own: the caller is told, the entry is kept."""
-        logger.error("an entry could not be handled and is kept as a dead letter", exc_info=error)
-        reply, failure = None, describe(error)
-        if run is not None:
-            call = nameless_call(run.message.message_id, self._clock.now())
-            address = run.facts.reply_to
-            reply, _ = self._replies.write(call, None, failure, when=call.date_create_message, address=address, raw=delivery.raw)
-        self._watch(delivery.bury("internal error", reply, details=details_of(failure)))
+        if run is not None and run.streaming is not None:
+            run.streaming.finish(Outcome(failure=describe(error)))
+        caller = None if run is None else (run.message.message_id, run.facts.reply_to)
+        self._watch(self._burial.given_up(delivery, caller, error))
 
     def _start(self, run: Run) -> None:
         message, facts = run.message, run.facts
@@ -258,11 +254,15 @@ class Dispatcher:
         if error is not None:
             lost = isinstance(error, WorkerLostError) and function is not None and function.idempotent
             return self._end(run, Outcome(failure=failure_of(error)), _TOO_MANY_ATTEMPTS if lost else None)
+        if (wrong := misfit(name, facts, function is not None and function.streams)) is not None:
+            return self._end(run, Outcome(failure=failure_of(perhaps_stale(wrong, facts.schema, self._schema_of(name)))))
         if function is None or built_in is not None:
             return self._end(run, outcome_of_built_in(name, built_in, message))
         if not self._line.has_room(name, function.max_concurrency):
             return self._line.wait(name, run)
         try:
+            if function.streams or facts.feeds:
+                run.streaming = self._streams_of(name).begin(message, facts)
             args, kwargs = function.binder.bind(message.func_args, message.func_kwargs, strict=is_strict(facts, run.delivery.raw))
         except BadArgumentsError as exc:
             return self._end(run, Outcome(failure=failure_of(perhaps_stale(exc, facts.schema, self._schema_of(name)))))
@@ -281,16 +281,25 @@ class Dispatcher:
             first.followers.append(run)
         return True
 
+    def _streams_of(self, name: str) -> Streams:
+        if self._streams is None:
+            raise BadArgumentsError(f"{name}() was sent a stream, which it does not take", function=name)
+        return self._streams
+
     # A call runs.
 
     def _submit(self, run: Run, function: RegisteredFunction, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         job, run.current = job_of(run, function, args, kwargs, limit=self._timeout, clock=self._clock)
-        pool = self._pools[function.kind]
+        if function.streams and run.streaming is not None:
+            job, pool = self._streams_of(function.name).write(run.streaming, job, run.attempt, run.facts, function.kind)
+        else:
+            self._free, pool = self._free - 1, self._pools[function.kind]
         run.execution = execution = (
             WrappedCall(job, pool, self._middleware, run.current) if self._middleware else pool.submit(job)
         )
+        if run.streaming is not None:
+            run.streaming.execution = execution
         self._table.begin(run.message.message_id, run)
-        self._free -= 1
         if function.max_concurrency is not None:
             self._line.begin(function.name)
         execution.outcome.add_done_callback(functools.partial(self._ended, run, execution))
@@ -324,7 +333,7 @@ class Dispatcher:
         return harmless and outcome.failure is not None and is_worker_lost(outcome.failure)
 
     def _release_slot(self, run: Run, _: object = None) -> None:
-        self._free += 1
+        self._free += not (run.function is not None and run.function.streams)
         if run.function is not None and run.function.max_concurrency is not None:
             self._line.end(run.function.name)
         self._look_again()
@@ -338,6 +347,7 @@ class Dispatcher:
 
     def _end(self, run: Run, outcome: Outcome, dead: str | None = None) -> None:
         """`dead`: why the entry is kept as a dead letter; None where it is not."""
+        outcome = outcome if run.streaming is None else run.streaming.finish(outcome)
         failure = outcome.failure
         if failure is not None:
             failure = with_queue_time(failure, run.queued)
@@ -352,7 +362,7 @@ class Dispatcher:
                 )
                 replies.append(reply)
         if logger.isEnabledFor(logging.INFO):
-            self._log(run, outcome, failure)
+            log_outcome(run.message, outcome.worker, run.queued, outcome.running, failure)
         if give_back:
             for entry in entries:
                 self._watch(entry.delivery.release())
@@ -361,19 +371,6 @@ class Dispatcher:
                 self._watch(entry.delivery.settle(reply))
             else:
                 self._watch(entry.delivery.bury(dead, reply, details=details_of(failure)))
-
-    def _log(self, run: Run, outcome: Outcome, failure: Failure | None) -> None:
-        name = run.message.func_name[:200]
-        log_call(
-            message_id=str(run.message.message_id),
-            function=name if name.isprintable() else ascii(name),  # a line break would forge a line
-            worker=outcome.worker or "server",
-            queued=run.queued,
-            running=outcome.running,
-            outcome="ok" if failure is None else failure.type_name,
-        )
-        if failure is not None and failure.traceback and logger.isEnabledFor(logging.DEBUG):
-            logger.debug("%s %s", run.message.message_id, failure.traceback)
 
     def _watch(self, settling: Awaitable[bool]) -> None:
         """See what becomes of a settlement; the broker works on it whether or not anybody waits."""

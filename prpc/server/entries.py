@@ -7,11 +7,12 @@ from collections.abc import Callable
 from uuid import UUID
 
 from prpc.brokers.base import Delivery
+from prpc.exceptions import BadArgumentsError
 from prpc.protocol.facts import CallFacts
 from prpc.server.logs import logger
 from prpc.server.registry import RegisteredFunction
 
-__all__ = ["ask_for", "id_of", "is_strict"]
+__all__ = ["ask_for", "id_of", "is_strict", "misfit"]
 
 
 def ask_for(
@@ -48,6 +49,19 @@ def is_strict(facts: CallFacts, raw: bool) -> bool:
     what fits is converted, what does not is the function's own affair.
     """
     return facts.reply_to is not None or raw
+
+
+def misfit(name: str, facts: CallFacts, streams: bool) -> BadArgumentsError | None:
+    """The error for a caller that expects items where there is a result, or the other way round; None where all is well."""
+    if facts.feeds and facts.reply_to is None:
+        text = f"{name}() was sent a stream by a caller without a mailbox"
+    elif streams and (facts.window is None or facts.reply_to is None):
+        text = f"{name}() streams its items: call it through its generated stub, or by client.stream({name!r}, ...)"
+    elif facts.window is not None and not streams:
+        text = f"{name}() does not stream: call it through its generated stub, or by client.call({name!r}, ...)"
+    else:
+        return None
+    return BadArgumentsError(text, function=name)
 
 
 def id_of(text: str | None) -> UUID | None:

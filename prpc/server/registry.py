@@ -34,6 +34,8 @@ class RegisteredFunction:
     idempotent: bool = False
     #: Most calls of it that run at once in this server; None where only the server's slots count.
     max_concurrency: int | None = None
+    #: Whether it is a generator, whose items stream to the caller.
+    streams: bool = False
     _binder: Binder | None = field(default=None, repr=False)
 
     @property
@@ -42,6 +44,22 @@ class RegisteredFunction:
         if self._binder is None:
             self._binder = Binder(self.name, self.function)
         return self._binder
+
+
+def check_feeds(function: RegisteredFunction) -> None:
+    """Raise RegistrationError where a parameter that is fed from a stream cannot be: by the function's worker, or at all."""
+    name, kind = function.name, function.kind
+    for parameter, is_async in function.binder.feeds.items():
+        wanted = "AsyncIterator" if kind is WorkerKind.ASYNC else "Iterator"
+        if kind is WorkerKind.PROCESS:
+            reason = "process workers take no streams: use 'thread', or 'async' with an AsyncIterator, or annotate it as a list"
+        elif is_async is not (kind is WorkerKind.ASYNC):
+            reason = f"a function of type {kind.value!r} reads a stream as {wanted}"
+        elif function.idempotent:
+            reason = "a stream cannot be sent twice, so the function cannot be idempotent"
+        else:
+            continue
+        raise _refused(name, f"function {name!r}, parameter {parameter!r}: {reason}")
 
 
 #: What to do where a caller's stubs and the server do not fit together.
@@ -81,10 +99,12 @@ class Registry:
         idempotent: bool = False,
         can_run: Callable[[WorkerKind], bool] | None = None,
         max_concurrency: int | None = None,
+        max_streams: int = 1000,
     ) -> RegisteredFunction:
         """Register a function. Raises RegistrationError, naming the function, where it cannot be served as asked.
 
-        `can_run`: whether a server that runs already has workers of a kind.
+        `can_run`: whether a server that runs already has workers of a kind. `max_streams`: stands for `max_concurrency` of a
+        streaming function that has none.
         """
         name = _checked_name(function, name)
         if name in self._functions:
@@ -96,8 +116,10 @@ class Registry:
                 f"function {name!r} comes too late: the server runs, and was started without any function of type {kind.value!r}"
             )
             raise _refused(name, text)
-        limit = _checked_limit(name, max_concurrency)
-        registered = RegisteredFunction(name, function, kind, _checked_timeout(name, timeout), bool(idempotent), limit)
+        limit, streams = _checked_limit(name, max_concurrency), is_generator_function(function)
+        if streams and limit is None:
+            limit = max_streams
+        registered = RegisteredFunction(name, function, kind, _checked_timeout(name, timeout), bool(idempotent), limit, streams)
         self._functions[name] = registered
         return registered
 
@@ -137,9 +159,14 @@ def _is_method(attribute: Any) -> bool:
     return inspect.isfunction(attribute) or isinstance(attribute, staticmethod | classmethod | functools.partialmethod)
 
 
-def is_coroutine_function(function: Any) -> bool:
-    """Whether calling it gives a coroutine: also for partials, bound methods and objects with `async def __call__`."""
-    return _is(inspect.iscoroutinefunction, function)
+def needs_loop(function: Any) -> bool:
+    """Whether it is `async def`, with or without `yield`: also for partials, bound methods and objects that are called."""
+    return _is(inspect.iscoroutinefunction, function) or _is(inspect.isasyncgenfunction, function)
+
+
+def is_generator_function(function: Any) -> bool:
+    """Whether calling it gives a generator, plain or async: as above for what wraps one."""
+    return _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function)
 
 
 def _is(test: Callable[[Any], bool], function: Any) -> bool:
@@ -198,9 +225,13 @@ def _checked_limit(name: str, limit: int | None) -> int | None:
 def _check_callable(name: str, function: Any, kind: WorkerKind) -> None:
     if isinstance(function, type):
         raise _refused(name, f"{name!r} is a class; register the methods of an object with register_service({name}())")
-    if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
-        raise _refused(name, f"function {name!r} is a generator; streaming functions come with a later version of PRPC")
-    coroutine = is_coroutine_function(function)
+    if kind is WorkerKind.PROCESS and is_generator_function(function):
+        text = (
+            f"function {name!r} is a generator: process workers do not stream, for each item would wait for the way through "
+            "the worker's pipe and back; register it with worker type 'thread', or 'async' for an async generator"
+        )
+        raise _refused(name, text)
+    coroutine = needs_loop(function)
     if coroutine and kind is not WorkerKind.ASYNC:
         raise _refused(
             name,

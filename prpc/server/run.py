@@ -13,6 +13,7 @@ from prpc.protocol.call_table import remaining_time
 from prpc.protocol.facts import CallFacts
 from prpc.prpcmessage import PRPCMessage
 from prpc.server.registry import RegisteredFunction
+from prpc.server.streams import Streaming
 from prpc.workers.base import Execution, Job, WorkerKind
 
 __all__ = ["Run", "job_of"]
@@ -32,6 +33,7 @@ class Run:
         "give_back",
         "message",
         "queued",
+        "streaming",
     )
 
     def __init__(self, delivery: Delivery, message: PRPCMessage, facts: CallFacts) -> None:
@@ -45,6 +47,8 @@ class Run:
         self.function: RegisteredFunction | None = None
         self.current: CurrentCall | None = None
         self.execution: Execution | None = None
+        #: Its streams; None where it has none.
+        self.streaming: Streaming | None = None
         #: Doubled entries from other callers, which get the same outcome.
         self.followers: list[Run] | None = None
         #: On the end of the run the entry goes back to the queue instead of being answered.
@@ -56,7 +60,8 @@ def job_of(
 ) -> tuple[Job, CurrentCall]:
     """The job that a pool gets, and the current call that its function sees. `limit`: the server's, in seconds."""
     left = None if run.facts.timeout is None else run.facts.timeout - run.queued
-    timeout = remaining_time(limit, function.timeout, left)
+    # Streams without end are usual: only what is meant for this one ends it.
+    timeout = remaining_time(None if function.streams else limit, function.timeout, left)
     message_id = str(run.message.message_id)
     headers, attempt = run.facts.headers, run.attempt
     current = CurrentCall(message_id, function.name, headers, Deadline.after(clock, timeout), attempt, clock)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
@@ -21,13 +22,17 @@ from prpc.server.health_http import HealthPort
 from prpc.server.logs import logger
 from prpc.server.middleware import Middleware
 from prpc.server.presence import Presence
-from prpc.server.registry import Registry
+from prpc.server.registry import Registry, check_feeds
 from prpc.server.seal import Seal
+from prpc.server.streams import Streams
 from prpc.settings import Settings, safe_url
 from prpc.workers import create_pool
 from prpc.workers.base import WorkerKind, WorkerPool
 
 __all__ = ["Service"]
+
+#: What a stopping server waits for readers to have the last items of streams that have ended.
+SECONDS_TO_READ = 5.0
 
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
@@ -78,6 +83,8 @@ class Service:
             if self._lifespan is not None:  # before the pools: it may register functions, and outlives those that run
                 await stack.enter_async_context(self._lifespan())
             await self._open_pools(stack)
+            codec = _codec(self._settings)
+            streams = await self._open_streams(stack, broker, codec, seal)
             listener = await broker.listen(queue)
             stack.push_async_callback(listener.close)
             consumer = broker.consume(queue, consumer=f"{self._settings.instance_name}_{uuid.uuid4().hex[:12]}")
@@ -85,7 +92,7 @@ class Service:
             await consumer.open()
             dispatcher = Dispatcher(
                 consumer=consumer,
-                codec=_codec(self._settings),
+                codec=codec,
                 registry=self._registry,
                 pools=self._pools,
                 slots=self._settings.max_number_worker,
@@ -96,6 +103,7 @@ class Service:
                 middleware=self._middleware,
                 max_deliveries=self._settings.max_deliveries,
                 seal=seal,
+                streams=streams,
             )
             presence = Presence(
                 broker, self._settings, self._facts, health=self.health, running=lambda: dispatcher.running, pools=self._pools
@@ -106,7 +114,7 @@ class Service:
                 "serving %d functions from queue %r on %s", len(self._registry), queue, safe_url(self._settings.url_broker)
             )
             on_ready()
-            await self._pump(presence, dispatcher, listener, seal)
+            await self._pump(presence, dispatcher, listener, seal, streams)
         logger.info("stopped serving queue %r", queue)
 
     async def _open_health_port(self, stack: AsyncExitStack) -> None:
@@ -130,7 +138,7 @@ class Service:
         """Pools of those kinds that have functions; binders and descriptions are made before the first call needs them."""
         self._opened = True
         for kind in WorkerKind:
-            functions = [f.function for f in self._registry if f.kind is kind]
+            functions = [f.function for f in self._registry if f.kind is kind and not f.streams]
             if not functions:
                 continue
             pool = create_pool(kind, self._settings.max_number_worker, self._settings, functions=functions)
@@ -138,14 +146,31 @@ class Service:
             await pool.start()
             self._pools[kind] = pool
         for function in self._registry:
-            _ = function.binder
+            check_feeds(function)
 
-    async def _pump(self, presence: Presence, dispatcher: Dispatcher, listener: Listener, seal: Seal) -> None:
+    async def _open_streams(self, stack: AsyncExitStack, broker: Broker, codec: Codec, seal: Seal) -> Streams | None:
+        """The way of the items of streaming functions; None where there is none."""
+        slots = Counter[WorkerKind]()
+        for function in self._registry:
+            if function.streams:
+                slots[function.kind] += function.max_concurrency or 1
+        if not slots and not any(function.binder.feeds for function in self._registry):
+            return None
+        streams = Streams(broker, self._settings, codec, seal)
+        stack.push_async_callback(streams.close)
+        await streams.open(slots)
+        return streams
+
+    async def _pump(
+        self, presence: Presence, dispatcher: Dispatcher, listener: Listener, seal: Seal, streams: Streams | None
+    ) -> None:
         pump = asyncio.create_task(dispatcher.run(), name="prpc-pump")
         ear = asyncio.create_task(_hear_cancellations(listener, dispatcher, seal), name="prpc-cancellations")
         voice = asyncio.create_task(presence.run(), name="prpc-presence")
         stop = asyncio.create_task(self._stop.wait(), name="prpc-stop")
         helpers = [ear, voice, stop]
+        if streams is not None:
+            helpers.append(asyncio.create_task(streams.run(), name="prpc-streams"))
         try:
             await asyncio.wait([pump, ear, stop], return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
@@ -155,6 +180,8 @@ class Service:
             logger.info("stopping: %d calls run", len(dispatcher.running))
             presence.change(Phase.DRAINING)
             self.cut_short = await dispatcher.drain(self._grace)
+            if streams is not None:
+                await streams.drain(SECONDS_TO_READ)
             for task in helpers:
                 task.cancel()
             results = await asyncio.gather(pump, *helpers, return_exceptions=True)

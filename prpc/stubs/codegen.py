@@ -111,7 +111,8 @@ class _File:
         words: list[Node] = [string(function.name), Keyword("schema", string(function.schema))]
         if function.idempotent:
             words.append(Keyword("idempotent", Atom("True")))
-        decorator = Bracket(Ref("prpc.app_client.remote_function"), "()", tuple(words))
+        kind = "remote_stream" if function.streams else "remote_function"
+        decorator = Bracket(Ref(f"prpc.app_client.{kind}"), "()", tuple(words))
         lines += lay_out("@", decorator, "", 0, self.names.spell)
         signature = self._signature(function)
         disputed = not function.parameters and len(signature) > 1  # ruff and black do not agree on it
@@ -120,18 +121,20 @@ class _File:
         return guarded(lines, odd=odd or disputed)
 
     def _signature(self, function: Function) -> list[str]:
-        spell = self.names.spell
+        spell, returns = self.names.spell, function.returns
+        if function.streams:
+            returns = Bracket(Ref("collections.abc.Iterator"), "[]", (returns,))
         head = f"def {self.names.functions[function.name]}("
         parts = [self._parameter(parameter) for parameter in function.parameters]
         for place, mark in _marks(function.parameters):
             parts.insert(place, (mark, None, None))
-        line = head + ", ".join(_flat(part, spell) for part in parts) + f") -> {flat(function.returns, spell)}:"
+        line = head + ", ".join(_flat(part, spell) for part in parts) + f") -> {flat(returns, spell)}:"
         if len(line) <= WIDTH:
             return [line]
         if not parts:
-            return lay_out(f"{head}) -> ", function.returns, ":", 0, spell)
+            return lay_out(f"{head}) -> ", returns, ":", 0, spell)
         inner = [line for part in parts for line in _lines(part, spell)]
-        return [head, *inner, *lay_out(") -> ", function.returns, ":", 0, spell)]
+        return [head, *inner, *lay_out(") -> ", returns, ":", 0, spell)]
 
     def _parameter(self, parameter: Parameter) -> Part:
         stars = {"VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}.get(parameter.kind, "")

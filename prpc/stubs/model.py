@@ -81,5 +81,7 @@ class Function:
     doc: str
     idempotent: bool
     schema: str
+    #: Whether it streams items of the type `returns`.
+    streams: bool
     definitions: tuple[Definition, ...]
     notes: tuple[str, ...]

@@ -63,6 +63,7 @@ def _function(name: str, description: Mapping[str, Any]) -> Function:
         doc=text(description.get("doc"), "doc"),
         idempotent=flag(description.get("idempotent"), "idempotent"),
         schema=function_schema(description),
+        streams=flag(description.get("streams"), "streams"),
         definitions=definitions,
         notes=notes(description.get("notes")),
     )

@@ -21,8 +21,11 @@ def function_schema(description: Mapping[str, Any]) -> str:
     elif isinstance(parameters, list):
         parameters = [_parameter(item) for item in parameters]
     types = description.get("types") or []
+    # What most functions do not have leaves their hashes as they were.
+    streams = ["streams"] if description.get("streams") else []
     return _digest(
         [
+            *streams,
             description.get("func_name"),
             parameters,
             description.get("returns"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import collections.abc
+import functools
 import inspect
 import json
 import math
+import types
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +20,13 @@ from prpc.stubs.spelling import Speller
 
 __all__ = ["describe_function", "function_schema", "server_schema"]
 
+#: What a generator function is annotated to return.
+_ITERATED = frozenset(
+    {
+        *(collections.abc.Iterator, collections.abc.Iterable, collections.abc.Generator),
+        *(collections.abc.AsyncIterator, collections.abc.AsyncIterable, collections.abc.AsyncGenerator),
+    }
+)
 #: Longest docstring that is described, in characters.
 MAX_DOC = 20_000
 MAX_NOTES = 1_000
@@ -61,15 +72,19 @@ def _whole(function: Callable[..., Any], bound: bool) -> dict[str, Any]:
     parameters = _parameters(signature, function, bound)
     annotations = {parameter.name: parameter.annotation for parameter in parameters}
     hints = function_hints(function, {**annotations, "return": signature.return_annotation})
+    hints = {name: hint if name == "return" else sent_as(hint) for name, hint in hints.items()}
+    streams = is_generator(function)
+    result = item_of(hints["return"]) if streams else hints["return"]
     speller = Speller(function)
     described = [_parameter(parameter, hints[parameter.name], speller) for parameter in parameters]
-    returns = speller.annotation("result", hints["return"])
+    returns = speller.annotation("item" if streams else "result", result)
     return {
         **_old_keys(parameters, {item["name"]: item.get("annotation") for item in described}),
         "parameters": described,
         "returns": returns,
         "types": speller.types,
         "notes": speller.notes[:MAX_NOTES],
+        **({"streams": True} if streams else {}),
     }
 
 
@@ -80,7 +95,8 @@ def _bare(function: Callable[..., Any], bound: bool) -> dict[str, Any]:
     for item, parameter in zip(described, parameters, strict=True):
         if parameter.default is not parameter.empty:
             item["hidden"] = True
-    return {**_old_keys(parameters, {}), "parameters": described, "returns": None, "types": [], "notes": []}
+    streams = {"streams": True} if is_generator(function) else {}
+    return {**_old_keys(parameters, {}), "parameters": described, "returns": None, "types": [], "notes": [], **streams}
 
 
 def _unknown() -> dict[str, Any]:
@@ -140,9 +156,33 @@ def _is_plain(value: object) -> bool:
 
 def _is_async(function: Callable[..., Any]) -> bool:
     try:
-        return inspect.iscoroutinefunction(inspect.unwrap(function))
+        plain = inspect.unwrap(function)
+        return inspect.iscoroutinefunction(plain) or inspect.isasyncgenfunction(plain)
     except Exception:
         return False
+
+
+def is_generator(function: Any) -> bool:
+    """Whether its items stream: a generator function, plain or async, or what wraps one."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not inspect.isroutine(function):
+        function = inspect.getattr_static(type(function), "__call__", None)
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
+def sent_as(hint: Any) -> Any:
+    """What a caller may send for a parameter: any iterable where the function reads a stream."""
+    if typing.get_origin(hint) not in (collections.abc.Iterator, collections.abc.AsyncIterator):
+        return hint
+    parts = typing.get_args(hint)
+    return types.GenericAlias(collections.abc.Iterable, parts) | types.GenericAlias(collections.abc.AsyncIterable, parts)
+
+
+def item_of(hint: object) -> object:
+    """What a generator's return annotation says of its items; `inspect.Signature.empty` where it says nothing."""
+    parts = typing.get_args(hint)
+    return parts[0] if parts and typing.get_origin(hint) in _ITERATED else inspect.Signature.empty
 
 
 def _doc(function: Callable[..., Any]) -> str | None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from prpc.settings import Settings
     from prpc.workers.base import WorkerKind, WorkerPool
 
-__all__ = ["create_pool"]
+__all__ = ["create_pool", "create_stream_pool"]
 
 
 def create_pool(kind: WorkerKind, slots: int, settings: Settings, *, functions: Sequence[Callable[..., Any]] = ()) -> WorkerPool:
@@ -34,3 +34,14 @@ def create_pool(kind: WorkerKind, slots: int, settings: Settings, *, functions: 
     from prpc.workers.process import ProcessPool
 
     return ProcessPool(slots, settings, functions)
+
+
+def create_stream_pool(kind: WorkerKind, slots: int) -> WorkerPool:
+    """A pool that runs `slots` streaming functions of this kind at once, not started yet."""
+    from prpc.workers.streaming import ThreadStreams, stream_items
+
+    if kind == "thread":
+        return ThreadStreams(slots)
+    from prpc.workers.coroutine import CoroutinePool
+
+    return CoroutinePool(slots, stream_items)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from prpc.exceptions import CallError
 from prpc.failure import Failure
+from prpc.streaming.feeding import ItemSink
 
 __all__ = ["Execution", "Job", "Outcome", "PoolState", "WorkerKind", "WorkerPool"]
 
@@ -40,6 +41,8 @@ class Job:
     context: Context
     #: What a process worker rebuilds `current_call()` from: plain data that can be pickled.
     call_facts: Mapping[str, Any]
+    #: Where a streaming function's items go; None for any other.
+    sink: ItemSink | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from prpc.exceptions import CallCancelledError
-from prpc.workers.base import Outcome, WorkerKind
+from prpc.workers.base import Job, Outcome, WorkerKind
 from prpc.workers.slots import SlotExecution, SlotPool, describe_raised
 
-__all__ = ["CoroutinePool"]
+__all__ = ["CoroutinePool", "call_function"]
 
 logger = logging.getLogger(__name__)
 
@@ -18,11 +20,18 @@ STOP_SECONDS = 1.0
 WORKER = "loop"
 
 
+async def call_function(job: Job) -> Any:
+    """The function's result."""
+    return await job.function(*job.args, **job.kwargs)
+
+
 class CoroutinePool(SlotPool):
     """One task for each job. Aborting cancels it; a function that does not heed that keeps its slot until it ends."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, call: Callable[[Job], Coroutine[Any, Any, Any]] = call_function) -> None:
+        """`call`: runs one job's function and returns its result."""
         super().__init__(WorkerKind.ASYNC, slots)
+        self._call = call
         self._tasks: dict[SlotExecution, asyncio.Task[None]] = {}
 
     async def _open(self) -> None:
@@ -49,7 +58,7 @@ class CoroutinePool(SlotPool):
     async def _run(self, execution: SlotExecution) -> None:
         job = execution.job
         try:
-            outcome = Outcome(await job.function(*job.args, **job.kwargs), running=execution.running, worker=WORKER)
+            outcome = Outcome(await self._call(job), running=execution.running, worker=WORKER)
         except BaseException as exc:  # SystemExit and KeyboardInterrupt would end the loop, and with it the server
             if self.loop.is_closed():
                 raise

@@ -53,18 +53,27 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "prpc.brokers.awaiting": (),
     "prpc.brokers.base": ("prpc.exceptions", "prpc.names"),
     "prpc.brokers": (*GROUND[:3], "prpc.failure", "prpc.call_context", "prpc.brokers.base", "prpc.brokers.awaiting"),
-    "prpc.workers.base": ("prpc.exceptions", "prpc.failure", "prpc.deadline", "prpc.call_context"),
-    "prpc.workers": (*GROUND[:3], "prpc.deadline", "prpc.failure", "prpc.call_context", "prpc.workers.base"),
+    "prpc.streaming.feeding": (),
+    "prpc.streaming": (*GROUND, "prpc.codec", "prpc.protocol", "prpc.streaming.feeding"),
+    "prpc.workers.base": ("prpc.streaming.feeding", "prpc.exceptions", "prpc.failure", "prpc.deadline", "prpc.call_context"),
+    "prpc.workers": (
+        *GROUND[:3],
+        "prpc.deadline",
+        "prpc.failure",
+        "prpc.call_context",
+        "prpc.workers.base",
+        "prpc.streaming.feeding",
+    ),
     "prpc.stubs": ("prpc.exceptions",),
     "prpc.server": (
         *GROUND,
         *("prpc.codec", "prpc.protocol", "prpc.conversion", "prpc.stubs"),
-        *("prpc.brokers", "prpc.brokers.base", "prpc.workers", "prpc.workers.base"),
+        *("prpc.brokers", "prpc.brokers.base", "prpc.workers", "prpc.workers.base", "prpc.streaming"),
     ),
     "prpc.client": (
         *GROUND,
         *("prpc.codec", "prpc.protocol", "prpc.conversion"),
-        *("prpc.brokers", "prpc.brokers.base", "prpc.brokers.awaiting"),
+        *("prpc.brokers", "prpc.brokers.base", "prpc.brokers.awaiting", "prpc.streaming"),
     ),
     "prpc.support_module": (),
     "prpc.dev_kafka": ("prpc.exceptions",),
@@ -73,7 +82,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
 
 #: Package -> the rooms in which it may be imported.
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "asyncio": ("prpc.brokers", "prpc.workers", "prpc.server", "prpc.client", "prpc.dev_kafka", *FACES),
+    "asyncio": ("prpc.brokers", "prpc.workers", "prpc.streaming", "prpc.server", "prpc.client", "prpc.dev_kafka", *FACES),
     "jsonpickle": ("prpc.codec",),
     "msgspec": ("prpc.codec",),
     "redis": ("prpc.brokers",),

@@ -1,0 +1,174 @@
+"""One stream's two ends: a Writer, which is fed items and sends them, and a Reader, which takes them as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol
+from uuid import UUID
+
+from prpc.codec.items import Items, write_items
+from prpc.protocol.streams import LEFT, Inbox, Outbox, Word
+
+__all__ = ["Key", "Office", "Reader", "Writer"]
+
+#: A stream: the call, and the parameter that it feeds (empty: it is what the function yields).
+Key = tuple[UUID, str]
+
+
+class Office(Protocol):
+    """What an end needs of its surroundings."""
+
+    @property
+    def address(self) -> str:
+        """This side's mailbox."""
+        ...
+
+    def encode(self, value: Any, root: str) -> bytes:
+        """An item as text. From any thread. Raises EncodeError."""
+        ...
+
+    def post(self, address: str, body: bytes, message_id: UUID) -> None:
+        """Send mail; it may be lost."""
+        ...
+
+    def soon(self, do: Callable[[], None]) -> None:
+        """Call it once at the end of this tick."""
+        ...
+
+
+class Writer:
+    """Sends the items of one stream. An ItemSink."""
+
+    def __init__(self, office: Office, key: Key, run: int, address: str, limit: int, root: str) -> None:
+        """`address`: the reader's mailbox, empty while it is not known. `limit`: items it takes before its first word. `root`:
+        what an item is called in errors."""
+        self._office, self._root = office, root
+        self._items = Items(key[0], key[1], run, 1, "", ())
+        self._flushing = False
+        self._wake: Callable[[], object] | None = None
+        self.key = key
+        self.address = address
+        self.outbox = Outbox(limit)
+        #: Whether all items were put.
+        self.ended = self._tells = False
+
+    @property
+    def count(self) -> int:
+        """See ItemSink."""
+        return self.outbox.count
+
+    @property
+    def run(self) -> int:
+        """Which run of the call it is."""
+        return self._items.run
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the reader has everything that there is. Not known of one that hears of the end by this writer alone."""
+        return self.ended and not self._tells and self.outbox.is_empty
+
+    def encode(self, value: Any) -> bytes:
+        """See ItemSink."""
+        return self._office.encode(value, self._root)
+
+    def allows(self, count: int, pending: int = 0) -> bool:
+        """See ItemSink."""
+        return self.outbox.allows(count, pending)
+
+    def put(self, text: bytes) -> None:
+        """See ItemSink."""
+        self.outbox.put(text)
+        self.flush_soon()
+
+    def on_room(self, wake: Callable[[], object]) -> None:
+        """See ItemSink."""
+        self._wake = wake
+
+    def hear(self, word: Word, reader: str) -> None:
+        """The reader's word, and its mailbox."""
+        if word.run <= self.run:
+            self.address = self.address or reader  # whoever is known already is not replaced by anybody's word
+            self.outbox.hear(word.have, word.limit, word.read, again=word.again)
+            if word.again:
+                self.flush_soon()
+            if self._wake is not None:
+                self._wake()
+
+    def end(self, *, tell: bool = False) -> None:
+        """There are no more items. `tell`: say so to the reader, which hears of it in no other way."""
+        self.ended, self._tells = True, tell
+        if tell:
+            self._items = replace(self._items, total=self.count)
+        self.flush(greet=tell)
+
+    def beat(self, *, greet: bool = False) -> None:
+        """Once in a while: send again what seems lost; with `greet` at least one mail."""
+        if self.outbox.beat() or greet:
+            self.flush(greet=greet)
+
+    def flush_soon(self) -> None:
+        """Send at the end of this tick what is there."""
+        if not self._flushing:
+            self._flushing = True
+            self._office.soon(self._flush_now)
+
+    def _flush_now(self) -> None:
+        if self._flushing:
+            self.flush()
+
+    def flush(self, *, greet: bool = False) -> None:
+        """Send what is there; with `greet` at least one mail."""
+        self._flushing = False
+        if not self.address:
+            return
+        while True:
+            first, texts = self.outbox.take()
+            if not texts and not greet:
+                return
+            greet = False
+            items = replace(self._items, first=first, writer=self._office.address)
+            self._office.post(self.address, write_items(items, texts), self.key[0])
+
+
+class Reader:
+    """Takes the items of one stream."""
+
+    def __init__(self, key: Key, window: int, writer: str = "") -> None:
+        """`writer`: the writer's mailbox, empty while it is not known."""
+        self.key = key
+        self.window = window
+        self.inbox: Inbox[Any] = Inbox(window)
+        self.writer = writer
+        #: Items in all, once that is known.
+        self.total: int | None = None
+        #: Whether items are known to be missing.
+        self.again = False
+        #: Whether nobody wants more of it.
+        self.left = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether everything that there is has come."""
+        return self.total is not None and self.inbox.have >= self.total
+
+    def arrive(self, items: Items, size: int) -> bool:
+        """Items came, in a mail of `size` bytes. Whether the writer must hear a word at once."""
+        if items.run < self.inbox.run:  # of a server that lost the call to another
+            return False
+        first_word = items.run > self.inbox.run
+        self.writer = items.writer
+        if items.total is not None:
+            self.total = items.total
+        if not self.inbox.arrive(items.run, items.first, items.values, size):
+            self.again = True
+        return first_word or self.again or self.is_over
+
+    def word(self) -> Word:
+        """What the writer is to know now."""
+        inbox, again = self.inbox, self.again
+        self.again = False
+        inbox.told()
+        if self.left:
+            return Word(*self.key, inbox.run, LEFT, 0, LEFT)
+        return Word(*self.key, inbox.run, inbox.have, inbox.limit, inbox.read, again)
