@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         gather,
         get_function_server,
         ping,
+        progress_bar,
         remote_function,
         use_client,
     )
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         WorkerLostError,
         WorkerTimeoutError,
     )
+    from prpc.progress import Progress
     from prpc.prpcmessage import PRPCMessage
 
 __version__ = "0.1.0"
@@ -67,6 +69,7 @@ __all__ = [
     "NoServerError",
     "PRPCError",
     "PRPCMessage",
+    "Progress",
     "QueueFullError",
     "RegistrationError",
     "RemoteError",
@@ -82,12 +85,14 @@ __all__ = [
     "gather",
     "get_function_server",
     "ping",
+    "progress_bar",
     "remote_function",
     "use_client",
 ]
 
 _CLIENT = (
-    "AsyncClient AwaitableTask Client RemoteFunction as_completed gather get_function_server ping remote_function use_client"
+    "AsyncClient AwaitableTask Client RemoteFunction as_completed gather get_function_server ping progress_bar "
+    "remote_function use_client"
 )
 
 #: Where each public name lives; the errors are the rest.
@@ -96,6 +101,7 @@ _HOMES = {
     "AppServer": "prpc.app_server",
     "CurrentCall": "prpc.call_context",
     "current_call": "prpc.call_context",
+    "Progress": "prpc.progress",
     "PRPCMessage": "prpc.prpcmessage",
 }
 

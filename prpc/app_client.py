@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from prpc.brokers.base import ServerRecord
+from prpc.client.bars import progress_bar
 from prpc.client.call import CallOptions
 from prpc.client.channel import Channel, default_channel, set_default_channel
 from prpc.client.many import AsCompleted, Gathered, as_completed, gather
@@ -38,6 +39,7 @@ __all__ = [
     "gather",
     "get_function_server",
     "ping",
+    "progress_bar",
     "remote_function",
     "servers",
     "use_client",

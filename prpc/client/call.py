@@ -18,9 +18,11 @@ from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
+from prpc.client.track import Listener, Track
 from prpc.codec import ReadReply
 from prpc.exceptions import DeadlineExceededError, PRPCError, WorkerTimeoutError
 from prpc.failure import restore
+from prpc.progress import Progress
 from prpc.protocol.facts import MAX_HEADERS_BYTES
 from prpc.protocol.repeats import RepeatPolicy, Repeats
 from prpc.prpcmessage import PRPCMessage
@@ -131,6 +133,10 @@ class Home(Protocol):
         """Ask the broker for the call's kept reply: plain code waits for the answer, in a running loop it comes later."""
         ...
 
+    def post(self, function: Callable[[Any], object], argument: Any) -> None:
+        """Call `function(argument)` in the loop: now where it is the running one, else soon. RuntimeError: it is closed."""
+        ...
+
 
 class Call:
     """One call. Fields are written by its maker and its pump; the outcome once, by whoever took it from the table."""
@@ -154,6 +160,7 @@ class Call:
         "tick",
         "timeout",
         "told",
+        "track",
     )
 
     def __init__(self, message: PRPCMessage, body: bytes | None, options: CallOptions, schema: str | None, home: Home) -> None:
@@ -185,6 +192,8 @@ class Call:
         #: True once the outcome is there; written last.
         self.done = False
         self._waiters: list[Callable[[], object]] = []
+        #: What is known of its progress; None where nobody asked and nothing came. Made in the home's loop.
+        self.track: Track | None = None
 
     # -- outcome -------------------------------------------------------------------------------------------------------
 
@@ -221,6 +230,28 @@ class Call:
         if reply.failure is not None:
             raise with_times(restore(reply.failure), (self.ended - self.message.date_create_message).total_seconds())
         return reply.result
+
+    # -- progress ------------------------------------------------------------------------------------------------------
+
+    def note(self, progress: Progress) -> None:
+        """The function's newest word on how far it is; in the thread of the home's loop."""
+        if self.track is None:
+            self.track = Track()
+        self.track.note(progress)
+
+    def on_progress(self, callback: Callable[[Progress], object]) -> Callable[[], None]:
+        """Tell the callback every word from the last one on, in the thread of the home's loop; returns what ends that."""
+        listener = Listener(callback, self.message.func_name)
+        try:
+            self.home.post(self._listen, listener)
+        except RuntimeError:  # the loop is closed: nothing comes any more, and nobody but us tells what came last
+            self._listen(listener)
+        return listener.stop
+
+    def _listen(self, listener: Listener) -> None:
+        if self.track is None:
+            self.track = Track()
+        self.track.add(listener)
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 

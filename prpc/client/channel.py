@@ -19,6 +19,7 @@ from prpc.client.call import Call, CallOptions
 from prpc.client.client import CallPump
 from prpc.client.middleware import Layers, Middleware, OutgoingCall
 from prpc.client.portal import current_portal, guard, running_loop
+from prpc.client.track import Track
 from prpc.codec import Codec, Limits
 from prpc.exceptions import ConfigurationError
 from prpc.protocol.repeats import RepeatPolicy, Repeats
@@ -126,6 +127,7 @@ class Channel:
         options = replace(outer.options, timeout=None, headers=dict(changed.headers))
         call = self._call(pump, outer.message_id, changed.function, changed.args, changed.kwargs, options, outer.schema)
         call.timeout, call.expires = outer.timeout, outer.expires
+        call.track = outer.track = outer.track or Track()
         if options.idempotent:
             self._set_repeats(call, options)
         pump.submit(call)

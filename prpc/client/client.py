@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,7 @@ from prpc.brokers.awaiting import background
 from prpc.brokers.base import ServerRecord
 from prpc.client.call import Call, wake_future
 from prpc.client.connection import Connection, check_served, place
+from prpc.client.mail import MailDesk, hear_progress
 from prpc.client.portal import Crossing, LoopBound, running_loop, survive_fork
 from prpc.client.repeating import Repeating, timed_out
 from prpc.client.timers import TimerWheel
@@ -25,6 +27,7 @@ from prpc.client.unseen import Unseen
 from prpc.codec import Codec, ReadReply
 from prpc.codec.signing import REPLY, signatures_of
 from prpc.exceptions import BrokerUnavailableError, CallCancelledError, CallError, DecodeError
+from prpc.protocol.mail import MAIL_START, PROGRESS
 from prpc.protocol.pending import PendingCalls
 from prpc.protocol.repeats import Repeats
 from prpc.settings import Settings
@@ -50,6 +53,7 @@ class CallPump(LoopBound):
         self._settings = settings
         self._codec = codec
         self._signatures = signatures_of(settings.secret_key, settings.queue_name)
+        self._desk = MailDesk(place(settings), self._signatures, {PROGRESS: partial(hear_progress, self.pending)})
         self._crossing = Crossing(loop)
         self._timers: TimerWheel[UUID] = TimerWheel(loop, self._due)
         self._repeating = Repeating(loop, self._timers, self._send_again, self._fail)
@@ -223,9 +227,12 @@ class CallPump(LoopBound):
         if call.sent and self._connection is not None:
             self._connection.cancel(call.message_id)
 
-    def _deliver(self, connection: Connection, bodies: Iterable[bytes]) -> None:
+    def _deliver(self, connection: Connection, bodies: Iterable[bytes], *, kept: bool = False) -> None:
         delivered = []
         for body in bodies:
+            if body.startswith(MAIL_START) and not kept:
+                self._desk.receive(body)
+                continue
             try:
                 reply = self._codec.read_reply(body if self._signatures is None else self._signatures.open(REPLY, body))
             except DecodeError as exc:
@@ -264,7 +271,7 @@ class CallPump(LoopBound):
         kept = None if connection is None else await connection.collect(message_ids)
         if connection is None or kept is None:
             return False
-        self._deliver(connection, kept.values())
+        self._deliver(connection, kept.values(), kept=True)
         # With a key it was somebody who has none: what is not believed is as if it were not there.
         for call in filter(None, map(self.pending.get, kept if self._signatures is None else ())):
             error = DecodeError("what is kept as its outcome cannot be read", reason="form", message_id=str(call.message_id))

@@ -54,6 +54,7 @@ class Layers:
         self.check_wait = pump.check_wait
         self.check_sync_wait = pump.check_sync_wait
         self.refresh = pump.refresh
+        self.post = pump.post
         self._pump = pump
         self._middleware = tuple(middleware)
         self._calls: PendingCalls[Call] = PendingCalls()

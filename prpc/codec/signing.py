@@ -1,8 +1,8 @@
 """Signatures: who holds the key wrote this message, for this queue, with these facts. No I/O, no clock.
 
 HMAC-SHA256 over netstrings (`5:hello,`): "prpc 1", the kind, the queue, the message, and for a call every fact beside it as
-name and value, sorted by name. A call carries it as the fact `signature`; replies and control messages as their last member,
-so that whoever has no key still reads them.
+name and value, sorted by name. A call carries it as the fact `signature`; replies, mail and control messages as their last
+member, so that whoever has no key still reads them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from hmac import compare_digest, digest
 from prpc.codec.text import find_message_id
 from prpc.exceptions import DecodeError
 
-__all__ = ["CONTROL", "REPLY", "SIGNATURE", "SIGNED_MS", "Signatures", "signatures_of"]
+__all__ = ["CONTROL", "MAIL", "REPLY", "SIGNATURE", "SIGNED_MS", "Signatures", "signatures_of"]
 
 #: The facts that a signed call carries: the signature, and when it was made (milliseconds, by the broker's clock).
 SIGNATURE, SIGNED_MS = "signature", "signed_ms"
 #: Kinds of messages: none passes for one of another kind.
-CALL, RAW_CALL, REPLY, CONTROL = b"call", b"raw call", b"reply", b"control"
+CALL, RAW_CALL, REPLY, CONTROL, MAIL = b"call", b"raw call", b"reply", b"control", b"mail"
 #: Most seconds between signing a call and its entry into the queue: within them ids are remembered (at most once). A call with
 #: a deadline has no longer than that, but at least LEAST_DELAY, for clocks are never quite the same.
 MOST_DELAY, LEAST_DELAY = 300.0, 5.0
@@ -58,7 +58,7 @@ class Signatures:
             raise DecodeError(f"the call {problem}", reason="signature", message_id=find_message_id(body))
 
     def sign(self, kind: bytes, text: bytes) -> bytes:
-        """A reply or control message, which is a JSON object or list, with its signature as the last member."""
+        """A reply, mail or control message, which is a JSON object or list, with its signature as the last member."""
         end = text[-1:]
         return b"".join((text[:-1], _OPENINGS[end], self._sign(self._text(kind, text)), b'"', end))
 

@@ -34,6 +34,7 @@ from prpc.server.line import Line
 from prpc.server.logs import log_call, logger
 from prpc.server.middleware import Middleware
 from prpc.server.outcomes import details_of, is_shutdown, is_worker_lost, outcome_of_built_in, server_shutdown, with_queue_time
+from prpc.server.progress import PostMail, Reports
 from prpc.server.registry import RegisteredFunction, Registry, perhaps_stale
 from prpc.server.replies import ReplyWriter, nameless_call
 from prpc.server.run import Run, job_of
@@ -58,7 +59,7 @@ class Dispatcher:
     """Runs the calls of one consumer. Bound to one event loop; `run` is awaited once.
 
     `pools` holds a started pool for each kind of worker that the registry names; `built_ins` are answered in place and
-    take no slot.
+    take no slot; `mail` takes what running calls say of their progress.
     """
 
     def __init__(
@@ -76,18 +77,18 @@ class Dispatcher:
         middleware: Sequence[Middleware] = (),
         max_deliveries: int = 5,
         seal: Seal | None = None,
+        mail: PostMail | None = None,
     ) -> None:
         self._consumer = consumer
         self._codec = codec
         self._replies, self._seal = ReplyWriter(codec, seal), seal
         self._registry = registry
-        self._pools = pools
-        self._timeout = timeout
-        self._clock = clock
+        self._pools, self._timeout, self._clock = pools, timeout, clock
         self._built_ins = built_ins
         self._schema_of = schema_of
         self._middleware = tuple(middleware)
         self._table: CallTable[Run] = CallTable(max_attempts=max_deliveries)
+        self._reports = None if mail is None else Reports(mail, self._table)
         self._line: Line[Run] = Line(self._start_from_line, self._give_back)
         self._free = slots
         self._stopping = False
@@ -284,7 +285,7 @@ class Dispatcher:
     # A call runs.
 
     def _submit(self, run: Run, function: RegisteredFunction, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        job, run.current = job_of(run, function, args, kwargs, limit=self._timeout, clock=self._clock)
+        job, run.current = job_of(run, function, args, kwargs, limit=self._timeout, clock=self._clock, sink=self._reports)
         pool = self._pools[function.kind]
         run.execution = execution = (
             WrappedCall(job, pool, self._middleware, run.current) if self._middleware else pool.submit(job)
@@ -338,6 +339,8 @@ class Dispatcher:
 
     def _end(self, run: Run, outcome: Outcome, dead: str | None = None) -> None:
         """`dead`: why the entry is kept as a dead letter; None where it is not."""
+        if self._reports is not None and self._reports.open:
+            self._reports.flush(run)
         failure = outcome.failure
         if failure is not None:
             failure = with_queue_time(failure, run.queued)

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from prpc.brokers.base import Delivery, Reply
-from prpc.codec.signing import CONTROL, REPLY, Signatures, signatures_of
+from prpc.codec.signing import CONTROL, MAIL, REPLY, Signatures, signatures_of
 
 __all__ = ["Seal"]
 
 
 class Seal:
-    """Checks deliveries and control messages, signs replies. Without a key it lets everything through as it is."""
+    """Checks deliveries, mail and control messages, signs replies and mail. Without a key it lets everything through as it is."""
 
     def __init__(self, secret_key: str, queue: str, now: Callable[[], float]) -> None:
         """`now`: seconds by the broker's clock."""
@@ -28,6 +28,14 @@ class Seal:
     def open_control(self, body: bytes) -> bytes:
         """The control message. Raises DecodeError where it must not be believed."""
         return body if self._signatures is None else self._signatures.open(CONTROL, body)
+
+    def mail(self, body: bytes) -> bytes:
+        """The mail, signed."""
+        return body if self._signatures is None else self._signatures.sign(MAIL, body)
+
+    def open_mail(self, body: bytes) -> bytes:
+        """The mail that came. Raises DecodeError where it must not be believed."""
+        return body if self._signatures is None else self._signatures.open(MAIL, body)
 
     def reply(self, reply: Reply) -> Reply:
         """The reply, signed."""

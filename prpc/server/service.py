@@ -96,6 +96,7 @@ class Service:
                 middleware=self._middleware,
                 max_deliveries=self._settings.max_deliveries,
                 seal=seal,
+                mail=lambda address, body, message_id: broker.post(queue, address, seal.mail(body), message_id=message_id),
             )
             presence = Presence(
                 broker, self._settings, self._facts, health=self.health, running=lambda: dispatcher.running, pools=self._pools
