@@ -14,10 +14,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from prpc.brokers.base import ServerRecord
-from prpc.client.call import CallOptions
+from prpc.client.bars import progress_bar
 from prpc.client.channel import Channel, default_channel, set_default_channel
 from prpc.client.many import AsCompleted, Gathered, as_completed, gather
 from prpc.client.middleware import Middleware, OutgoingCall, Proceed
+from prpc.client.options import CallOptions
 from prpc.client.portal import current_portal
 from prpc.client.remote import RemoteFunction, merge_options, merge_repeats, remote_function
 from prpc.client.remote_stream import RemoteStream, merge_stream_options, remote_stream
@@ -42,6 +43,7 @@ __all__ = [
     "gather",
     "get_function_server",
     "ping",
+    "progress_bar",
     "remote_function",
     "remote_stream",
     "servers",

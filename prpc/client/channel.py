@@ -16,12 +16,14 @@ from uuid import UUID, uuid4
 from prpc.brokers import adapter_of
 from prpc.brokers.base import ServerRecord
 from prpc.call_context import inherited_timeout
-from prpc.client.call import Call, CallOptions, Home
+from prpc.client.call import Call, Home
 from prpc.client.client import CallPump
 from prpc.client.feeds import Feeding, take_out
 from prpc.client.middleware import Layers, Middleware, OutgoingCall
+from prpc.client.options import CallOptions
 from prpc.client.portal import current_portal, guard, running_loop
 from prpc.client.readings import Reading, StreamCall
+from prpc.client.track import Track
 from prpc.codec import Codec, Limits
 from prpc.exceptions import ConfigurationError
 from prpc.protocol.repeats import RepeatPolicy, Repeats
@@ -157,6 +159,7 @@ class Channel:
         reading = outer.reading if isinstance(outer, StreamCall) else None
         call = self._call(pump, outer.message_id, changed.function, changed.args, changed.kwargs, options, outer.schema, reading)
         call.timeout, call.expires, call.feeds = outer.timeout, outer.expires, outer.feeds
+        call.track = outer.track = outer.track or Track()
         if options.idempotent and outer.feeds is None:
             self._set_repeats(call, options)
         pump.submit(call)

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from uuid import UUID
 
-from prpc.client.call import Call, CallOptions, Home
+from prpc.client.call import Call, Home
 from prpc.client.connection import Connection
 from prpc.client.feeds import Failed, Feeding
+from prpc.client.options import CallOptions
 from prpc.client.portal import Crossing
 from prpc.codec import Codec
-from prpc.codec.signing import MAIL, Signatures
-from prpc.exceptions import DecodeError
 from prpc.protocol.repeats import Repeats
 from prpc.prpcmessage import PRPCMessage
 from prpc.streaming.desk import Desk
 from prpc.streaming.ends import Key, Reader
 
 __all__ = ["BEAT", "Reading", "Readings", "StreamCall"]
-
-logger = logging.getLogger("prpc.client")
 
 #: Seconds between two words about a stream that is open: by them its server knows that somebody is there.
 BEAT = 1.0
@@ -73,11 +69,9 @@ class StreamCall(Call):
 class Readings:
     """The streams of one pump. Belongs to its loop's thread, except what says otherwise."""
 
-    def __init__(
-        self, crossing: Crossing, codec: Codec, signatures: Signatures | None, connection: Callable[[], Connection | None]
-    ) -> None:
+    def __init__(self, crossing: Crossing, codec: Codec, connection: Callable[[], Connection | None]) -> None:
         """`connection`: the open one, for what is sent."""
-        self._crossing, self._signatures, self._connection = crossing, signatures, connection
+        self._crossing, self._connection = crossing, connection
         self._desk = Desk(
             crossing.loop, codec, address=self._address, post=self._post, heard=self._heard, news=self._news, left=self._left
         )
@@ -115,11 +109,8 @@ class Readings:
             self._wind()
 
     def receive(self, body: bytes) -> None:
-        """Mail came."""
-        try:
-            self._desk.receive(body if self._signatures is None else self._signatures.open(MAIL, body))
-        except DecodeError as exc:
-            logger.warning("mail about streams was refused: %s", exc)
+        """Mail came. Raises DecodeError where it cannot be read."""
+        self._desk.receive(body)
 
     def missed(self) -> None:
         """Mail may have been lost."""

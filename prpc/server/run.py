@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prpc.brokers.base import Delivery
-from prpc.call_context import CurrentCall, bind_current_call
+from prpc.call_context import CurrentCall, ProgressSink, bind_current_call
 from prpc.deadline import Clock, Deadline
 from prpc.protocol.call_table import remaining_time
 from prpc.protocol.facts import CallFacts
@@ -56,7 +56,14 @@ class Run:
 
 
 def job_of(
-    run: Run, function: RegisteredFunction, args: Sequence[Any], kwargs: Mapping[str, Any], *, limit: float | None, clock: Clock
+    run: Run,
+    function: RegisteredFunction,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    limit: float | None,
+    clock: Clock,
+    sink: ProgressSink | None = None,
 ) -> tuple[Job, CurrentCall]:
     """The job that a pool gets, and the current call that its function sees. `limit`: the server's, in seconds."""
     left = None if run.facts.timeout is None else run.facts.timeout - run.queued
@@ -64,7 +71,7 @@ def job_of(
     timeout = remaining_time(None if function.streams else limit, function.timeout, left)
     message_id = str(run.message.message_id)
     headers, attempt = run.facts.headers, run.attempt
-    current = CurrentCall(message_id, function.name, headers, Deadline.after(clock, timeout), attempt, clock)
+    current = CurrentCall(message_id, function.name, headers, Deadline.after(clock, timeout), attempt, clock, sink)
     context = contextvars.copy_context()
     context.run(bind_current_call, current)
     call_facts: dict[str, Any] = {}

@@ -104,6 +104,7 @@ class Service:
                 max_deliveries=self._settings.max_deliveries,
                 seal=seal,
                 streams=streams,
+                mail=lambda address, body, message_id: broker.post(queue, address, seal.mail(body), message_id=message_id),
             )
             presence = Presence(
                 broker, self._settings, self._facts, health=self.health, running=lambda: dispatcher.running, pools=self._pools

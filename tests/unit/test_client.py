@@ -264,7 +264,7 @@ def test_after_a_gap_everything_still_waited_for_is_collected(flaky: FlakyBroker
 def test_collecting_is_tried_again_until_the_broker_answers(
     flaky: FlakyBroker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(client_module, "COLLECT_DELAYS", (0.001, 0.002))
+    monkeypatch.setattr("prpc.client.repair.COLLECT_DELAYS", (0.001, 0.002))
     flaky.collect_errors = [unavailable(), unavailable()]
 
     async def scenario() -> None:

@@ -63,6 +63,10 @@ def test_the_old_path_of_the_errors_works() -> None:
         (prpc.get_function_server, "timeout"),
         (prpc.gather, "tasks return_exceptions progress"),
         (prpc.as_completed, "tasks timeout progress"),
+        (prpc.CurrentCall.progress, "self done total message"),
+        (prpc.AwaitableTask.on_progress, "self callback"),
+        (prpc.progress_bar, "tasks options"),
+        (prpc.Progress, "done total message"),
     ],
 )
 def test_public_signatures(function: object, parameters: str) -> None:
