@@ -34,6 +34,7 @@ from prpc.server.line import Line
 from prpc.server.logs import log_call, logger
 from prpc.server.middleware import Middleware
 from prpc.server.outcomes import details_of, is_shutdown, is_worker_lost, outcome_of_built_in, server_shutdown, with_queue_time
+from prpc.server.publishing import Publisher
 from prpc.server.registry import RegisteredFunction, Registry, perhaps_stale
 from prpc.server.replies import ReplyWriter, nameless_call
 from prpc.server.run import Run, job_of
@@ -74,6 +75,7 @@ class Dispatcher:
         built_ins: Mapping[str, Callable[[], Any]],
         schema_of: Callable[[str], str | None],
         middleware: Sequence[Middleware] = (),
+        publisher: Publisher,
         max_deliveries: int = 5,
         seal: Seal | None = None,
     ) -> None:
@@ -86,7 +88,7 @@ class Dispatcher:
         self._clock = clock
         self._built_ins = built_ins
         self._schema_of = schema_of
-        self._middleware = tuple(middleware)
+        self._middleware, self._publisher = tuple(middleware), publisher
         self._table: CallTable[Run] = CallTable(max_attempts=max_deliveries)
         self._line: Line[Run] = Line(self._start_from_line, self._give_back)
         self._free = slots
@@ -285,7 +287,7 @@ class Dispatcher:
 
     def _submit(self, run: Run, function: RegisteredFunction, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         job, run.current = job_of(run, function, args, kwargs, limit=self._timeout, clock=self._clock)
-        pool = self._pools[function.kind]
+        pool = self._publisher.of(run) if function.broadcast else self._pools[function.kind]
         run.execution = execution = (
             WrappedCall(job, pool, self._middleware, run.current) if self._middleware else pool.submit(job)
         )

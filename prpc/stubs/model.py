@@ -80,6 +80,7 @@ class Function:
     returns: Node
     doc: str
     idempotent: bool
+    broadcast: bool
     schema: str
     definitions: tuple[Definition, ...]
     notes: tuple[str, ...]
