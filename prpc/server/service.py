@@ -103,15 +103,7 @@ class Service:
                 max_deliveries=self._settings.max_deliveries,
                 seal=seal,
             )
-            events = Events(
-                self._settings,
-                codec=codec,
-                registry=self._registry,
-                pools=self._pools,
-                clock=self._clock,
-                now=broker.now,
-                middleware=self._middleware,
-            )
+            events = self._make_events(broker, codec)
             presence = Presence(
                 broker, self._settings, self._facts, health=self.health, running=lambda: dispatcher.running, pools=self._pools
             )
@@ -123,6 +115,17 @@ class Service:
             on_ready()
             await self._pump(presence, dispatcher, events, listener, seal)
         logger.info("stopped serving queue %r", queue)
+
+    def _make_events(self, broker: Broker, codec: Codec) -> Events:
+        return Events(
+            self._settings,
+            codec=codec,
+            registry=self._registry,
+            pools=self._pools,
+            clock=self._clock,
+            now=broker.now,
+            middleware=self._middleware,
+        )
 
     async def _open_health_port(self, stack: AsyncExitStack) -> None:
         """First to come and last to go: it tells of the start and of the draining, too."""
