@@ -129,7 +129,7 @@ def test_calls_one_after_another_are_heard_in_their_order(settings: Settings) ->
             for number in range(20):
                 await client.call("deliver", number)
             await servers.end(client)
-        assert servers.heard == dict.fromkeys("ab", [*range(20), END])
+        assert list(servers.heard.values()) == [[*range(20), END]] * 2
 
     run(scenario())
 
@@ -168,7 +168,7 @@ def test_a_doubled_call_is_one_event(settings: Settings, harness: Harness) -> No
                 await asyncio.to_thread(harness.put, {"message": body, "reply_to": box.address.encode()}, raw=False)
             assert [await outcome(box) for box in boxes] == [(message_id, None)] * 2
             await servers.end(client)
-        assert servers.heard == dict.fromkeys("ab", ["twice", END])
+        assert list(servers.heard.values()) == [["twice", END]] * 2
 
     run(scenario())
 
@@ -184,7 +184,7 @@ def test_a_raw_call_is_an_event(settings: Settings, harness: Harness) -> None:
             answer = json.loads(text)
             assert (answer["result"], answer["exception_info"]) == (None, None)
             await servers.end(client)
-        assert servers.heard == dict.fromkeys("ab", [{"a": [1, "\u2603", None]}, END])
+        assert list(servers.heard.values()) == [[{"a": [1, "\u2603", None]}, END]] * 2
 
     run(scenario())
 
@@ -221,7 +221,7 @@ def test_bad_arguments_are_refused_and_nobody_hears_of_them(settings: Settings) 
             with pytest.raises(BadArgumentsError, match="misses the argument 'what'"):
                 await client.call("deliver")
             await servers.end(client)
-        assert servers.heard == dict.fromkeys("ab", [END])
+        assert list(servers.heard.values()) == [[END]] * 2
 
     run(scenario())
 
@@ -244,7 +244,7 @@ def test_a_failure_harms_nothing(settings: Settings) -> None:
         async with town(settings, "a", "b") as (servers, client):
             assert await client.call("deliver", "bad", fail=True) is None
             await servers.end(client)
-        assert servers.heard == dict.fromkeys("ab", ["bad", END])
+        assert list(servers.heard.values()) == [["bad", END]] * 2
 
     run(scenario())
 
@@ -255,6 +255,6 @@ def test_signed_servers_hear_signed_events(settings: Settings) -> None:
         async with town(signed, "a", "b") as (servers, client):
             assert await client.call("deliver", 1) is None
             await servers.end(client)
-        assert servers.heard == dict.fromkeys("ab", [1, END])
+        assert list(servers.heard.values()) == [[1, END]] * 2
 
     run(scenario())
