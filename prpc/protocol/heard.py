@@ -38,4 +38,5 @@ class HeardEvents:
             oldest = next(iter(self._sent))
             if len(self._sent) <= self._most and self._sent[oldest] >= now - self._window:
                 return
-            self._since = max(self._since, self._sent.pop(oldest))
+            # Not ahead of now: one clock that runs fast must not silence the others.
+            self._since = max(self._since, min(now, self._sent.pop(oldest)))

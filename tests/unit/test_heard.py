@@ -23,6 +23,12 @@ def test_what_was_forgotten_is_not_new_again() -> None:
     assert heard.is_new(uuid4(), 105.0, 105.0)
 
 
+def test_a_flood_from_the_future_silences_nobody() -> None:
+    heard = HeardEvents(300, most=10)
+    assert all(heard.is_new(uuid4(), 350.0, 100.0) for _ in range(50))
+    assert heard.is_new(uuid4(), 100.5, 100.5)
+
+
 def test_ids_are_forgotten_with_time_too() -> None:
     heard = HeardEvents(60)
     for number in range(1000):
