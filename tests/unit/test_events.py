@@ -9,7 +9,7 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,14 @@ class Ear:
         finally:
             self.running -= 1
         self.ended.append(what)
+
+
+@dataclass
+class Trap:
+    x: int
+
+    def __post_init__(self) -> None:
+        raise KeyboardInterrupt
 
 
 def lines(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
@@ -325,6 +333,21 @@ class TestRuns:
             assert len(warned) == 3
             tracebacks = [line for line in lines(caplog, logging.DEBUG) if 'raise KeyError("lost")' in line]
             assert tracebacks[0].startswith(str(task.message.message_id))
+
+        run(scenario)
+
+    def test_validators_that_raise_harm_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def scenario() -> None:
+            app, ear = make_app(), Ear()
+            app.register_func(ear, name="ear", broadcast=True)
+
+            @app.function(broadcast=True)
+            async def spring(trap: Trap) -> None: ...
+
+            async with serving(app) as (_, broker):
+                tell(broker, event_of(broker, "spring", {"x": 1}), event_of(broker, "ear", 1))
+                await until(lambda: ear.ended == [1])
+            assert " spring() builtins.KeyboardInterrupt: " in lines(caplog, logging.WARNING)[0]
 
         run(scenario)
 

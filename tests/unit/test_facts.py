@@ -124,6 +124,11 @@ def test_events_of_other_kinds_are_refused(event: str) -> None:
         read_control(f'{{"event": {event}}}'.encode())
 
 
+@pytest.mark.parametrize("body", [b"[]", b"{}", b"5", b'{"new": 1}', b'{"event": null, "cancel": []}'])
+def test_what_is_new_on_the_control_channel_says_nothing(body: bytes) -> None:
+    assert read_control(body) == Control()
+
+
 def test_an_event_has_a_largest_size() -> None:
     write_event(Event(b"x" * 999_000, 0.0))
     with pytest.raises(EncodeError, match="1200"):

@@ -167,6 +167,7 @@ class TestRegistering:
             (AsyncCallable(), "async"),
             (NOTHING_LATER, "thread"),
             (print, "thread"),
+            (max, "thread"),
         ],
     )
     def test_broadcast_functions_give_nothing(self, function: Callable[..., Any], worker: str) -> None:
