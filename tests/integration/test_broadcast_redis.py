@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -83,15 +84,20 @@ def test_cut_connections_make_no_event_run_twice(redis_url: str, queue: str) -> 
             mine = [c["id"] for c in admin.client_list() if c["name"] == name]
             return sum(admin.client_kill_filter(_id=i) for i in mine)
 
-    async def call(client: AsyncClient, number: int) -> None:
+    async def call(client: AsyncClient, number: int) -> bool:
+        """Whether it went out for sure."""
         try:
             assert await client.options(timeout=20).call("tell", number) is None
         except BrokerUnavailableError:
-            pass  # whether it went out is not known
+            return False
+        return True
 
     async def scenario() -> None:
         async with asyncio.timeout(PATIENCE), serving(f"{redis_url}?client_name={name}", queue) as (servers, client):
+            below = itertools.count(-1, -1)
             for start in range(0, 200, 40):
+                while not await call(client, next(below)):  # until there is something to cut again
+                    pass
                 calls = [asyncio.create_task(call(client, number)) for number in range(start, start + 40)]
                 await asyncio.sleep(0)
                 assert await asyncio.to_thread(cut) > 0
