@@ -44,6 +44,7 @@ from prpc.server.outcomes import (
     with_queue_time,
 )
 from prpc.server.progress import PostMail, Reports
+from prpc.server.publishing import Publisher
 from prpc.server.registry import RegisteredFunction, Registry, perhaps_stale
 from prpc.server.replies import ReplyWriter
 from prpc.server.run import Run, job_of
@@ -51,7 +52,7 @@ from prpc.server.seal import Seal
 from prpc.server.settlements import Settlements
 from prpc.server.streams import Streams
 from prpc.server.wrapped_call import WrappedCall
-from prpc.workers.base import Execution, Outcome, WorkerKind, WorkerPool
+from prpc.workers.base import Execution, Outcome, Runner, WorkerKind, WorkerPool
 
 __all__ = ["Dispatcher"]
 
@@ -86,6 +87,7 @@ class Dispatcher:
         built_ins: Mapping[str, Callable[[], Any]],
         schema_of: Callable[[str], str | None],
         middleware: Sequence[Middleware] = (),
+        publisher: Publisher,
         max_deliveries: int = 5,
         seal: Seal | None = None,
         streams: Streams | None = None,
@@ -99,7 +101,7 @@ class Dispatcher:
         self._pools, self._timeout, self._clock = pools, timeout, clock
         self._built_ins = built_ins
         self._schema_of = schema_of
-        self._middleware = tuple(middleware)
+        self._middleware, self._publisher = tuple(middleware), publisher
         self._table: CallTable[Run] = CallTable(max_attempts=max_deliveries)
         self._reports = None if mail is None else Reports(mail, self._table)
         self._line: Line[Run] = Line(self._start_from_line, self._give_back)
@@ -287,10 +289,12 @@ class Dispatcher:
 
     def _submit(self, run: Run, function: RegisteredFunction, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         job, run.current = job_of(run, function, args, kwargs, limit=self._timeout, clock=self._clock, sink=self._reports)
+        pool: Runner
         if function.streams and run.streaming is not None:
             job, pool = self._streams_of(function.name).write(run.streaming, job, run.attempt, run.facts, function.kind)
         else:
-            self._free, pool = self._free - 1, self._pools[function.kind]
+            self._free -= 1
+            pool = self._publisher.of(run) if function.broadcast else self._pools[function.kind]
         run.execution = execution = (
             WrappedCall(job, pool, self._middleware, run.current) if self._middleware else pool.submit(job)
         )

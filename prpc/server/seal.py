@@ -37,6 +37,10 @@ class Seal:
         """The mail that came. Raises DecodeError where it must not be believed."""
         return body if self._signatures is None else self._signatures.open(MAIL, body)
 
+    def control(self, body: bytes) -> bytes:
+        """The control message, signed."""
+        return body if self._signatures is None else self._signatures.sign(CONTROL, body)
+
     def reply(self, reply: Reply) -> Reply:
         """The reply, signed."""
         signatures = self._signatures

@@ -19,7 +19,6 @@ from client_kit import FlakyBroker, memory_settings, reply_to, served, unavailab
 from prpc.app_client import AsyncClient, AwaitableTask, Client, OutgoingCall, Proceed, gather
 from prpc.brokers.base import Mail
 from prpc.call_context import CurrentCall, bind_current_call
-from prpc.client import client as client_module
 from prpc.deadline import Deadline, SystemClock
 from prpc.exceptions import BrokerUnavailableError, CallCancelledError, CallError, ClientTimeOutError, DecodeError, EncodeError
 
