@@ -18,8 +18,8 @@ from prpc.client.channel import Channel
 from prpc.client.connection import check_served
 from prpc.codec import ReadReply
 from prpc.exceptions import ClientTimeOutError, PRPCError
-from prpc.prpcmessage import PRPCMessage
 from prpc.protocol.facts import CallFacts
+from prpc.prpcmessage import PRPCMessage
 from prpc.settings import Settings
 from prpc.testing.clock import ManualClock
 from prpc.testing.default import default_client
@@ -90,7 +90,9 @@ class EagerClient(Client):
 def eager_client(server: EagerServer) -> EagerClient:
     """A client of this server."""
     queue = server.settings.queue_name
-    return EagerClient._over(_EagerChannel(Settings.from_env(type_broker="memory", url_broker="memory://", queue_name=queue), server))
+    return EagerClient._over(
+        _EagerChannel(Settings.from_env(type_broker="memory", url_broker="memory://", queue_name=queue), server)
+    )
 
 
 class _EagerChannel(Channel):

@@ -5,11 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
+from functools import partial
 from types import TracebackType
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 from prpc.app_client import AsyncClient, Client
 from prpc.app_server import AppServer
@@ -20,6 +28,8 @@ from prpc.testing.clock import ManualClock
 from prpc.testing.default import default_client
 
 __all__ = ["Running", "ServerFactory", "running"]
+
+C = TypeVar("C", Client, AsyncClient)
 
 #: Seconds that a server gets to start and to end.
 _START_SECONDS = 30.0
@@ -93,8 +103,10 @@ class Running:
 
     def __enter__(self) -> Client:
         self._check_free()
-        self._plain = self._in_thread()
-        return self._plain.__enter__()
+        block = self._in_thread()
+        client = block.__enter__()
+        self._plain = block
+        return client
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         block, self._plain = self._plain, None
@@ -103,12 +115,12 @@ class Running:
 
     async def __aenter__(self) -> AsyncClient:
         self._check_free()
-        self._async = self._in_loop()
-        return await self._async.__aenter__()
+        block = self._in_loop()
+        client = await block.__aenter__()
+        self._async = block
+        return client
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         block, self._async = self._async, None
         if block is not None:
             await block.__aexit__(kind, error, trace)
@@ -121,13 +133,11 @@ class Running:
     def _in_thread(self) -> Iterator[Client]:
         started, ended = Future[_Handle](), Future[None]()
         with self._placed() as settings:
-            thread = threading.Thread(
-                target=_serve, args=(self._app, started, ended), name="prpc-testing-server", daemon=True
-            )
+            thread = threading.Thread(target=_serve, args=(self._app, started, ended), name="prpc-testing-server", daemon=True)
             thread.start()
             loop, leave = started.result()
             try:
-                with Client(**self._place(settings)) as client, self._taken(client, loop):
+                with _client(Client, settings) as client, self._taken(client, loop):
                     yield client
             finally:
                 with suppress(RuntimeError):  # the loop is closed: the server has ended by itself
@@ -138,7 +148,7 @@ class Running:
     @asynccontextmanager
     async def _in_loop(self) -> AsyncIterator[AsyncClient]:
         with self._placed() as settings:
-            async with _served(self._app), AsyncClient(**self._place(settings)) as client:
+            async with _served(self._app), _client(AsyncClient, settings) as client:
                 with self._taken(client, asyncio.get_running_loop()):
                     yield client
 
@@ -150,15 +160,6 @@ class Running:
                 stack.enter_context(calls_age_by(self._clock.monotonic, self._url))
             yield settings
 
-    def _place(self, settings: Settings) -> dict[str, str]:
-        """Where the client finds the server."""
-        return {
-            "type_broker": settings.type_broker,
-            "broker_url": settings.url_broker,
-            "name_queue": settings.queue_name,
-            "secret_key": settings.secret_key,
-        }
-
     @contextmanager
     def _taken(self, client: Client | AsyncClient, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         """The block takes the clock's moves, and the calls that name no client."""
@@ -166,9 +167,17 @@ class Running:
             if self._use:
                 stack.enter_context(default_client(client))
             if self._clock is not None:
-                moved: Callable[[], object] = lambda: loop.call_soon_threadsafe(self._app._end_overdue)  # noqa: E731
-                stack.enter_context(self._clock.watched(client.channel.hasten, moved))
+                stack.enter_context(self._clock.watched(client.channel.hasten, partial(self._end_overdue, loop)))
             yield
+
+    def _end_overdue(self, loop: asyncio.AbstractEventLoop) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the server has ended by itself
+            loop.call_soon_threadsafe(self._app._end_overdue)
+
+
+def _client(kind: type[C], settings: Settings) -> C:
+    place = settings.type_broker, settings.url_broker, settings.queue_name
+    return kind(*place, secret_key=settings.secret_key)
 
 
 def _serve(app: AppServer, started: Future[_Handle], ended: Future[None]) -> None:
