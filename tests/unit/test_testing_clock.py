@@ -129,7 +129,10 @@ def test_coroutines_use_it_too(shop: Shop) -> None:
     async def scenario() -> None:
         clock = ManualClock()
         async with running(shop.app, clock=clock) as client:
-            task, patient = client.options(timeout=timedelta(minutes=1)).call("wait"), client.options(timeout=3600).call("sell", "x")
+            task, patient = (
+                client.options(timeout=timedelta(minutes=1)).call("wait"),
+                client.options(timeout=3600).call("sell", "x"),
+            )
             clock.advance(60)
             with pytest.raises(prpc.ClientTimeOutError):
                 await task

@@ -122,7 +122,9 @@ def outcome_of(client: Client, call: tuple[Any, ...]) -> tuple[object, ...]:
     try:
         return ("value", client.call(*call).result(30))
     except BaseException as exc:
-        facts = {name: getattr(exc, name, None) for name in ("function", "parameter", "nearest", "path", "type_name", "traceback")}
+        facts = {
+            name: getattr(exc, name, None) for name in ("function", "parameter", "nearest", "path", "type_name", "traceback")
+        }
         return type(exc).__name__, type(exc).__mro__[1:], str(exc), exc.args, facts, type(exc.__cause__).__name__
 
 
