@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -27,10 +26,6 @@ from prpc.prpcmessage import PRPCMessage
 from prpc.settings import Settings
 
 __all__ = ["Channel", "default_channel", "set_default_channel", "swap_default_channel"]
-
-
-#: Most seconds that a moved clock waits for a loop that is busy.
-_HASTEN_SECONDS = 5.0
 
 
 class Channel:
@@ -136,16 +131,6 @@ class Channel:
         pump.submit(call)
         return call
 
-    def hasten(self, seconds: float) -> None:
-        """Bring the deadlines of all calls so much nearer, for a clock that is moved by hand; done when this returns."""
-        for pump in list(self._pumps.values()):
-            if pump.usable and pump.loop.is_running():
-                done = threading.Event()
-                # In the order in which the calls were posted: what was sent before is at the broker, or never gets there.
-                pump.post(partial(_hasten, pump), seconds)
-                pump.post(lambda done: done.set(), done)
-                done.wait(_HASTEN_SECONDS)
-
     async def servers(self) -> Sequence[ServerRecord]:
         """The servers that announce themselves on the queue now, asked in the running loop."""
         return await self.pump().servers()
@@ -173,14 +158,6 @@ class Channel:
                 pump.close_soon()
         if self._pumps:
             current_portal().run(self.close())
-
-
-def _hasten(pump: CallPump, seconds: float) -> None:
-    for call in pump.pending.calls():
-        if call.expires is not None:
-            call.expires -= seconds
-            if call.expires <= monotonic():
-                pump._expire(call.message_id)
 
 
 _default: Channel | None = None

@@ -134,9 +134,6 @@ class _EagerChannel(Channel):
         """See Channel."""
         return self.records()
 
-    def hasten(self, seconds: float) -> None:
-        """See Channel: no call waits."""
-
     async def close(self) -> None:
         """See Channel: there is nothing to close."""
 

@@ -26,6 +26,7 @@ from prpc.exceptions import ConfigurationError
 from prpc.settings import Settings
 from prpc.testing.clock import ManualClock
 from prpc.testing.default import default_client
+from prpc.testing.hasten import Hastener
 
 __all__ = ["Running", "ServerFactory", "running"]
 
@@ -167,7 +168,7 @@ class Running:
             if self._use:
                 stack.enter_context(default_client(client))
             if self._clock is not None:
-                stack.enter_context(self._clock.watched(client.channel.hasten, partial(self._end_overdue, loop)))
+                stack.enter_context(self._clock.watched(Hastener(client.channel).hasten, partial(self._end_overdue, loop)))
             yield
 
     def _end_overdue(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -32,6 +32,7 @@ FACES = (
     "prpc.testing.eager",
     "prpc.testing.eager_loop",
     "prpc.testing.eager_server",
+    "prpc.testing.hasten",
     "prpc.testing.server",
     "prpc.testing.stubs",
 )

@@ -95,6 +95,36 @@ def test_a_server_that_cannot_start_raises_in_a_coroutine_too() -> None:
     asyncio.run(scenario())
 
 
+def test_what_the_end_of_the_server_raises_comes_out() -> None:
+    @asynccontextmanager
+    async def lifespan(_: AppServer) -> AsyncIterator[None]:
+        yield
+        raise OSError("no database")
+
+    async def scenario() -> None:
+        async with running(make_app(lifespan=lifespan)) as client:
+            assert await client.ping() == "pong"
+
+    with pytest.raises(OSError, match="no database"), running(make_app(lifespan=lifespan)) as client:
+        assert client.ping() == "pong"
+    with pytest.raises(OSError, match="no database"):
+        asyncio.run(scenario())
+
+
+def test_a_server_that_ends_by_itself() -> None:
+    app, clock = make_app(), ManualClock()
+
+    @app.function("async")
+    async def leave() -> None:
+        app._service.request_stop(0)  # type: ignore[union-attr]
+
+    with running(app, clock=clock) as client:
+        (server,) = [thread for thread in threading.enumerate() if thread.name == "prpc-testing-server"]
+        client.call("leave")
+        server.join(60)
+        clock.advance(1)
+
+
 def test_an_app_serves_one_block_at_a_time() -> None:
     app = make_app()
     with running(app) as client:
@@ -139,6 +169,7 @@ def test_a_coroutine_serves_in_its_own_loop() -> None:
         async with running(app) as client:
             assert isinstance(client, AsyncClient)
             assert entered == [asyncio.get_running_loop()]
+            assert not [thread for thread in threading.enumerate() if thread.name == "prpc-testing-server"]
             assert await client.call("loop_is_the_same")
             assert await client.call("summ", 1, 2) == 3.5
             assert await client.ping() == "pong"
@@ -148,9 +179,7 @@ def test_a_coroutine_serves_in_its_own_loop() -> None:
                 await client.call("shout")
         assert not entered
 
-    threads = threading.active_count()
     asyncio.run(scenario())
-    assert threading.active_count() == threads
 
 
 def test_calls_that_name_no_client_come_here_for_a_while() -> None:

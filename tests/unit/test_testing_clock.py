@@ -104,7 +104,7 @@ def test_the_server_says_so_to_a_client_of_another_clock(key: str) -> None:
             other.servers()  # what it sent before is at the broker then
             clock.advance(450)
             shop.go_on.set()
-            with pytest.raises(prpc.DeadlineExceededError, match=r"its 400 s had passed after 450\.000 s") as caught:
+            with pytest.raises(prpc.DeadlineExceededError, match=r"sell\(\) was not started") as caught:
                 late.result(30)
             assert (caught.value.queued, patient.result(30), blocking.result(30)) == (450, "milk", "held")
     assert shop.sold == ["milk"]
