@@ -77,6 +77,12 @@ class _ClientBase:
         self._channel = Channel(given, middleware)
         self._options = CallOptions()
 
+    @classmethod
+    def _over(cls, channel: Channel) -> Self:
+        client = object.__new__(cls)
+        client._channel, client._options = channel, CallOptions()
+        return client
+
     @property
     def channel(self) -> Channel:
         """For PRPC's own use: what sends the calls."""
@@ -222,10 +228,7 @@ def use_client(client: Client | AsyncClient | None) -> None:
 
 
 def _default() -> Client:
-    client = object.__new__(Client)
-    client._channel = default_channel()
-    client._options = CallOptions()
-    return client
+    return Client._over(default_channel())
 
 
 def ping(timeout: timedelta | float | None = PING_TIMEOUT) -> str:

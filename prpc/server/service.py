@@ -22,6 +22,7 @@ from prpc.server.health import Health, Phase
 from prpc.server.health_http import HealthPort
 from prpc.server.logs import logger
 from prpc.server.middleware import Middleware
+from prpc.server.overdue import end_overdue
 from prpc.server.presence import Presence
 from prpc.server.publishing import Publisher
 from prpc.server.registry import RegisteredFunction, Registry, check_feeds
@@ -63,6 +64,7 @@ class Service:
         self._opened = False
         #: What there are workers for: the kind, and whether for events or for calls.
         self._served: set[tuple[WorkerKind, bool]] = set()
+        self._dispatcher: Dispatcher | None = None
         #: Calls that ended otherwise than by themselves, or whose outcome the broker did not take, when the server stopped.
         self.cut_short = 0
         self.health = Health(clock, settings.health_window)
@@ -76,6 +78,11 @@ class Service:
         if grace is not None:
             self._grace = grace
         self._stop.set()
+
+    def end_overdue(self) -> None:
+        """End the calls whose deadline has come by the clock; for one that is moved by hand, which no timer follows."""
+        if self._dispatcher is not None:
+            end_overdue(self._dispatcher.running, self._clock)
 
     async def serve(self, on_ready: Callable[[], None]) -> None:
         """Serve until `request_stop`. Raises BrokerUnavailableError where the broker cannot be reached at the start."""
@@ -94,7 +101,7 @@ class Service:
             consumer = broker.consume(queue, consumer=f"{self._settings.instance_name}_{uuid.uuid4().hex[:12]}")
             stack.push_async_callback(consumer.close)
             await consumer.open()
-            dispatcher = self._make_dispatcher(broker, consumer, codec, seal, streams)
+            dispatcher = self._dispatcher = self._make_dispatcher(broker, consumer, codec, seal, streams)
             events = self._make_events(broker, codec)
             presence = Presence(
                 broker, self._settings, self._facts, health=self.health, running=lambda: dispatcher.running, pools=self._pools
