@@ -59,6 +59,7 @@ chaos: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(RUN) -m benchmarks.calls
+	$(RUN) -m benchmarks.streams
 
 # Needs Java 17; fetches the jars where they are missing.
 bench-kafka: $(VENV)/.test

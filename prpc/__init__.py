@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         gather,
         get_function_server,
         ping,
+        progress_bar,
         remote_function,
         remote_stream,
         use_client,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         WorkerLostError,
         WorkerTimeoutError,
     )
+    from prpc.progress import Progress
     from prpc.prpcmessage import PRPCMessage
 
 __version__ = "0.1.0"
@@ -70,6 +72,7 @@ __all__ = [
     "NoServerError",
     "PRPCError",
     "PRPCMessage",
+    "Progress",
     "QueueFullError",
     "RegistrationError",
     "RemoteError",
@@ -87,6 +90,7 @@ __all__ = [
     "gather",
     "get_function_server",
     "ping",
+    "progress_bar",
     "remote_function",
     "remote_stream",
     "use_client",
@@ -94,7 +98,7 @@ __all__ = [
 
 _CLIENT = (
     "AsyncClient AwaitableTask Client RemoteFunction RemoteStream Stream as_completed gather get_function_server ping "
-    "remote_function remote_stream use_client"
+    "progress_bar remote_function remote_stream use_client"
 )
 
 #: Where each public name lives; the errors are the rest.
@@ -103,6 +107,7 @@ _HOMES = {
     "AppServer": "prpc.app_server",
     "CurrentCall": "prpc.call_context",
     "current_call": "prpc.call_context",
+    "Progress": "prpc.progress",
     "PRPCMessage": "prpc.prpcmessage",
 }
 

@@ -14,10 +14,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from prpc.brokers.base import ServerRecord
-from prpc.client.call import CallOptions
+from prpc.client.bars import progress_bar
 from prpc.client.channel import Channel, default_channel, set_default_channel
 from prpc.client.many import AsCompleted, Gathered, as_completed, gather
 from prpc.client.middleware import Middleware, OutgoingCall, Proceed
+from prpc.client.options import CallOptions
 from prpc.client.portal import current_portal
 from prpc.client.remote import RemoteFunction, merge_options, merge_repeats, remote_function
 from prpc.client.remote_stream import RemoteStream, merge_stream_options, remote_stream
@@ -42,6 +43,7 @@ __all__ = [
     "gather",
     "get_function_server",
     "ping",
+    "progress_bar",
     "remote_function",
     "remote_stream",
     "servers",
@@ -74,6 +76,12 @@ class _ClientBase:
         given = Settings.from_env(type_broker=type_broker, url_broker=broker_url, queue_name=name_queue, **settings)
         self._channel = Channel(given, middleware)
         self._options = CallOptions()
+
+    @classmethod
+    def _over(cls, channel: Channel) -> Self:
+        client = object.__new__(cls)
+        client._channel, client._options = channel, CallOptions()
+        return client
 
     @property
     def channel(self) -> Channel:
@@ -220,10 +228,7 @@ def use_client(client: Client | AsyncClient | None) -> None:
 
 
 def _default() -> Client:
-    client = object.__new__(Client)
-    client._channel = default_channel()
-    client._options = CallOptions()
-    return client
+    return Client._over(default_channel())
 
 
 def ping(timeout: timedelta | float | None = PING_TIMEOUT) -> str:

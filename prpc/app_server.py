@@ -183,6 +183,7 @@ class AppServer:
         timeout: timedelta | float | None = None,
         idempotent: bool = False,
         max_concurrency: int | None = None,
+        broadcast: bool = False,
     ) -> Callable[[F], F]: ...
     def decorator_reg_func(
         self,
@@ -192,14 +193,15 @@ class AppServer:
         timeout: timedelta | float | None = None,
         idempotent: bool = False,
         max_concurrency: int | None = None,
+        broadcast: bool = False,
     ) -> Any:
         """Register the decorated function, which stays as it is and callable locally. Also available as `function`.
 
         `worker_type`: None for the server's default. `name`: under which clients call it. `timeout`: its longest run.
         `idempotent`: running it twice does no harm, so it is repeated when its server or worker is lost.
-        `max_concurrency`: most calls of it that run at once in this server. A generator streams its items. Raises
-        RegistrationError.
-        Works without parentheses, too.
+        `max_concurrency`: most calls of it that run at once in this server. A generator streams its items.
+        `broadcast`: a call of it is an event for every server of the queue: each runs it, and nobody gets a result.
+        Raises RegistrationError. Works without parentheses, too.
         """
         if callable(worker_type):
             self.register_func(worker_type)
@@ -207,7 +209,13 @@ class AppServer:
 
         def register(function: F) -> F:
             self.register_func(
-                function, worker_type, name=name, timeout=timeout, idempotent=idempotent, max_concurrency=max_concurrency
+                function,
+                worker_type,
+                name=name,
+                timeout=timeout,
+                idempotent=idempotent,
+                max_concurrency=max_concurrency,
+                broadcast=broadcast,
             )
             return function
 
@@ -224,6 +232,7 @@ class AppServer:
         timeout: timedelta | float | None = None,
         idempotent: bool = False,
         max_concurrency: int | None = None,
+        broadcast: bool = False,
     ) -> None:
         """Register a function; parameters and errors as for `decorator_reg_func`."""
         worker_type = worker_type or self.settings.default_type_worker
@@ -235,6 +244,7 @@ class AppServer:
             timeout=timeout,
             idempotent=idempotent,
             max_concurrency=max_concurrency,
+            broadcast=broadcast,
             can_run=can_run,
             max_streams=self.settings.max_streams,
         )
@@ -337,14 +347,20 @@ class AppServer:
         return service.cut_short
 
     @contextmanager
-    def _in_memory(self, url: str) -> Iterator[Settings]:
-        """For `prpc.testing`: this server on a memory broker."""
-        before = self.settings
-        self.settings = replace(before, type_broker="memory", url_broker=url)
+    def _moved(self, type_broker: str, url: str, queue: str, clock: Clock | None) -> Iterator[Settings]:
+        """For `prpc.testing`: this server on another broker and, where one is given, by another clock."""
+        before = self.settings, self._clock
+        self.settings = replace(self.settings, type_broker=type_broker, url_broker=url, queue_name=queue)
+        self._clock = clock or self._clock
         try:
             yield self.settings
         finally:
-            self.settings = before
+            self.settings, self._clock = before
+
+    def _end_overdue(self) -> None:
+        """For `prpc.testing`, in the server's loop: its clock was moved."""
+        if self._service is not None:
+            self._service.end_overdue()
 
 
 def _freeze() -> None:

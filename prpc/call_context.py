@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from prpc.deadline import Clock, Deadline, SystemClock
+from prpc.progress import Progress
 
-__all__ = ["CurrentCall", "bind_current_call", "current_call", "inherited_timeout"]
+__all__ = ["CurrentCall", "ProgressSink", "bind_current_call", "current_call", "inherited_timeout"]
+
+
+class ProgressSink(Protocol):
+    """Where calls say how far they are."""
+
+    def report(self, message_id: str, progress: Progress) -> None:
+        """Tell the caller, soon; a newer one takes the place of one that was not sent yet. From any thread, without waiting."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +36,7 @@ class CurrentCall:
     #: 1 for the first run.
     attempt: int = 1
     clock: Clock = field(default_factory=SystemClock, repr=False)
+    _sink: ProgressSink | None = field(default=None, repr=False, compare=False)
     # Filled once cancelled: nobody waits for it, and a list costs a tenth of an event.
     _cancelled: list[bool] = field(default_factory=list, repr=False, compare=False)
 
@@ -37,6 +48,17 @@ class CurrentCall:
     def remaining(self) -> float | None:
         """Seconds left before the call is ended; None without a deadline."""
         return self.deadline.remaining(self.clock)
+
+    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Tell the caller how far the call is: `done` of `total`, in any unit, and a word for people.
+
+        As cheap as it is often called: at most ten a second travel, of those in between the last one does, and the very last
+        one arrives before the outcome. From any thread. Raises ValueError for a number that is negative, infinite or none,
+        TypeError for what is no number or no text. A message is cut to 500 characters.
+        """
+        progress = Progress(done, total, message)
+        if self._sink is not None and not self._cancelled:
+            self._sink.report(self.message_id, progress)
 
     def mark_cancelled(self) -> None:
         """For workers: make `cancelled` true."""

@@ -69,6 +69,8 @@ class KafkaBroker:
             await asyncio.wait(self._chores, timeout=CHORES_END)  # cut off while it connects, aiokafka leaves a connection open
         for task in self._chores:
             task.cancel()
+        for bound in self._bounds.values():
+            await bound.close()
         await self._sender.close()
         for control in self._controls.values():
             await control.close()
@@ -113,7 +115,7 @@ class KafkaBroker:
 
     def _send(self, queue: str, call: Outgoing) -> asyncio.Future[Any]:
         headers = headers_of(call.facts)
-        headers.append((SENT, b"%d" % round(self.now() * 1000)))
+        headers.append((SENT, b"%d" % (self._sender.clock.earliest() * 1000)))
         return self._sender.send(QueueNames(queue).calls, call.body, key=message_key(call.message_id), headers=headers)
 
     async def _send_bounded(self, queue: str, call: Outgoing) -> None:
@@ -142,7 +144,7 @@ class KafkaBroker:
             consumer,
             replies=KafkaReplies(self._sender, self._mail, names, buried),
             committed=lambda places: self._topics.committed(names.group(self._settings.group_name), places),
-            now=self.now,
+            latest=self._sender.clock.latest,
             control=control,
         )
         self._parts.append(part)

@@ -40,7 +40,7 @@ _Found = dict[TopicPartition, list[ConsumerRecord]]
 
 
 class KafkaConsumer:
-    """See prpc.brokers.base.Consumer."""
+    """See prpc.brokers.base.Consumer. `latest`: what the brokers' clock shows at most, in seconds since 1970."""
 
     def __init__(
         self,
@@ -51,17 +51,17 @@ class KafkaConsumer:
         *,
         replies: KafkaReplies,
         committed: Callable[[Iterable[TopicPartition]], Any],
-        now: Callable[[], float],
+        latest: Callable[[], float],
         control: KafkaControl,
     ) -> None:
-        self._address, self._now, self._control = address, now, control
+        self._address, self._latest, self._control = address, latest, control
         self._group = KafkaGroup(
             address,
             settings,
             QueueNames(queue),
             consumer[-12:],
             committed=committed,
-            now=now,
+            now=latest,
             say=control.say,
             again=self._deliver_again,
         )
@@ -92,9 +92,10 @@ class KafkaConsumer:
         word = read_word(body)
         if word is None or self._group.is_mine(word):
             return
-        for message_id, caller in word.asks:
-            self._endings.asked(message_id, caller)
-        self._group.hear(word)
+        if word.asks is not None:
+            self._endings.asked(*word.asks)
+        else:
+            self._group.hear(word)
 
     async def take(self, most: int) -> Sequence[KafkaDelivery]:
         """See Consumer. Raises BrokerUnavailableError."""
@@ -201,7 +202,8 @@ class KafkaConsumer:
         if born is None:
             born = min(number_in(record, SENT) or record.timestamp, record.timestamp)
         attempt = tenure.progress.open[record.offset].attempts + 1 + (number_in(record, CRASHES) or 0)
-        age = max(0.0, self._now() - born / 1000)
+        # Rather too old than too young: what has expired must not start.
+        age = max(0.0, self._latest() - born / 1000)
         delivery = KafkaDelivery(self._endings, tenure, record, facts_of(record), attempt, age, born)
         tenure.held[record.offset] = delivery
         return delivery

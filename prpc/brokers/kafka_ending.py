@@ -62,7 +62,7 @@ class KafkaEndings:
             self._group.ended(delivery)
             return answered(False)
         tenure.progress.start(delivery.offset, self._group.token)
-        delivery.started = True
+        delivery.message_id, delivery.started = message_id, True
         if repeatable and delivery.attempt == 1:
             self._group.committer.soon()
             return answered(True)
@@ -98,9 +98,10 @@ class KafkaEndings:
         return []
 
     def asked(self, message_id: UUID, address: str) -> None:
-        """The owner of a call's partition does not know its outcome, and we might, now or later."""
-        for sent in self._outcome_for(message_id, address):
-            self._keep(sent)
+        """The owner of a call's partition does not know its outcome: we have it, or will have it, or it is none of ours."""
+        if self._outcomes.get(message_id) is not None or self._group.holds(message_id):
+            for sent in self._outcome_for(message_id, address):
+                self._keep(sent)
 
     # when it has ended
 

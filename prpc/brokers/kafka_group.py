@@ -153,9 +153,15 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         tenure = self.tenures.get(place[0])
         return place in self._orphans or (tenure is not None and place[1] in tenure.held)
 
+    def holds(self, message_id: UUID) -> bool:
+        """Whether that call was claimed here and has not ended."""
+        if any(delivery.message_id == message_id for delivery in self._orphans.values()):
+            return True
+        return any(delivery.message_id == message_id for tenure in self.tenures.values() for delivery in tenure.held.values())
+
     def ask_others(self, message_id: UUID, address: str) -> None:
         """Let the server that has that call's outcome, or will have it, send it to this address too."""
-        self._say(Word(self.token, asks=((message_id, address),)))
+        self._say(Word(self.token, asks=(message_id, address)))
 
     def ended(self, delivery: KafkaDelivery) -> None:
         """A delivery has ended, whichever way."""

@@ -11,7 +11,8 @@ from prpc.brokers.base import Facts
 
 __all__ = ["ADDED", "Headers", "facts_of", "headers_of", "number_in", "read_address", "write_address"]
 
-#: When the caller handed the call over, in milliseconds by the brokers' clock: a record may lie in its producer for a while.
+#: The earliest that the caller can have handed the call over, in milliseconds by the brokers' clock: a record may lie in its
+#: producer for a while.
 SENT = "prpc_sent_ms"
 #: When the broker first took a call that was put back, on the same scale, and how often its servers were lost before.
 BORN, CRASHES = "prpc_born_ms", "prpc_crashes"

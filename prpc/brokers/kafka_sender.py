@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 FRAME_BYTES = 1024 * 1024
 #: Seconds between two tries to send what must arrive.
 AGAIN_AFTER = 0.1
-#: Seconds for which the best look at the brokers' clock counts more than a worse one.
+#: Seconds for which the best look at the brokers' clock counts more than a worse one: clocks drift apart.
 LEARNT_HOLDS = 60.0
 LOG_APPEND_TIME = 1
 
@@ -43,23 +43,40 @@ Headers = Sequence[tuple[str, bytes]]
 
 
 class BrokersClock:
-    """The brokers' clock, as far as this process can tell without asking."""
+    """The brokers' clock, as far as this process can tell without asking: seconds since 1970, and bounds that it is within.
+
+    Nobody can tell when within its round trip a record was stamped: the bounds are as far apart as the trip was long.
+    """
 
     def __init__(self) -> None:
-        self._offset = time.time() - time.monotonic()
-        #: Seconds of the round trip that it was learnt by, and when; a faster one tells more.
-        self._trip, self._learnt = float("inf"), 0.0
+        #: What is to be added to the monotonic clock, at least and at most: the machine's own clock until there is better.
+        self._least = self._most = time.time() - time.monotonic()
+        #: Monotonic second of the last look as good as what is held; None: there was none.
+        self._learnt: float | None = None
 
     def learn(self, milliseconds: int, asked: float) -> None:
         """What a record was stamped with that was sent at `asked` (monotonic) and is acknowledged now."""
         now = time.monotonic()
-        if now - asked <= self._trip or now - self._learnt > LEARNT_HOLDS:
-            self._offset = milliseconds / 1000 - (asked + now) / 2
-            self._trip, self._learnt = now - asked, now
+        least, most = milliseconds / 1000 - now, (milliseconds + 1) / 1000 - asked
+        apart = most < self._least or least > self._most  # a clock was set since
+        if self._learnt is None or now - self._learnt > LEARNT_HOLDS or apart:
+            self._least, self._most, self._learnt = least, most, now
+            return
+        if most - least <= self._most - self._least:
+            self._learnt = now
+        self._least, self._most = max(self._least, least), min(self._most, most)
 
     def now(self) -> float:
-        """Seconds since 1970."""
-        return time.monotonic() + self._offset
+        """The likeliest."""
+        return time.monotonic() + (self._least + self._most) / 2
+
+    def earliest(self) -> float:
+        """It is not before that."""
+        return time.monotonic() + self._least
+
+    def latest(self) -> float:
+        """It is not after that."""
+        return time.monotonic() + self._most
 
 
 @dataclass(slots=True, eq=False)

@@ -51,6 +51,8 @@ class KafkaDelivery:
     attempt: int
     age: float
     born_ms: int
+    #: Of the call, once it was claimed.
+    message_id: UUID | None = None
     #: Of Kafka's records none may run before it was claimed: its start is committed first.
     admitted: bool = False
     #: Whether it counts as started; it goes on where its partition goes to another server then.

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import InvalidPartitionsError, KafkaError, for_code
 from aiokafka.structs import OffsetAndMetadata
 
 from prpc.brokers.kafka_address import KafkaAddress, explain
@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 FRAME_BYTES = 1024 * 1024
 #: Seconds for which announcements and control messages are kept; they are read within moments.
 MOMENTS = 600
-TOPIC_EXISTS, PARTITIONS_THERE = 36, 37
+#: Kafka's error for a topic that is there already.
+TOPIC_EXISTS = 36
 
 
 _NAME = re.compile(r"[a-zA-Z0-9._-]+")
@@ -151,8 +152,9 @@ class KafkaTopics:
         log.info("made the topics %s", ", ".join(topic.name for topic in topics))
 
     async def _grow(self, topic: Topic) -> None:
-        answer = await (await self.admin()).create_partitions({topic.name: NewPartitions(topic.partitions)})
-        for name, code, *text in answer.topic_errors:
-            if code not in (0, PARTITIONS_THERE):
-                raise for_code(code)(f"topic {name} cannot be grown: {' '.join(str(t) for t in text if t)}")
+        try:
+            await (await self.admin()).create_partitions({topic.name: NewPartitions(topic.partitions)})
+        except InvalidPartitionsError:  # another server that starts at this moment was faster
+            if (await self._partitions([topic.name])).get(topic.name, 0) < topic.partitions:
+                raise
         log.info("topic %s has %d partitions now", topic.name, topic.partitions)

@@ -28,8 +28,9 @@ class Word:
     round: int = 0
     #: All records of partitions that are not its own whose calls run there; None where it says nothing about that.
     holds: frozenset[Place] | None = None
-    #: Further callers of calls that may have ended or run elsewhere: whoever has the outcome sends it to the address.
-    asks: tuple[tuple[UUID, str], ...] = ()
+    #: A call that has ended or runs elsewhere, and the address of a further caller: whoever has its outcome sends it there.
+    #: A word that asks says nothing else.
+    asks: tuple[UUID, str] | None = None
 
 
 def write_word(word: Word) -> bytes:
@@ -37,8 +38,9 @@ def write_word(word: Word) -> bytes:
     said: dict[str, Any] = {"member": word.member, "ended": _list(word.ended), "released": _list(word.released)}
     if word.holds is not None:
         said |= {"round": word.round, "holds": _list(sorted(word.holds))}
-    if word.asks:
-        said["asks"] = [(str(message_id), address) for message_id, address in word.asks]
+    if word.asks is not None:
+        message_id, address = word.asks
+        said["asks"] = (str(message_id), address)
     return json.dumps(said).encode()
 
 
@@ -53,7 +55,7 @@ def read_word(body: bytes) -> Word | None:
             tuple(_places(said["released"])),
             int(said.get("round", 0)),
             holds,
-            tuple((UUID(message_id), str(address)) for message_id, address in said.get("asks", ())),
+            None if said.get("asks") is None else _call_and_address(said["asks"]),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
@@ -66,3 +68,8 @@ def _list(places: Iterable[Place]) -> list[tuple[str, int, int]]:
 def _places(said: Any) -> Iterable[Place]:
     for topic, partition, offset in said:
         yield TopicPartition(str(topic), int(partition)), int(offset)
+
+
+def _call_and_address(said: Any) -> tuple[UUID, str]:
+    message_id, address = said
+    return UUID(message_id), str(address)

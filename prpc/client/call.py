@@ -8,109 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import json
-import math
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
+from prpc.client.options import CallOptions
+from prpc.client.track import Listener, Track
 from prpc.codec import ReadReply
 from prpc.exceptions import DeadlineExceededError, PRPCError, WorkerTimeoutError
 from prpc.failure import restore
-from prpc.protocol.facts import MAX_HEADERS_BYTES
-from prpc.protocol.repeats import RepeatPolicy, Repeats
+from prpc.progress import Progress
+from prpc.protocol.repeats import Repeats
 from prpc.prpcmessage import PRPCMessage
 
-__all__ = ["Call", "CallOptions", "Feeds", "Home", "StreamHome", "seconds_of", "wake_future"]
-
-
-def seconds_of(timeout: timedelta | float | None) -> float | None:
-    """A caller's timeout in seconds; None is without end. Raises ValueError for what is no time."""
-    if timeout is None:
-        return None
-    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
-    if seconds != seconds:
-        raise ValueError("timeout is not a number")
-    return None if seconds == float("inf") else seconds
-
-
-@dataclass(frozen=True, slots=True)
-class CallOptions:
-    """What a caller sets for a call beside its arguments."""
-
-    #: Seconds until the call's deadline; None takes PRPC_CALL_TIMEOUT_SEC.
-    timeout: float | None = None
-    #: Texts that the function finds in `current_call().headers`.
-    headers: Mapping[str, str] = field(default_factory=dict)
-    #: Refuse the call with NoServerError where nobody serves the queue.
-    require_server: bool = False
-    #: Whether running the function twice is as good as once; only then the call is repeated.
-    idempotent: bool = False
-    #: Attempts after the first; None takes PRPC_CALL_RETRIES.
-    retries: int | None = None
-    #: Seconds that one attempt is waited for; None takes PRPC_CALL_ATTEMPT_TIMEOUT_SEC.
-    attempt_timeout: float | None = None
-    #: Seconds of pause before the second attempt; None takes PRPC_CALL_BACKOFF_SEC.
-    backoff: float | None = None
-    #: Seconds that a reader of a stream waits for one item; None: for ever.
-    item_timeout: float | None = None
-
-    def __post_init__(self) -> None:
-        self._check_repeats()
-        if self.timeout is not None and self.timeout <= 0:
-            raise ValueError(f"timeout={self.timeout:g} cannot be used: allowed is a time above zero, or None")
-        if self.item_timeout is not None and self.item_timeout < 0:
-            raise ValueError(f"item_timeout={self.item_timeout:g} cannot be used: allowed is a time from zero up, or None")
-        for name, value in self.headers.items():
-            if not isinstance(name, str) or not isinstance(value, str):
-                raise TypeError(f"header {name!r}: {value!r} cannot be used: names and values are texts")
-        if self.headers:
-            _check_headers(self.headers)
-
-    def _check_repeats(self) -> None:
-        retries = self.retries
-        if retries is not None and (isinstance(retries, bool) or not isinstance(retries, int)):
-            raise TypeError(f"retries={retries!r} cannot be used: allowed is a whole number")
-        if retries is not None and retries < 0:
-            raise ValueError(f"retries={retries} cannot be used: allowed is a whole number from 0 up")
-        if self.attempt_timeout is not None and not 0 < self.attempt_timeout < math.inf:
-            raise ValueError(f"attempt_timeout={self.attempt_timeout:g} cannot be used: allowed is a time above zero")
-        if self.backoff is not None and not 0 <= self.backoff < math.inf:
-            raise ValueError(f"backoff={self.backoff:g} cannot be used: allowed is a time from zero up")
-        if self.asks_for_repeats and not self.idempotent:
-            raise ValueError(
-                "only calls of idempotent functions are repeated: another may run twice, and nobody said that this does no harm. "
-                "Where it does none, say so with idempotent=True"
-            )
-
-    @property
-    def asks_for_repeats(self) -> bool:
-        """Whether something is set that has a meaning only for repeats."""
-        return bool(self.retries) or self.attempt_timeout is not None or self.backoff is not None
-
-    def policy(self, default: RepeatPolicy) -> RepeatPolicy:
-        """`default` with what is set here."""
-        if self.retries is None and self.attempt_timeout is None and self.backoff is None:
-            return default
-        return RepeatPolicy(
-            default.retries if self.retries is None else self.retries,
-            default.attempt_timeout if self.attempt_timeout is None else self.attempt_timeout,
-            default.backoff if self.backoff is None else self.backoff,
-            default.longest if self.backoff is None else max(default.longest, self.backoff),
-        )
-
-
-def _check_headers(headers: Mapping[str, str]) -> None:
-    try:
-        size = len(json.dumps(dict(headers), ensure_ascii=False).encode())
-    except UnicodeEncodeError:
-        raise ValueError("headers cannot be used: they hold lone surrogates") from None
-    if size > MAX_HEADERS_BYTES:
-        raise ValueError(f"headers cannot be used: they are {size} bytes as JSON, allowed are {MAX_HEADERS_BYTES}")
+__all__ = ["Call", "Feeds", "Home", "StreamHome", "wake_future"]
 
 
 class Feeds(Protocol):
@@ -164,6 +78,10 @@ class Home(Protocol):
         """Ask the broker for the call's kept reply: plain code waits for the answer, in a running loop it comes later."""
         ...
 
+    def post(self, function: Callable[[Any], object], argument: Any) -> None:
+        """Call `function(argument)` in the loop: now where it is the running one, else soon. RuntimeError: it is closed."""
+        ...
+
     @property
     def streams(self) -> StreamHome:
         """For the calls of streaming functions."""
@@ -193,6 +111,7 @@ class Call:
         "tick",
         "timeout",
         "told",
+        "track",
     )
 
     def __init__(self, message: PRPCMessage, body: bytes | None, options: CallOptions, schema: str | None, home: Home) -> None:
@@ -226,6 +145,8 @@ class Call:
         #: True once the outcome is there; written last.
         self.done = False
         self._waiters: list[Callable[[], object]] = []
+        #: What is known of its progress; None where nobody asked and nothing came. Made in the home's loop.
+        self.track: Track | None = None
 
     # -- outcome -------------------------------------------------------------------------------------------------------
 
@@ -262,6 +183,28 @@ class Call:
         if reply.failure is not None:
             raise with_times(restore(reply.failure), (self.ended - self.message.date_create_message).total_seconds())
         return reply.result
+
+    # -- progress ------------------------------------------------------------------------------------------------------
+
+    def note(self, progress: Progress) -> None:
+        """The function's newest word on how far it is; in the thread of the home's loop."""
+        if self.track is None:
+            self.track = Track()
+        self.track.note(progress)
+
+    def on_progress(self, callback: Callable[[Progress], object]) -> Callable[[], None]:
+        """Tell the callback every word from the last one on, in the thread of the home's loop; returns what ends that."""
+        listener = Listener(callback, self.message.func_name)
+        try:
+            self.home.post(self._listen, listener)
+        except RuntimeError:  # the loop is closed: nothing comes any more, and nobody but us tells what came last
+            self._listen(listener)
+        return listener.stop
+
+    def _listen(self, listener: Listener) -> None:
+        if self.track is None:
+            self.track = Track()
+        self.track.add(listener)
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 

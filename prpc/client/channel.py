@@ -16,19 +16,21 @@ from uuid import UUID, uuid4
 from prpc.brokers import adapter_of
 from prpc.brokers.base import ServerRecord
 from prpc.call_context import inherited_timeout
-from prpc.client.call import Call, CallOptions, Home
+from prpc.client.call import Call, Home
 from prpc.client.client import CallPump
 from prpc.client.feeds import Feeding, take_out
 from prpc.client.middleware import Layers, Middleware, OutgoingCall
+from prpc.client.options import CallOptions
 from prpc.client.portal import current_portal, guard, running_loop
 from prpc.client.readings import Reading, StreamCall
+from prpc.client.track import Track
 from prpc.codec import Codec, Limits
 from prpc.exceptions import ConfigurationError
 from prpc.protocol.repeats import RepeatPolicy, Repeats
 from prpc.prpcmessage import PRPCMessage
 from prpc.settings import Settings
 
-__all__ = ["Channel", "default_channel", "set_default_channel"]
+__all__ = ["Channel", "default_channel", "set_default_channel", "swap_default_channel"]
 
 
 class Channel:
@@ -157,6 +159,7 @@ class Channel:
         reading = outer.reading if isinstance(outer, StreamCall) else None
         call = self._call(pump, outer.message_id, changed.function, changed.args, changed.kwargs, options, outer.schema, reading)
         call.timeout, call.expires, call.feeds = outer.timeout, outer.expires, outer.feeds
+        call.track = outer.track = outer.track or Track()
         if options.idempotent and outer.feeds is None:
             self._set_repeats(call, options)
         pump.submit(call)
@@ -214,5 +217,11 @@ def default_channel() -> Channel:
 
 def set_default_channel(channel: Channel | None) -> None:
     """Replace the default; None: read the environment anew on next use."""
+    swap_default_channel(channel)
+
+
+def swap_default_channel(channel: Channel | None) -> Channel | None:
+    """As `set_default_channel`; returns the former default, None where there was none yet."""
     global _default
-    _default = channel
+    former, _default = _default, channel
+    return former

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -19,14 +20,17 @@ from prpc.brokers.base import ServerRecord
 from prpc.client.call import Call, wake_future
 from prpc.client.connection import Connection, check_served, place
 from prpc.client.loop_end import LoopEnd
+from prpc.client.mail import MailDesk, MailHandler, hear_progress
 from prpc.client.portal import Crossing, LoopBound, running_loop, survive_fork
 from prpc.client.readings import Readings, StreamCall
+from prpc.client.repair import Repair
 from prpc.client.repeating import Repeating, timed_out
 from prpc.client.timers import TimerWheel
 from prpc.client.unseen import Unseen
 from prpc.codec import Codec, ReadReply
 from prpc.codec.signing import REPLY, signatures_of
 from prpc.exceptions import BrokerUnavailableError, CallCancelledError, CallError, DecodeError
+from prpc.protocol.mail import ITEMS, MAIL_START, PROGRESS, WORDS
 from prpc.protocol.pending import PendingCalls
 from prpc.protocol.repeats import Repeats
 from prpc.settings import Settings
@@ -34,13 +38,6 @@ from prpc.settings import Settings
 __all__ = ["CallPump"]
 
 logger = logging.getLogger("prpc.client")
-
-#: How mail begins that is no reply.
-MAIL_START = b'{"prpc_mail"'
-#: Seconds between two tries to collect after a gap: the first and the longest.
-COLLECT_DELAYS = (0.1, 2.0)
-#: Seconds between a reply of which not even the id can be read and the search for the call that it was meant for.
-DOUBT = 0.1
 
 
 class CallPump(LoopBound):
@@ -59,7 +56,15 @@ class CallPump(LoopBound):
         self._repeating = Repeating(loop, self._timers, self._send_again, self._fail)
         self._unseen = Unseen(loop, place(settings))
         self._connection: Connection | None = None
-        self.streams = Readings(self._crossing, codec, self._signatures, lambda: self._connection)
+        self.streams = Readings(self._crossing, codec, lambda: self._connection)
+        handlers: dict[str, MailHandler] = {
+            PROGRESS: partial(hear_progress, self.pending),
+            ITEMS: self.streams.receive,
+            WORDS: self.streams.receive,
+        }
+        self._mail = MailDesk(place(settings), self._signatures, handlers)
+        unreadable = self._fail if self._signatures is None else None
+        self._repair = Repair(self.pending, lambda: self._connection, partial(self._deliver, kept=True), unreadable)
         #: Calls that wait for the connection.
         self._outbox: list[Call] = []
         #: Who waits for the connection without a call.
@@ -69,9 +74,6 @@ class CallPump(LoopBound):
         self._farewell: asyncio.Task[None] | None = None
         #: Tasks of calls that are on their way to the broker; a flush waits for them.
         self._sending: set[asyncio.Task[Any]] = set()
-        self._collecting: set[asyncio.Task[Any]] = set()
-        #: Looks soon for the call that an unreadable reply was meant for.
-        self._doubt: asyncio.TimerHandle | None = None
         self._closing = asyncio.Lock()
         #: Saying goodbye: first what was sent still goes out, then nothing does.
         self._finishing = self._leaving = False
@@ -117,10 +119,10 @@ class CallPump(LoopBound):
     def refresh(self, call: Call) -> None:
         """Ask the broker for the call's kept reply: plain code waits for the answer, in a running loop it comes later."""
         if running_loop() is not None:
-            self.post(self._ask, call.message_id)
+            self.post(self._repair.ask, call.message_id)
             return
         self.check_sync_wait()
-        asyncio.run_coroutine_threadsafe(self._collect([call.message_id]), self.loop).result()
+        asyncio.run_coroutine_threadsafe(self._repair.collect([call.message_id]), self.loop).result()
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
@@ -240,11 +242,11 @@ class CallPump(LoopBound):
         if call.sent and self._connection is not None:
             self._connection.cancel(call.message_id)
 
-    def _deliver(self, connection: Connection, bodies: Iterable[bytes]) -> None:
+    def _deliver(self, connection: Connection, bodies: Iterable[bytes], *, kept: bool = False) -> None:
         delivered = []
         for body in bodies:
-            if body.startswith(MAIL_START):
-                self.streams.receive(body)
+            if body.startswith(MAIL_START) and not kept:
+                self._mail.receive(body)
                 continue
             try:
                 reply = self._codec.read_reply(body if self._signatures is None else self._signatures.open(REPLY, body))
@@ -262,41 +264,12 @@ class CallPump(LoopBound):
     def _refuse(self, error: DecodeError) -> None:
         logger.warning("a reply on %s was refused: %s", place(self._settings), error)
         if error.message_id is None:  # it may be what is kept in the place of an outcome: the key says whose
-            self._doubt = self._doubt or self.loop.call_later(DOUBT, self._look)
+            self._repair.doubt()
             return
         with suppress(ValueError):  # whatever stands there, it is no id of ours
             call = self.pending.take(UUID(error.message_id))
             if call is not None:
                 self._end(call, error)
-
-    # -- repair --------------------------------------------------------------------------------------------------------
-
-    def _look(self) -> None:
-        self._doubt = None
-        self._spawn(self._collect(self.pending.waiting()), self._collecting)
-
-    def _ask(self, message_id: UUID) -> None:
-        self._spawn(self._collect([message_id]), self._collecting)
-
-    async def _collect(self, message_ids: Iterable[UUID]) -> bool:
-        """Look for kept replies of these calls; False where the broker could not be asked."""
-        connection = self._connection
-        kept = None if connection is None else await connection.collect(message_ids)
-        if connection is None or kept is None:
-            return False
-        self._deliver(connection, kept.values())
-        # With a key it was somebody who has none: what is not believed is as if it were not there.
-        for call in filter(None, map(self.pending.get, kept if self._signatures is None else ())):
-            error = DecodeError("what is kept as its outcome cannot be read", reason="form", message_id=str(call.message_id))
-            self._fail(call, error)
-        return True
-
-    async def _repair(self, connection: Connection) -> None:
-        """Wake-ups may have been missed: look for the kept replies of everything that is waited for."""
-        delay, longest = COLLECT_DELAYS
-        while connection is self._connection and not await self._collect(self.pending.waiting()):
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, longest)
 
     # -- coming and going ----------------------------------------------------------------------------------------------
 
@@ -313,7 +286,7 @@ class CallPump(LoopBound):
                 mail = await connection.mailbox.receive()
                 if mail.gap and len(self.pending):
                     self.streams.missed()
-                    self._spawn(self._repair(connection), self._collecting)
+                    self._repair.after_gap(connection)
                 self._deliver(connection, mail.bodies)
         except asyncio.CancelledError:  # by close(); the task ends as an ordinary one
             self.closed = True
@@ -373,6 +346,7 @@ class CallPump(LoopBound):
                     await self._connect()
                 await asyncio.gather(*self._sending, return_exceptions=True)
                 if self._connection is not None:
+                    self.streams.say_goodbye()
                     await self._connection.flush()
         except Exception as exc:
             logger.warning("calls to %s may be unsent: %s", place(self._settings), str(exc) or type(exc).__name__)
@@ -391,7 +365,8 @@ class CallPump(LoopBound):
         for connected in arrivals:
             if not connected.done():
                 connected.set_exception(reason)
-        for task in (*self._sending, *self._collecting):
+        self._repair.stop()
+        for task in self._sending:
             task.cancel()
         for call in waiting:
             if call not in kept:

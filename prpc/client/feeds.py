@@ -15,7 +15,7 @@ from prpc.streaming.desk import Desk
 from prpc.streaming.ends import Writer
 from prpc.streaming.feeding import Feeder, feed
 
-__all__ = ["Feeding", "take_out"]
+__all__ = ["Failed", "Feeding", "is_stream", "take_out"]
 
 #: Types that are no streams, and make up most arguments.
 _PLAIN = frozenset({int, str, float, bool, list, dict, tuple, bytes, type(None)})
@@ -28,16 +28,16 @@ def take_out(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[A
     """The arguments, with None where one is a stream, and the streams by place or name."""
     streams: dict[str, Any] = {}
     for place, value in enumerate(args):
-        if type(value) not in _PLAIN and _is_stream(value):
+        if type(value) not in _PLAIN and is_stream(value):
             streams[str(place)] = value
-    streams.update({name: value for name, value in kwargs.items() if type(value) not in _PLAIN and _is_stream(value)})
+    streams.update({name: value for name, value in kwargs.items() if type(value) not in _PLAIN and is_stream(value)})
     if streams:
         args = [None if str(place) in streams else value for place, value in enumerate(args)]
         kwargs = {name: None if name in streams else value for name, value in kwargs.items()}
     return args, kwargs, streams
 
 
-def _is_stream(value: object) -> bool:
+def is_stream(value: object) -> bool:
     """Whether it is made to be run through once, or has no form as a value."""
     return isinstance(value, Iterator | AsyncIterable | range | MappingView)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, Generic, Literal, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, Literal, TypeVar, cast, overload
 
-from prpc.client.call import seconds_of, wake_future
+from prpc.client.bars import Bar, bars_of
+from prpc.client.call import wake_future
+from prpc.client.options import seconds_of
 from prpc.client.portal import running_loop
 from prpc.client.task import AwaitableTask
 from prpc.exceptions import ClientTimeOutError
@@ -20,28 +21,6 @@ from prpc.exceptions import ClientTimeOutError
 __all__ = ["AsCompleted", "Gathered", "as_completed", "gather"]
 
 T = TypeVar("T")
-
-
-class _Bar(Protocol):
-    def update(self, n: int) -> object: ...
-
-    def close(self) -> object: ...
-
-
-class _NoBar:
-    def update(self, n: int) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def _bar(progress: bool, total: int) -> _Bar:
-    if not progress:
-        return _NoBar()
-    try:
-        tqdm = importlib.import_module("tqdm")
-    except ModuleNotFoundError as exc:
-        raise ModuleNotFoundError("progress=True needs tqdm: pip install 'prpc[progress]'", name="tqdm") from exc
-    return cast("_Bar", tqdm.tqdm(total=total, unit="call"))
 
 
 class _Completions(Generic[T]):
@@ -181,7 +160,7 @@ class Gathered(_Many[T]):
         `timeout` seconds passed; the other calls go on."""
         seconds = seconds_of(timeout)
         until = _moment(seconds)
-        bar, completions = _bar(self._progress, len(self.tasks)), self._completions()
+        bar, completions = bars_of(self._progress, self.tasks), self._completions()
         try:
             while completions:
                 if not completions.wait(self._wanted(completions), until):
@@ -196,7 +175,7 @@ class Gathered(_Many[T]):
         """The same for coroutines. Cancelling it cancels the calls that nobody else waits for."""
         seconds = seconds_of(timeout)
         until = _moment(seconds)
-        bar, completions = _bar(self._progress, len(self.tasks)), self._completions()
+        bar, completions = bars_of(self._progress, self.tasks), self._completions()
         try:
             while completions:
                 if not await completions.wait_async(self._wanted(completions), until):
@@ -216,7 +195,7 @@ class Gathered(_Many[T]):
     def _wanted(self, completions: _Completions[T]) -> int:
         return 1 if self._progress else len(completions)
 
-    def _look(self, completions: _Completions[T], bar: _Bar) -> None:
+    def _look(self, completions: _Completions[T], bar: Bar) -> None:
         for task in completions.ended():
             bar.update(1)
             if task.failed and not self._return_exceptions:
@@ -244,7 +223,7 @@ class AsCompleted(_Many[T]):
 
     def __iter__(self) -> Iterator[AwaitableTask[T]]:
         until = _moment(self._timeout)
-        bar, completions = _bar(self._progress, len(self.tasks)), _Completions(self.tasks, hurry=False)
+        bar, completions = bars_of(self._progress, self.tasks), _Completions(self.tasks, hurry=False)
         try:
             while completions:
                 if not completions.wait(1, until):
@@ -258,7 +237,7 @@ class AsCompleted(_Many[T]):
 
     async def __aiter__(self) -> AsyncIterator[AwaitableTask[T]]:
         until = _moment(self._timeout)
-        bar, completions = _bar(self._progress, len(self.tasks)), _Completions(self.tasks, hurry=False)
+        bar, completions = bars_of(self._progress, self.tasks), _Completions(self.tasks, hurry=False)
         try:
             while completions:
                 if not await completions.wait_async(1, until):
@@ -287,7 +266,8 @@ def gather(*tasks: AwaitableTask[Any], return_exceptions: bool = False, progress
     """The results of all these calls, in their order.
 
     The first failure is raised, the others go on; with `return_exceptions` failures stand among the results instead.
-    `progress` shows a bar while somebody waits (needs `pip install 'prpc[progress]'`).
+    `progress` shows a bar while somebody waits, and one for each call that says how far it is, ten at most (needs
+    `pip install 'prpc[progress]'`).
     """
     return Gathered(tasks, return_exceptions, progress)
 

@@ -55,6 +55,7 @@ class Layers:
         self.check_sync_wait = pump.check_sync_wait
         self.refresh = pump.refresh
         self.streams = pump.streams
+        self.post = pump.post
         self._pump = pump
         self._middleware = tuple(middleware)
         self._calls: PendingCalls[Call] = PendingCalls()

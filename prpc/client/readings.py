@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from uuid import UUID
 
-from prpc.client.call import Call, CallOptions, Home
+from prpc.client.call import Call, Home
 from prpc.client.connection import Connection
 from prpc.client.feeds import Failed, Feeding
+from prpc.client.options import CallOptions
 from prpc.client.portal import Crossing
 from prpc.codec import Codec
-from prpc.codec.signing import MAIL, Signatures
-from prpc.exceptions import DecodeError
 from prpc.protocol.repeats import Repeats
 from prpc.prpcmessage import PRPCMessage
 from prpc.streaming.desk import Desk
-from prpc.streaming.ends import Reader
+from prpc.streaming.ends import Key, Reader
 
 __all__ = ["BEAT", "Reading", "Readings", "StreamCall"]
-
-logger = logging.getLogger("prpc.client")
 
 #: Seconds between two words about a stream that is open: by them its server knows that somebody is there.
 BEAT = 1.0
@@ -73,12 +69,12 @@ class StreamCall(Call):
 class Readings:
     """The streams of one pump. Belongs to its loop's thread, except what says otherwise."""
 
-    def __init__(
-        self, crossing: Crossing, codec: Codec, signatures: Signatures | None, connection: Callable[[], Connection | None]
-    ) -> None:
+    def __init__(self, crossing: Crossing, codec: Codec, connection: Callable[[], Connection | None]) -> None:
         """`connection`: the open one, for what is sent."""
-        self._crossing, self._signatures, self._connection = crossing, signatures, connection
-        self._desk = Desk(crossing.loop, codec, address=self._address, post=self._post, heard=self._heard, news=self._news)
+        self._crossing, self._connection = crossing, connection
+        self._desk = Desk(
+            crossing.loop, codec, address=self._address, post=self._post, heard=self._heard, news=self._news, left=self._left
+        )
         self._timer: asyncio.TimerHandle | None = None
 
     # -- for any thread ------------------------------------------------------------------------------------------------
@@ -113,15 +109,18 @@ class Readings:
             self._wind()
 
     def receive(self, body: bytes) -> None:
-        """Mail came."""
-        try:
-            self._desk.receive(body if self._signatures is None else self._signatures.open(MAIL, body))
-        except DecodeError as exc:
-            logger.warning("mail about streams was refused: %s", exc)
+        """Mail came. Raises DecodeError where it cannot be read."""
+        self._desk.receive(body)
 
     def missed(self) -> None:
         """Mail may have been lost."""
         self._desk.missed()
+
+    def say_goodbye(self) -> None:
+        """This side closes: servers need not wait until it has been silent for long."""
+        for reader in self._desk.readers.values():
+            reader.left = True
+        self._desk.say(list(self._desk.readers))
 
     def close(self) -> None:
         """The connection is gone: nothing comes any more."""
@@ -145,6 +144,9 @@ class Readings:
 
     def _heard(self, message_id: UUID) -> None:
         """A server that is heard of needs no answer."""
+
+    def _left(self, key: Key) -> None:
+        """A function reads no more of an argument: its call ends sooner or later, and with it what sends it."""
 
     def _news(self, reader: Reader) -> None:
         if isinstance(reader, Reading):

@@ -11,8 +11,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from prpc.client.call import CallOptions, seconds_of
 from prpc.client.many import Gathered, gather
+from prpc.client.options import CallOptions, seconds_of
 from prpc.client.task import AwaitableTask, HasChannel
 
 __all__ = ["RemoteFunction", "remote_function"]

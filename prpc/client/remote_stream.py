@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Generic, ParamSpec, TypeVar, get_args
 
-from prpc.client.call import CallOptions, seconds_of
+from prpc.client.options import CallOptions, seconds_of
 from prpc.client.remote import merge_options
 from prpc.client.stream import Stream
 from prpc.client.task import HasChannel

@@ -9,8 +9,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
-from prpc.client.call import CallOptions, seconds_of
 from prpc.client.channel import default_channel
+from prpc.client.options import CallOptions, seconds_of
 from prpc.client.readings import StreamCall
 from prpc.client.task import HasChannel
 from prpc.exceptions import ClientTimeOutError, DecodeError, WorkerLostError

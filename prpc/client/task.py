@@ -6,9 +6,11 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from prpc.client.call import Call, CallOptions, seconds_of
+from prpc.client.call import Call
 from prpc.client.channel import Channel, default_channel
+from prpc.client.options import CallOptions, seconds_of
 from prpc.exceptions import ClientTimeOutError, DecodeError
+from prpc.progress import Progress
 from prpc.prpcmessage import PRPCMessage
 
 __all__ = ["AwaitableTask", "HasChannel"]
@@ -118,6 +120,23 @@ class AwaitableTask(Generic[R_co]):
         runs is stopped as its kind of worker allows.
         """
         return not self.call.done and self.call.home.cancel(self.call)
+
+    # -- progress ------------------------------------------------------------------------------------------------------
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far the function said last that it is (`current_call().progress`); None where it said nothing yet."""
+        track = self.call.track
+        return None if track is None else track.last
+
+    def on_progress(self, callback: Callable[[Progress], object]) -> Callable[[], None]:
+        """Call `callback(progress)` with what the function says of its progress, in the order in which it comes.
+
+        It begins with the last one, where there is one, and ends before the outcome. The callback runs in the thread of the
+        loop that receives the result, for plain code in PRPC's background thread: it must not block. What it raises is
+        logged. Returns a function that ends it.
+        """
+        return self.call.on_progress(callback)
 
     # -- facts ---------------------------------------------------------------------------------------------------------
 

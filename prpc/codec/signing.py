@@ -1,8 +1,8 @@
 """Signatures: who holds the key wrote this message, for this queue, with these facts. No I/O, no clock.
 
 HMAC-SHA256 over netstrings (`5:hello,`): "prpc 1", the kind, the queue, the message, and for a call every fact beside it as
-name and value, sorted by name. A call carries it as the fact `signature`; replies and control messages as their last member,
-so that whoever has no key still reads them.
+name and value, sorted by name. A call carries it as the fact `signature`; replies, mail and control messages as their last
+member, so that whoever has no key still reads them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Signatures:
             raise DecodeError(f"the call {problem}", reason="signature", message_id=find_message_id(body))
 
     def sign(self, kind: bytes, text: bytes) -> bytes:
-        """A reply or control message, which is a JSON object or list, with its signature as the last member."""
+        """A reply, mail or control message, which is a JSON object or list, with its signature as the last member."""
         end = text[-1:]
         return b"".join((text[:-1], _OPENINGS[end], self._sign(self._text(kind, text)), b'"', end))
 

@@ -7,12 +7,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from prpc.exceptions import DecodeError
+from prpc.exceptions import DecodeError, EncodeError
 
-__all__ = ["MAX_HEADERS_BYTES", "CallFacts", "read_cancel", "reply_address", "write_cancel"]
+__all__ = [
+    "MAX_EVENT_BYTES",
+    "MAX_HEADERS_BYTES",
+    "CallFacts",
+    "Control",
+    "Event",
+    "read_cancel",
+    "read_control",
+    "reply_address",
+    "write_cancel",
+    "write_event",
+]
 
 #: Most bytes of the headers of one call, as JSON.
 MAX_HEADERS_BYTES = 16 * 1024
+#: Most bytes of an event's control message: Kafka takes 1 MiB in a topic that nobody set up otherwise.
+MAX_EVENT_BYTES = 1_000_000
 #: Longest reply address, in characters.
 MAX_ADDRESS = 200
 #: Most arguments of one call that are streams.
@@ -120,11 +133,70 @@ def write_cancel(message_ids: Iterable[UUID]) -> bytes:
     return json.dumps({"cancel": [str(i) for i in message_ids]}).encode()
 
 
-def read_cancel(body: bytes) -> list[UUID]:
-    """The ids to cancel; empty for a control message of another kind. Raises DecodeError where it cannot be read."""
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A call of a broadcast function, on its way to every server of the queue."""
+
+    #: The call's text, as the server got it that took the call.
+    call: bytes
+    #: When it was published: seconds since 1970 by the broker's clock.
+    sent: float
+    #: The call's headers, and the seconds that were left to it when it was published.
+    facts: CallFacts = field(default_factory=CallFacts)
+    #: Whether the text is plain JSON.
+    raw: bool = False
+    #: Whether annotations bind the arguments; they do not bind clients of before.
+    strict: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A control message; empty where it is of a kind that is not known here."""
+
+    cancelled: list[UUID] = field(default_factory=list)
+    event: Event | None = None
+
+
+def write_event(event: Event) -> bytes:
+    """The control message of an event. Raises EncodeError for one of more than MAX_EVENT_BYTES."""
+    fields = {"message": event.call.decode("utf-8", "surrogatepass"), "sent_ms": str(round(event.sent * 1000))}
+    fields |= event.facts.to_fields()
+    if event.raw:
+        fields["raw"] = "1"
+    if not event.strict:
+        fields["loose"] = "1"
+    body = json.dumps({"event": fields}, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    if len(body) > MAX_EVENT_BYTES:
+        text = f"the call makes an event of {len(body)} bytes; at most {MAX_EVENT_BYTES} go to every server"
+        raise EncodeError(text)
+    return body
+
+
+def read_control(body: bytes) -> Control:
+    """What is said to every server of a queue. Raises DecodeError where it cannot be read."""
     try:
         value = json.loads(body)
-        ids = value.get("cancel", []) if isinstance(value, dict) else []
-        return [UUID(i) for i in ids]
+        if not isinstance(value, dict):
+            return Control()
+        cancelled, event = [UUID(i) for i in value.get("cancel", [])], value.get("event")
     except (ValueError, TypeError, AttributeError, RecursionError) as exc:
         raise DecodeError("a control message cannot be read", reason="form") from exc
+    return Control(cancelled, None if event is None else _read_event(event))
+
+
+def read_cancel(body: bytes) -> list[UUID]:
+    """The ids to cancel; empty for a control message of another kind. Raises DecodeError where it cannot be read."""
+    return read_control(body).cancelled
+
+
+def _read_event(fields: object) -> Event:
+    if not isinstance(fields, dict) or not all(isinstance(text, str) for text in fields.values()):
+        raise DecodeError("an event is no JSON object of texts", reason="form")
+    text, sent_ms = fields.get("message"), fields.get("sent_ms", "")
+    if text is None or not _is_count(sent_ms):
+        raise DecodeError("an event does not say what is called and when it was sent", reason="form")
+    call = text.encode("utf-8", "surrogatepass")
+    if len(call) > MAX_EVENT_BYTES:
+        raise DecodeError(f"an event of {len(call)} bytes; at most {MAX_EVENT_BYTES} are read", reason="size")
+    given = CallFacts.from_fields({name: fields[name] for name in ("timeout_ms", "headers") if name in fields})
+    return Event(call, int(sent_ms) / 1000, given, raw="raw" in fields, strict="loose" not in fields)

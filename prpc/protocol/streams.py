@@ -19,8 +19,10 @@ __all__ = ["LEFT", "MAX_WORDS", "Inbox", "Outbox", "Word", "read_words", "write_
 
 T = TypeVar("T")
 
-#: Most bytes of items that a writer holds for its reader; with so many it waits, whatever the window says.
-MAX_HELD_BYTES = 8 * 1024 * 1024
+#: Most bytes of items that were made and not read; with so many the writer waits, whatever the window says.
+MAX_UNREAD_BYTES = 8 * 1024 * 1024
+#: Bytes read after which the writer is told so, whatever the window says.
+TELL_BYTES = MAX_UNREAD_BYTES // 8
 #: Most items that a reader can ask for beyond those it has.
 MAX_WINDOW = 65_536
 #: Most bytes and items of one mail; a single item may be larger.
@@ -44,6 +46,8 @@ class Word:
     have: int
     #: Number up to which the writer may go.
     limit: int
+    #: How many items were read.
+    read: int
     #: Whether it misses what should be there: send everything behind `have` again.
     again: bool = False
 
@@ -58,8 +62,11 @@ class Outbox:
         self._limit = min(limit, MAX_WINDOW)
         #: Items that the reader does not have, oldest first; the first one's number is `_have + 1`.
         self._held: deque[bytes] = deque()
-        self._bytes = 0
         self._have = 0
+        #: Bytes of each item that was not read, oldest first; the first one's number is `_read + 1`.
+        self._unread: deque[int] = deque()
+        self._bytes = 0
+        self._read = 0
         #: Items that were sent, the last time.
         self._sent = 0
         #: What the reader had at the last beat.
@@ -67,7 +74,7 @@ class Outbox:
 
     def allows(self, count: int, pending: int = 0) -> bool:
         """Whether one more item may be made, with `count` made and `pending` bytes of them not put yet. From any thread."""
-        return count < self._limit and (self._bytes + pending < MAX_HELD_BYTES or count < self._have)
+        return count < self._limit and (self._bytes + pending < MAX_UNREAD_BYTES or count < self._have)
 
     @property
     def is_empty(self) -> bool:
@@ -79,6 +86,8 @@ class Outbox:
         self.count += 1
         if self.count > self._have:
             self._held.append(text)
+        if self.count > self._read:
+            self._unread.append(len(text))
             self._bytes += len(text)
 
     def take(self) -> tuple[int, list[bytes]]:
@@ -93,15 +102,17 @@ class Outbox:
         self._sent = sent + len(texts)
         return sent + 1, texts
 
-    def hear(self, have: int, limit: int, *, again: bool = False) -> None:
+    def hear(self, have: int, limit: int, read: int, *, again: bool = False) -> None:
         """A reader's word; one that is older than what was heard changes nothing."""
         self._limit = max(self._limit, min(limit, max(have, self._have) + MAX_WINDOW))
-        while self._have < have:
+        while self._have < have and self._held:
             self._have += 1
-            if self._held:
-                self._bytes -= len(self._held.popleft())
-            elif self._have > self.count:
-                self._have = have
+            self._held.popleft()
+        self._have = max(self._have, have)
+        while self._read < read and self._unread:
+            self._read += 1
+            self._bytes -= self._unread.popleft()
+        self._read = max(self._read, read)
         if again:
             self._sent = self._have
 
@@ -119,7 +130,10 @@ class Inbox(Generic[T]):
 
     def __init__(self, window: int) -> None:
         self._window = window
-        self._items: deque[T] = deque()
+        #: Items and their bytes, about.
+        self._items: deque[tuple[T, int]] = deque()
+        #: Bytes that were read since the writer was told.
+        self._bytes = 0
         #: Items that arrived without a hole before them.
         self.have = 0
         #: The run whose items are read.
@@ -133,19 +147,24 @@ class Inbox(Generic[T]):
     @property
     def limit(self) -> int:
         """Number up to which the writer may go."""
-        return self.have - len(self._items) + self._window
+        return self.read + self._window
+
+    @property
+    def read(self) -> int:
+        """Items that were taken."""
+        return self.have - len(self._items)
 
     @property
     def wants_more(self) -> bool:
         """Whether it is time to tell the writer that there is room."""
-        return self.limit - self._told >= max(1, self._window // 2)
+        return self._bytes >= TELL_BYTES or self.limit - self._told >= max(1, self._window // 2)
 
     def told(self) -> None:
-        """The writer is told of `have` and `limit` now."""
-        self._told = self.limit
+        """The writer is told now."""
+        self._told, self._bytes = self.limit, 0
 
-    def arrive(self, run: int, first: int, values: Sequence[T]) -> bool:
-        """Items came. False: there is a hole before them, and they are not taken; ask for them again."""
+    def arrive(self, run: int, first: int, values: Sequence[T], size: int = 0) -> bool:
+        """Items came, of `size` bytes together. False: there is a hole before them, so they are not taken; ask for them again."""
         if run < self.run:
             return True
         self.run = run
@@ -153,13 +172,16 @@ class Inbox(Generic[T]):
             return False
         new = values[self.have + 1 - first :]
         room = self.limit - self.have
-        self._items.extend(new[:room])  # a writer that goes beyond the limit sends the rest again
+        each = size // max(1, len(values))
+        self._items.extend([(value, each) for value in new[:room]])  # a writer that goes beyond the limit sends the rest again
         self.have += min(len(new), room)
         return True
 
     def take(self) -> T:
         """The next item. Raises IndexError where there is none."""
-        return self._items.popleft()
+        item, size = self._items.popleft()
+        self._bytes += size
+        return item
 
     def clear(self) -> None:
         """Drop what was not taken."""
@@ -168,7 +190,7 @@ class Inbox(Generic[T]):
 
 def write_words(reader: str, words: Iterable[Word]) -> bytes:
     """The mail that says these words. `reader`: whose they are, a mailbox."""
-    rows = [[w.message_id.hex, w.parameter, w.run, w.have, w.limit, int(w.again)] for w in words]
+    rows = [[w.message_id.hex, w.parameter, w.run, w.have, w.limit, w.read, int(w.again)] for w in words]
     return json.dumps({"prpc_mail": "words", "reader": reader, "words": rows}).encode()
 
 
@@ -185,12 +207,12 @@ def read_words(body: bytes) -> tuple[str, list[Word]]:
 
 
 def _word(row: object) -> Word:
-    if type(row) is not list or len(row) != 6:
+    if type(row) is not list or len(row) != 7:
         raise ValueError
     hexed, parameter, *numbers = row
     if type(hexed) is not str or type(parameter) is not str:
         raise ValueError
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
         raise ValueError
-    run, have, limit, again = numbers
-    return Word(UUID(hexed), parameter, run, have, limit, bool(again))
+    run, have, limit, read, again = numbers
+    return Word(UUID(hexed), parameter, run, have, limit, read, bool(again))

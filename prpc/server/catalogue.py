@@ -55,4 +55,5 @@ def _describe(function: RegisteredFunction) -> dict[str, Any]:
         worker=function.kind.value,
         idempotent=function.idempotent,
         timeout=function.timeout,
+        broadcast=function.broadcast,
     )

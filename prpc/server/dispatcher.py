@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -43,13 +43,16 @@ from prpc.server.outcomes import (
     server_shutdown,
     with_queue_time,
 )
+from prpc.server.progress import PostMail, Reports
+from prpc.server.publishing import Publisher
 from prpc.server.registry import RegisteredFunction, Registry, perhaps_stale
 from prpc.server.replies import ReplyWriter
 from prpc.server.run import Run, job_of
 from prpc.server.seal import Seal
+from prpc.server.settlements import Settlements
 from prpc.server.streams import Streams
 from prpc.server.wrapped_call import WrappedCall
-from prpc.workers.base import Execution, Outcome, WorkerKind, WorkerPool
+from prpc.workers.base import Execution, Outcome, Runner, WorkerKind, WorkerPool
 
 __all__ = ["Dispatcher"]
 
@@ -68,7 +71,7 @@ class Dispatcher:
     """Runs the calls of one consumer. Bound to one event loop; `run` is awaited once.
 
     `pools` holds a started pool for each kind of worker that the registry names; `built_ins` are answered in place and
-    take no slot.
+    take no slot; `mail` takes what running calls say of their progress.
     """
 
     def __init__(
@@ -84,28 +87,29 @@ class Dispatcher:
         built_ins: Mapping[str, Callable[[], Any]],
         schema_of: Callable[[str], str | None],
         middleware: Sequence[Middleware] = (),
+        publisher: Publisher,
         max_deliveries: int = 5,
         seal: Seal | None = None,
         streams: Streams | None = None,
+        mail: PostMail | None = None,
     ) -> None:
         self._consumer, self._streams = consumer, streams
         self._codec = codec
         self._replies, self._seal = ReplyWriter(codec, seal), seal
         self._burial = Burial(self._replies, clock)
         self._registry = registry
-        self._pools = pools
-        self._timeout = timeout
-        self._clock = clock
+        self._pools, self._timeout, self._clock = pools, timeout, clock
         self._built_ins = built_ins
         self._schema_of = schema_of
-        self._middleware = tuple(middleware)
+        self._middleware, self._publisher = tuple(middleware), publisher
         self._table: CallTable[Run] = CallTable(max_attempts=max_deliveries)
+        self._reports = None if mail is None else Reports(mail, self._table)
         self._line: Line[Run] = Line(self._start_from_line, self._give_back)
         self._free = slots
         self._stopping = False
         self._room: asyncio.Future[None] | None = None
         self._quiet: asyncio.Future[None] | None = None
-        self._settling: set[asyncio.Future[bool]] = set()
+        self._settlements = Settlements()
 
     @property
     def running(self) -> list[tuple[CurrentCall, Execution]]:
@@ -153,11 +157,7 @@ class Dispatcher:
         for run in self._table:
             self._table.end(run.message.message_id)
             self._end(run, Outcome(failure=failure_of(server_shutdown(run.message.func_name))))
-        if self._settling:
-            _, unsettled = await asyncio.wait(self._settling, timeout=_SECONDS_TO_END)
-            if unsettled:
-                logger.error("%d outcomes could not be handed over before the end: the broker does not answer", len(unsettled))
-        return ended + len(self._settling)
+        return ended + await self._settlements.finish(_SECONDS_TO_END)
 
     async def _until_quiet(self, seconds: float | None) -> None:
         if not self._table:
@@ -174,7 +174,7 @@ class Dispatcher:
 
     def _accept(self, delivery: Delivery) -> None:
         if self._stopping:
-            self._watch(delivery.release())
+            self._settlements.watch(delivery.release())
             return
         try:
             run = self._read(delivery)
@@ -186,14 +186,13 @@ class Dispatcher:
             self._free -= 1
             then = functools.partial(self._claimed, run)
             function = self._registry.get(run.message.func_name)
-            self._settling.add(claim := ask_for(delivery, run.message.message_id, run.facts, function, then))
-            claim.add_done_callback(self._settling.discard)
+            self._settlements.hold(ask_for(delivery, run.message.message_id, run.facts, function, then))
 
     def _claimed(self, run: Run, may_run: bool) -> None:
         self._free += 1
         self._look_again()
         if may_run and self._stopping:
-            self._watch(run.delivery.release())
+            self._settlements.watch(run.delivery.release())
         elif may_run:
             self._begin(run)
 
@@ -208,7 +207,7 @@ class Dispatcher:
         self._begin(run)
 
     def _give_back(self, run: Run) -> None:
-        self._watch(run.delivery.release())
+        self._settlements.watch(run.delivery.release())
         self._look_again()
 
     def _read(self, delivery: Delivery) -> Run | None:
@@ -223,7 +222,7 @@ class Dispatcher:
             message_id = message.message_id
             return Run(delivery, message, CallFacts.from_fields(delivery.facts) if delivery.facts else _NO_FACTS)
         except DecodeError as exc:
-            self._watch(self._burial.refused(delivery, exc, message_id or id_of(exc.message_id)))
+            self._settlements.watch(self._burial.refused(delivery, exc, message_id or id_of(exc.message_id)))
             return None
 
     def _give_up(self, delivery: Delivery, run: Run | None, error: BaseException) -> None:
@@ -231,7 +230,7 @@ class Dispatcher:
         if run is not None and run.streaming is not None:
             run.streaming.finish(Outcome(failure=describe(error)))
         caller = None if run is None else (run.message.message_id, run.facts.reply_to)
-        self._watch(self._burial.given_up(delivery, caller, error))
+        self._settlements.watch(self._burial.given_up(delivery, caller, error))
 
     def _start(self, run: Run) -> None:
         message, facts = run.message, run.facts
@@ -276,7 +275,7 @@ class Dispatcher:
         if first.followers is None:
             first.followers = []
         if run.facts.reply_to == first.facts.reply_to or len(first.followers) >= _MAX_FOLLOWERS:
-            self._watch(run.delivery.settle(None))
+            self._settlements.watch(run.delivery.settle(None))
         else:
             first.followers.append(run)
         return True
@@ -289,11 +288,13 @@ class Dispatcher:
     # A call runs.
 
     def _submit(self, run: Run, function: RegisteredFunction, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        job, run.current = job_of(run, function, args, kwargs, limit=self._timeout, clock=self._clock)
+        job, run.current = job_of(run, function, args, kwargs, limit=self._timeout, clock=self._clock, sink=self._reports)
+        pool: Runner
         if function.streams and run.streaming is not None:
             job, pool = self._streams_of(function.name).write(run.streaming, job, run.attempt, run.facts, function.kind)
         else:
-            self._free, pool = self._free - 1, self._pools[function.kind]
+            self._free -= 1
+            pool = self._publisher.of(run) if function.broadcast else self._pools[function.kind]
         run.execution = execution = (
             WrappedCall(job, pool, self._middleware, run.current) if self._middleware else pool.submit(job)
         )
@@ -348,6 +349,8 @@ class Dispatcher:
     def _end(self, run: Run, outcome: Outcome, dead: str | None = None) -> None:
         """`dead`: why the entry is kept as a dead letter; None where it is not."""
         outcome = outcome if run.streaming is None else run.streaming.finish(outcome)
+        if self._reports is not None and self._reports.open:
+            self._reports.flush(run)
         failure = outcome.failure
         if failure is not None:
             failure = with_queue_time(failure, run.queued)
@@ -365,25 +368,9 @@ class Dispatcher:
             log_outcome(run.message, outcome.worker, run.queued, outcome.running, failure)
         if give_back:
             for entry in entries:
-                self._watch(entry.delivery.release())
+                self._settlements.watch(entry.delivery.release())
         for entry, reply in zip(entries, replies, strict=False):
             if dead is None or failure is None or entry is not run:
-                self._watch(entry.delivery.settle(reply))
+                self._settlements.watch(entry.delivery.settle(reply))
             else:
-                self._watch(entry.delivery.bury(dead, reply, details=details_of(failure)))
-
-    def _watch(self, settling: Awaitable[bool]) -> None:
-        """See what becomes of a settlement; the broker works on it whether or not anybody waits."""
-        future = asyncio.ensure_future(settling)
-        self._settling.add(future)
-        future.add_done_callback(self._settled)
-
-    def _settled(self, future: asyncio.Future[bool]) -> None:
-        self._settling.discard(future)
-        if future.cancelled():
-            return
-        error = future.exception()
-        if error is not None:
-            logger.error("an outcome could not be handed over: %s", error)
-        elif not future.result():
-            logger.warning("an outcome was dropped: another server had taken the call over")
+                self._settlements.watch(entry.delivery.bury(dead, reply, details=details_of(failure)))

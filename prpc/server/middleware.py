@@ -31,6 +31,8 @@ class IncomingCall:
     kwargs: Mapping[str, Any]
     #: Id, headers, deadline and attempt.
     context: CurrentCall
+    #: Whether this is a broadcast function's run, and not its call, which one server takes and publishes.
+    event: bool = False
 
 
 #: Runs the function and returns its result, or raises what ended it.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from prpc.conversion import resolve_hints
 from prpc.exceptions import BadArgumentsError, FunctionNotFoundError, RegistrationError, StaleStubError
 from prpc.names import BUILT_IN_NAMES
 from prpc.server.binding import Binder
@@ -18,6 +19,7 @@ from prpc.workers.base import WorkerKind
 __all__ = ["STALE_STUB", "RegisteredFunction", "Registry", "perhaps_stale", "public_methods"]
 
 
+_NO_HINT = inspect.Signature.empty
 _KINDS = ", ".join(repr(kind.value) for kind in WorkerKind)
 
 
@@ -36,6 +38,10 @@ class RegisteredFunction:
     max_concurrency: int | None = None
     #: Whether it is a generator, whose items stream to the caller.
     streams: bool = False
+    #: Whether a call of it is an event for every server of the queue.
+    broadcast: bool = False
+    #: Most events of it that run at once in this server; None where only the workers for events count.
+    events_at_once: int | None = None
     _binder: Binder | None = field(default=None, repr=False)
 
     @property
@@ -97,29 +103,34 @@ class Registry:
         name: str | None = None,
         timeout: timedelta | float | None = None,
         idempotent: bool = False,
-        can_run: Callable[[WorkerKind], bool] | None = None,
+        can_run: Callable[[WorkerKind, bool], bool] | None = None,
         max_concurrency: int | None = None,
+        broadcast: bool = False,
         max_streams: int = 1000,
     ) -> RegisteredFunction:
         """Register a function. Raises RegistrationError, naming the function, where it cannot be served as asked.
 
-        `can_run`: whether a server that runs already has workers of a kind. `max_streams`: stands for `max_concurrency` of a
-        streaming function that has none.
+        `can_run`: whether a server that runs already has workers of a kind, for calls (False) or for events (True).
+        `max_streams`: stands for `max_concurrency` of a streaming function that has none.
         """
         name = _checked_name(function, name)
         if name in self._functions:
             raise _refused(name, f"function {name!r} is registered twice; give one of the two another name with name=...")
         kind = _checked_kind(name, worker_type)
+        if broadcast:
+            _check_gives_nothing(name, function)
         _check_callable(name, function, kind)
-        if can_run is not None and not can_run(kind):
-            text = (
-                f"function {name!r} comes too late: the server runs, and was started without any function of type {kind.value!r}"
-            )
+        if can_run is not None and not can_run(kind, broadcast):
+            what = "broadcast function" if broadcast else "function"
+            text = f"function {name!r} comes too late: the server runs, and was started without any {what} of type {kind.value!r}"
             raise _refused(name, text)
-        limit, streams = _checked_limit(name, max_concurrency), is_generator_function(function)
-        if streams and limit is None:
-            limit = max_streams
-        registered = RegisteredFunction(name, function, kind, _checked_timeout(name, timeout), bool(idempotent), limit, streams)
+        limit = _checked_limit(name, max_concurrency)
+        registered = RegisteredFunction(name, function, kind, _checked_timeout(name, timeout), bool(idempotent))
+        registered.streams = is_generator_function(function)
+        if broadcast:
+            registered.broadcast, registered.events_at_once = True, limit
+        else:
+            registered.max_concurrency = max_streams if registered.streams and limit is None else limit
         self._functions[name] = registered
         return registered
 
@@ -220,6 +231,22 @@ def _checked_limit(name: str, limit: int | None) -> int | None:
         text = f"function {name!r}: max_concurrency {limit!r} cannot be used; allowed is a whole number from 1 up"
         raise _refused(name, text)
     return limit
+
+
+def _check_gives_nothing(name: str, function: Any) -> None:
+    if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
+        raise _refused(
+            name, f"function {name!r} is a generator and broadcast: it runs in every server, and nobody gets its items"
+        )
+    hint = resolve_hints(function).get("return", _NO_HINT)
+    if hint is _NO_HINT:
+        try:
+            hint = inspect.signature(function).return_annotation
+        except Exception:  # a signature that Python does not know, or an annotation that cannot be read yet
+            return
+    if not any(hint is nothing for nothing in (None, type(None), _NO_HINT)):
+        text = f"function {name!r} is broadcast: it runs in every server, and nobody gets its result; annotate it with -> None"
+        raise _refused(name, text)
 
 
 def _check_callable(name: str, function: Any, kind: WorkerKind) -> None:

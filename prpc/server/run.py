@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from prpc.brokers.base import Delivery
-from prpc.call_context import CurrentCall, bind_current_call
+from prpc.call_context import CurrentCall, ProgressSink, bind_current_call
 from prpc.deadline import Clock, Deadline
 from prpc.protocol.call_table import remaining_time
 from prpc.protocol.facts import CallFacts
@@ -55,16 +55,40 @@ class Run:
         self.give_back = False
 
 
+class Startable(Protocol):
+    """What `job_of` needs to know of a call; see `Run`."""
+
+    @property
+    def message(self) -> PRPCMessage: ...
+
+    @property
+    def facts(self) -> CallFacts: ...
+
+    @property
+    def queued(self) -> float: ...
+
+    @property
+    def attempt(self) -> int: ...
+
+
 def job_of(
-    run: Run, function: RegisteredFunction, args: Sequence[Any], kwargs: Mapping[str, Any], *, limit: float | None, clock: Clock
+    run: Startable,
+    function: RegisteredFunction,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    limit: float | None,
+    clock: Clock,
+    sink: ProgressSink | None = None,
 ) -> tuple[Job, CurrentCall]:
     """The job that a pool gets, and the current call that its function sees. `limit`: the server's, in seconds."""
     left = None if run.facts.timeout is None else run.facts.timeout - run.queued
-    # Streams without end are usual: only what is meant for this one ends it.
-    timeout = remaining_time(None if function.streams else limit, function.timeout, left)
+    # Streams without end are usual: only what is meant for this one ends it. What a broadcast function may take is for its
+    # events: publishing one is the server's own work.
+    timeout = remaining_time(None if function.streams else limit, None if function.broadcast else function.timeout, left)
     message_id = str(run.message.message_id)
     headers, attempt = run.facts.headers, run.attempt
-    current = CurrentCall(message_id, function.name, headers, Deadline.after(clock, timeout), attempt, clock)
+    current = CurrentCall(message_id, function.name, headers, Deadline.after(clock, timeout), attempt, clock, sink)
     context = contextvars.copy_context()
     context.run(bind_current_call, current)
     call_facts: dict[str, Any] = {}

@@ -12,7 +12,7 @@ __all__ = ["Seal"]
 
 
 class Seal:
-    """Checks deliveries and control messages, signs replies. Without a key it lets everything through as it is."""
+    """Checks deliveries, mail and control messages, signs replies and mail. Without a key it lets everything through as it is."""
 
     def __init__(self, secret_key: str, queue: str, now: Callable[[], float]) -> None:
         """`now`: seconds by the broker's clock."""
@@ -30,12 +30,16 @@ class Seal:
         return body if self._signatures is None else self._signatures.open(CONTROL, body)
 
     def mail(self, body: bytes) -> bytes:
-        """Mail to a client, signed."""
+        """The mail, signed."""
         return body if self._signatures is None else self._signatures.sign(MAIL, body)
 
     def open_mail(self, body: bytes) -> bytes:
-        """A client's mail. Raises DecodeError where it must not be believed."""
+        """The mail that came. Raises DecodeError where it must not be believed."""
         return body if self._signatures is None else self._signatures.open(MAIL, body)
+
+    def control(self, body: bytes) -> bytes:
+        """The control message, signed."""
+        return body if self._signatures is None else self._signatures.sign(CONTROL, body)
 
     def reply(self, reply: Reply) -> Reply:
         """The reply, signed."""

@@ -10,19 +10,22 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 from prpc.brokers import create_broker
-from prpc.brokers.base import Broker, Listener
+from prpc.brokers.base import Broker, Consumer, Listener
 from prpc.codec import Codec, Limits
 from prpc.deadline import Clock
 from prpc.exceptions import DecodeError
-from prpc.protocol.facts import read_cancel
+from prpc.protocol.facts import read_control
 from prpc.server.catalogue import Catalogue
 from prpc.server.dispatcher import Dispatcher
+from prpc.server.events import Events, workers_for_events
 from prpc.server.health import Health, Phase
 from prpc.server.health_http import HealthPort
 from prpc.server.logs import logger
 from prpc.server.middleware import Middleware
+from prpc.server.overdue import end_overdue
 from prpc.server.presence import Presence
-from prpc.server.registry import Registry, check_feeds
+from prpc.server.publishing import Publisher
+from prpc.server.registry import RegisteredFunction, Registry, check_feeds
 from prpc.server.seal import Seal
 from prpc.server.streams import Streams
 from prpc.settings import Settings, safe_url
@@ -59,19 +62,27 @@ class Service:
         self._stop = asyncio.Event()
         self._pools: dict[WorkerKind, WorkerPool] = {}
         self._opened = False
+        #: What there are workers for: the kind, and whether for events or for calls.
+        self._served: set[tuple[WorkerKind, bool]] = set()
+        self._dispatcher: Dispatcher | None = None
         #: Calls that ended otherwise than by themselves, or whose outcome the broker did not take, when the server stopped.
         self.cut_short = 0
         self.health = Health(clock, settings.health_window)
 
-    def runs(self, kind: WorkerKind) -> bool:
+    def runs(self, kind: WorkerKind, broadcast: bool) -> bool:
         """Whether a function of this kind that is registered now can be run: pools are made when calls are about to be taken."""
-        return not self._opened or kind in self._pools
+        return not self._opened or (kind, broadcast) in self._served
 
     def request_stop(self, grace: float | None = None) -> None:
         """Make `serve` drain and return. `grace`: seconds for the calls that run; None for the setting's."""
         if grace is not None:
             self._grace = grace
         self._stop.set()
+
+    def end_overdue(self) -> None:
+        """End the calls whose deadline has come by the clock; for one that is moved by hand, which no timer follows."""
+        if self._dispatcher is not None:
+            end_overdue(self._dispatcher.running, self._clock)
 
     async def serve(self, on_ready: Callable[[], None]) -> None:
         """Serve until `request_stop`. Raises BrokerUnavailableError where the broker cannot be reached at the start."""
@@ -90,21 +101,8 @@ class Service:
             consumer = broker.consume(queue, consumer=f"{self._settings.instance_name}_{uuid.uuid4().hex[:12]}")
             stack.push_async_callback(consumer.close)
             await consumer.open()
-            dispatcher = Dispatcher(
-                consumer=consumer,
-                codec=codec,
-                registry=self._registry,
-                pools=self._pools,
-                slots=self._settings.max_number_worker,
-                timeout=self._settings.timeout_worker,
-                clock=self._clock,
-                built_ins=self._catalogue.built_ins,
-                schema_of=self._catalogue.schema_of,
-                middleware=self._middleware,
-                max_deliveries=self._settings.max_deliveries,
-                seal=seal,
-                streams=streams,
-            )
+            dispatcher = self._dispatcher = self._make_dispatcher(broker, consumer, codec, seal, streams)
+            events = self._make_events(broker, codec)
             presence = Presence(
                 broker, self._settings, self._facts, health=self.health, running=lambda: dispatcher.running, pools=self._pools
             )
@@ -114,8 +112,41 @@ class Service:
                 "serving %d functions from queue %r on %s", len(self._registry), queue, safe_url(self._settings.url_broker)
             )
             on_ready()
-            await self._pump(presence, dispatcher, listener, seal, streams)
+            await self._pump(presence, dispatcher, events, listener, seal, streams)
         logger.info("stopped serving queue %r", queue)
+
+    def _make_dispatcher(
+        self, broker: Broker, consumer: Consumer, codec: Codec, seal: Seal, streams: Streams | None
+    ) -> Dispatcher:
+        queue = self._settings.queue_name
+        return Dispatcher(
+            consumer=consumer,
+            codec=codec,
+            registry=self._registry,
+            pools=self._pools,
+            slots=self._settings.max_number_worker,
+            timeout=self._settings.timeout_worker,
+            clock=self._clock,
+            built_ins=self._catalogue.built_ins,
+            schema_of=self._catalogue.schema_of,
+            middleware=self._middleware,
+            publisher=Publisher(broker, queue, seal),
+            max_deliveries=self._settings.max_deliveries,
+            seal=seal,
+            streams=streams,
+            mail=lambda address, body, message_id: broker.post(queue, address, seal.mail(body), message_id=message_id),
+        )
+
+    def _make_events(self, broker: Broker, codec: Codec) -> Events:
+        return Events(
+            self._settings,
+            codec=codec,
+            registry=self._registry,
+            pools=self._pools,
+            clock=self._clock,
+            now=broker.now,
+            middleware=self._middleware,
+        )
 
     async def _open_health_port(self, stack: AsyncExitStack) -> None:
         """First to come and last to go: it tells of the start and of the draining, too."""
@@ -138,10 +169,10 @@ class Service:
         """Pools of those kinds that have functions; binders and descriptions are made before the first call needs them."""
         self._opened = True
         for kind in WorkerKind:
-            functions = [f.function for f in self._registry if f.kind is kind and not f.streams]
+            functions = [function for function in self._registry if function.kind is kind and not function.streams]
             if not functions:
                 continue
-            pool = create_pool(kind, self._settings.max_number_worker, self._settings, functions=functions)
+            pool = create_pool(kind, self._slots(functions, kind), self._settings, functions=[f.function for f in functions])
             stack.push_async_callback(pool.stop)
             await pool.start()
             self._pools[kind] = pool
@@ -161,11 +192,25 @@ class Service:
         await streams.open(slots)
         return streams
 
+    def _slots(self, functions: Sequence[RegisteredFunction], kind: WorkerKind) -> int:
+        """For calls and for events apart: neither shall wait for the other."""
+        calls = self._settings.max_number_worker
+        slots = {False: calls, True: workers_for_events(kind, calls)}
+        wanted = {function.broadcast for function in functions}
+        self._served |= {(kind, broadcast) for broadcast in wanted}
+        return sum(slots[broadcast] for broadcast in wanted)
+
     async def _pump(
-        self, presence: Presence, dispatcher: Dispatcher, listener: Listener, seal: Seal, streams: Streams | None
+        self,
+        presence: Presence,
+        dispatcher: Dispatcher,
+        events: Events,
+        listener: Listener,
+        seal: Seal,
+        streams: Streams | None,
     ) -> None:
         pump = asyncio.create_task(dispatcher.run(), name="prpc-pump")
-        ear = asyncio.create_task(_hear_cancellations(listener, dispatcher, seal), name="prpc-cancellations")
+        ear = asyncio.create_task(_hear(listener, dispatcher, events, seal), name="prpc-control")
         voice = asyncio.create_task(presence.run(), name="prpc-presence")
         stop = asyncio.create_task(self._stop.wait(), name="prpc-stop")
         helpers = [ear, voice, stop]
@@ -177,9 +222,9 @@ class Service:
             self._grace = 0.0
             raise
         finally:
-            logger.info("stopping: %d calls run", len(dispatcher.running))
+            logger.info("stopping: %d calls run", len(dispatcher.running) + events.running)
             presence.change(Phase.DRAINING)
-            self.cut_short = await dispatcher.drain(self._grace)
+            self.cut_short = sum(await asyncio.gather(dispatcher.drain(self._grace), events.drain(self._grace)))
             if streams is not None:
                 await streams.drain(SECONDS_TO_READ)
             for task in helpers:
@@ -204,10 +249,13 @@ def _codec(settings: Settings) -> Codec:
     )
 
 
-async def _hear_cancellations(listener: Listener, dispatcher: Dispatcher, seal: Seal) -> None:
+async def _hear(listener: Listener, dispatcher: Dispatcher, events: Events, seal: Seal) -> None:
     while True:
         for body in await listener.receive():
             try:
-                dispatcher.cancel(read_cancel(seal.open_control(body)))
+                said = read_control(seal.open_control(body))
+                dispatcher.cancel(said.cancelled)
+                if said.event is not None:
+                    events.hear(said.event)
             except DecodeError as exc:
                 logger.warning("a control message was refused: %s", exc)

@@ -26,7 +26,7 @@ from prpc.server.outcomes import is_cancelled
 from prpc.server.seal import Seal
 from prpc.settings import Settings
 from prpc.streaming.desk import Desk
-from prpc.streaming.ends import Reader, Writer
+from prpc.streaming.ends import Key, Reader, Writer
 from prpc.workers import create_stream_pool
 from prpc.workers.base import Execution, Job, Outcome, WorkerKind, WorkerPool
 
@@ -81,7 +81,9 @@ class Streams:
         self._mailbox: Mailbox | None = None
         self._pools: dict[WorkerKind, WorkerPool] = {}
         loop = asyncio.get_running_loop()
-        self._desk = Desk(loop, codec, address=self._address, post=self._post, heard=self._heard, news=self._news)
+        self._desk = Desk(
+            loop, codec, address=self._address, post=self._post, heard=self._heard, news=self._news, left=self._left
+        )
         self._open: dict[UUID, Streaming] = {}
         #: Echoes heard so far.
         self._beats = 0
@@ -188,6 +190,11 @@ class Streams:
         if streaming is not None and name in streaming.intakes:
             streaming.intakes[name].news()
 
+    def _left(self, key: Key) -> None:
+        streaming = self._open.get(key[0])
+        if streaming is not None and key[1] == "":
+            self._give_up(streaming, "has left")
+
     def _post(self, address: str, body: bytes, message_id: UUID) -> None:
         sent = self._broker.post(self._queue, address, self._seal.mail(body), message_id=message_id)
         asyncio.ensure_future(sent).add_done_callback(_look)
@@ -211,18 +218,19 @@ class Streams:
             if streaming.ended and (writer is None or writer.key not in self._desk.writers):
                 del self._open[streaming.message_id]
             elif silent > self._patience:
-                self._gone(streaming, silent)
+                self._give_up(streaming, f"was silent for {silent:g} s")
             elif writer is not None:
                 writer.beat()
         self._desk.say(list(self._desk.readers))
 
-    def _gone(self, streaming: Streaming, silent: float) -> None:
+    def _give_up(self, streaming: Streaming, why: str) -> None:
+        """Nobody is there any more."""
         del self._open[streaming.message_id]
         if streaming.writer is not None:
             self._desk.writers.pop(streaming.writer.key, None)
         if streaming.execution is not None:
-            logger.info("the client of %s() was silent for %g s; the stream ends", streaming.function, silent)
-            text = f"the client of {streaming.function}() was silent for {silent:g} s"
+            text = f"the client of {streaming.function}() {why}"
+            logger.info("%s; the call is ended", text)
             streaming.execution.cancel(CallCancelledError(text, message_id=str(streaming.message_id)))
 
 

@@ -12,7 +12,7 @@ from prpc.call_context import CurrentCall
 from prpc.exceptions import CallError, WorkerTimeoutError
 from prpc.failure import Failure, describe, failure_of, restore
 from prpc.server.middleware import IncomingCall, Middleware, nested
-from prpc.workers.base import Execution, Job, Outcome, WorkerPool
+from prpc.workers.base import Execution, Job, Outcome, Runner
 
 __all__ = ["WrappedCall"]
 
@@ -23,7 +23,9 @@ class WrappedCall:
     The time limit covers both. A middleware may pass the call on several times, one after another.
     """
 
-    def __init__(self, job: Job, pool: WorkerPool, middlewares: Sequence[Middleware], current: CurrentCall) -> None:
+    def __init__(
+        self, job: Job, pool: Runner, middlewares: Sequence[Middleware], current: CurrentCall, *, event: bool = False
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.outcome: asyncio.Future[Outcome] = loop.create_future()
         self.released: asyncio.Future[None] = loop.create_future()
@@ -34,7 +36,7 @@ class WrappedCall:
         self._last = Outcome()
         self._raised: tuple[BaseException, Failure] | None = None
         self._timer = None if job.timeout is None else loop.call_later(job.timeout, self._too_long)
-        call = IncomingCall(job.name, job.args, job.kwargs, current)
+        call = IncomingCall(job.name, job.args, job.kwargs, current, event)
         self._task = loop.create_task(self._run(nested(middlewares, self._innermost)(call)), context=job.context)
 
     @property

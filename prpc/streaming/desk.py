@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from prpc.codec import Codec
-from prpc.protocol.streams import MAX_WORDS, Word, read_words, write_words
+from prpc.protocol.streams import LEFT, MAX_WORDS, Word, read_words, write_words
 from prpc.streaming.ends import Key, Reader, Writer
 
 __all__ = ["Desk", "Post"]
@@ -31,10 +31,13 @@ class Desk:
         post: Post,
         heard: Callable[[UUID], None],
         news: Callable[[Reader], None],
+        left: Callable[[Key], None],
     ) -> None:
-        """`heard` is told of every call that the other side speaks of, `news` of every reader for which something came."""
+        """`heard` is told of every call that the other side speaks of, `news` of every reader for which something came,
+        `left` of every stream of this side whose reader wants no more."""
         self._loop, self._codec = loop, codec
-        self._address, self._post, self._heard, self._news = address, post, heard, news
+        self._address, self._post = address, post
+        self._heard, self._news, self._left = heard, news, left
         self.readers: dict[Key, Reader] = {}
         self.writers: dict[Key, Writer] = {}
         #: Readers about which something is to be said in this tick, and those that are over with it.
@@ -70,7 +73,7 @@ class Desk:
         found = self.readers.get((items.message_id, items.parameter))
         if found is not None:
             self._heard(items.message_id)
-            if found.arrive(items):
+            if found.arrive(items, len(body)):
                 self.speak(found.key)
             self._news(found)
 
@@ -119,6 +122,8 @@ class Desk:
         writer = self.writers.get((word.message_id, word.parameter))
         if writer is not None:
             writer.hear(word, reader)
+            if word.have == LEFT:
+                self._left(writer.key)
             if writer.is_done:
                 self.writers.pop(writer.key, None)
 

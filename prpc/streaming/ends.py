@@ -89,7 +89,7 @@ class Writer:
         """The reader's word, and its mailbox."""
         if word.run <= self.run:
             self.address = self.address or reader  # whoever is known already is not replaced by anybody's word
-            self.outbox.hear(word.have, word.limit, again=word.again)
+            self.outbox.hear(word.have, word.limit, word.read, again=word.again)
             if word.again:
                 self.flush_soon()
             if self._wake is not None:
@@ -152,15 +152,15 @@ class Reader:
         """Whether everything that there is has come."""
         return self.total is not None and self.inbox.have >= self.total
 
-    def arrive(self, items: Items) -> bool:
-        """Items came. Whether the writer must hear a word at once."""
+    def arrive(self, items: Items, size: int) -> bool:
+        """Items came, in a mail of `size` bytes. Whether the writer must hear a word at once."""
         if items.run < self.inbox.run:  # of a server that lost the call to another
             return False
         first_word = items.run > self.inbox.run
         self.writer = items.writer
         if items.total is not None:
             self.total = items.total
-        if not self.inbox.arrive(items.run, items.first, items.values):
+        if not self.inbox.arrive(items.run, items.first, items.values, size):
             self.again = True
         return first_word or self.again or self.is_over
 
@@ -170,5 +170,5 @@ class Reader:
         self.again = False
         inbox.told()
         if self.left:
-            return Word(*self.key, inbox.run, LEFT, 0)
-        return Word(*self.key, inbox.run, inbox.have, inbox.limit, again)
+            return Word(*self.key, inbox.run, LEFT, 0, LEFT)
+        return Word(*self.key, inbox.run, inbox.have, inbox.limit, inbox.read, again)

@@ -26,6 +26,9 @@ __all__ = ["generate"]
 #: Largest file that is written, in characters.
 MAX_SOURCE = 50_000_000
 
+#: What the docstring of a broadcast function's stub says.
+_TOLD_TO_ALL = "Runs in every server of the queue; the call ends when the broker has it."
+
 #: A parameter: its name, its annotation (None for `*` and `/`), its default (None where there is none).
 Part: TypeAlias = tuple[str, Node | None, Node | None]
 
@@ -116,7 +119,8 @@ class _File:
         lines += lay_out("@", decorator, "", 0, self.names.spell)
         signature = self._signature(function)
         disputed = not function.parameters and len(signature) > 1  # ruff and black do not agree on it
-        text, odd = docstring(function.doc, 4) if function.doc.strip() else ([], False)
+        doc = f"{function.doc}\n\n{_TOLD_TO_ALL}".strip() if function.broadcast else function.doc
+        text, odd = docstring(doc, 4) if doc.strip() else ([], False)
         lines += [*signature, *text, "    raise NotImplementedError"]
         return guarded(lines, odd=odd or disputed)
 

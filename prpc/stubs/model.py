@@ -80,6 +80,7 @@ class Function:
     returns: Node
     doc: str
     idempotent: bool
+    broadcast: bool
     schema: str
     #: Whether it streams items of the type `returns`.
     streams: bool

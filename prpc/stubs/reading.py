@@ -62,6 +62,7 @@ def _function(name: str, description: Mapping[str, Any]) -> Function:
         returns=ANY if returns is None else read_annotation(returns, known),
         doc=text(description.get("doc"), "doc"),
         idempotent=flag(description.get("idempotent"), "idempotent"),
+        broadcast=flag(description.get("broadcast"), "broadcast"),
         schema=function_schema(description),
         streams=flag(description.get("streams"), "streams"),
         definitions=definitions,

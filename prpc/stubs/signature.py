@@ -40,19 +40,23 @@ def describe_function(
     idempotent: bool,
     timeout: float | None,
     bound: bool = False,
+    broadcast: bool = False,
 ) -> dict[str, Any]:
     """Everything that a caller's stub needs to know, as plain JSON values. Never fails, whatever the function is.
 
     `timeout` is in seconds. With `bound`, the first parameter of a plain function is the object's own (`self`) and left
-    out. The keys func_name, func_args and func_kwargs are for older readers.
+    out. The keys func_name, func_args and func_kwargs are for older readers. With `broadcast`, every server of the queue runs
+    the function, and its caller gets None.
     """
-    facts = {
+    facts: dict[str, Any] = {
         "doc": _doc(function),
         "worker": worker,
         "async": _is_async(function),
         "idempotent": idempotent,
         "timeout": timeout,
     }
+    if broadcast:
+        facts |= {"broadcast": True, "returns": "None"}
     description = {"func_name": name, **_unknown(), **facts}
     for describe in (_whole, _bare):
         try:
@@ -175,9 +179,8 @@ def sent_as(hint: Any) -> Any:
     """What a caller may send for a parameter: any iterable where the function reads a stream."""
     if typing.get_origin(hint) not in (collections.abc.Iterator, collections.abc.AsyncIterator):
         return hint
-    items = typing.get_args(hint) or (Any,)
-    plain, asynchronous = (types.GenericAlias(kind, items) for kind in (collections.abc.Iterable, collections.abc.AsyncIterable))
-    return plain | asynchronous
+    parts = typing.get_args(hint) or (Any,)
+    return types.GenericAlias(collections.abc.Iterable, parts) | types.GenericAlias(collections.abc.AsyncIterable, parts)
 
 
 def item_of(hint: object) -> object:

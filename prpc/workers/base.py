@@ -13,7 +13,7 @@ from prpc.exceptions import CallError
 from prpc.failure import Failure
 from prpc.streaming.feeding import ItemSink
 
-__all__ = ["Execution", "Job", "Outcome", "PoolState", "WorkerKind", "WorkerPool"]
+__all__ = ["Execution", "Job", "Outcome", "PoolState", "Runner", "WorkerKind", "WorkerPool"]
 
 
 class WorkerKind(enum.StrEnum):
@@ -96,6 +96,14 @@ class Execution(Protocol):
     def cancel(self, reason: CallError) -> None:
         """End the job: `outcome` becomes this failure. Stops an async function and a process with its children;
         a thread is abandoned and its slot stays busy until the function returns. Idempotent; nothing after the end."""
+        ...
+
+
+class Runner(Protocol):
+    """What a job can be handed to."""
+
+    def submit(self, job: Job) -> Execution:
+        """Start the job now."""
         ...
 
 

@@ -23,6 +23,7 @@ from prpc.settings import Settings
 from prpc.workers.base import Outcome, PoolState, WorkerKind
 from prpc.workers.process_boot import importing_main, logger_levels, make_boot, reference
 from prpc.workers.process_control import Control, WorkerPipe, socket_pair
+from prpc.workers.process_progress import pass_on
 from prpc.workers.process_wire import Frame, Kind
 from prpc.workers.slots import SlotExecution, SlotPool
 
@@ -169,6 +170,8 @@ class ProcessPool(SlotPool):
                 self._on_answer(worker, kind, body)
             case Kind.LOG:
                 _show_log(body)
+            case Kind.PROGRESS:
+                pass_on(worker.execution, body)
             case Kind.READY:
                 self._on_ready(worker)
             case Kind.BROKEN:

@@ -22,6 +22,7 @@ from prpc.deadline import Deadline, SystemClock
 from prpc.exceptions import EncodeError
 from prpc.failure import Failure, describe, failure_of, type_name_of, without_first_frame
 from prpc.workers.process_boot import MAIN, Boot
+from prpc.workers.process_progress import PipeReports
 from prpc.workers.process_tree import adopt_orphans, children_of, die_with_parent, kill_tree
 from prpc.workers.process_wire import Channel, Kind
 
@@ -71,20 +72,26 @@ def _serve(channel: Channel, boot: Boot) -> None:
         channel.send(Kind.BROKEN, pickle.dumps(traceback.format_exc()))
         return
     _send_logs(channel, boot.levels)
+    reports = PipeReports(channel)
+    os.register_at_fork(after_in_child=reports.close)
     channel.send(Kind.READY, b"")
     while (frame := channel.receive()) is not None:
-        channel.send(*_answer(functions, frame[1], measure=boot.measure))
-        del frame
+        answer = _answer(functions, frame[1], reports, measure=boot.measure)
+        reports.end()
+        channel.send(*answer)
+        del frame, answer
 
 
-def _answer(functions: list[Callable[..., Any]], body: bytes | bytearray, *, measure: bool) -> tuple[Kind, bytes]:
+def _answer(
+    functions: list[Callable[..., Any]], body: bytes | bytearray, reports: PipeReports, *, measure: bool
+) -> tuple[Kind, bytes]:
     try:
         which, args, kwargs, facts = pickle.loads(body)
         function = functions[which] if isinstance(which, int) else pickle.loads(which)
     except BaseException as exc:
         return Kind.REFUSED, pickle.dumps(f"{type(exc).__name__}: {exc}")
     context = contextvars.copy_context()
-    _bind(context, facts)
+    _bind(context, facts, reports)
     began = time.monotonic()
     try:
         value = context.run(function, *args, **kwargs)
@@ -101,8 +108,9 @@ def _answer(functions: list[Callable[..., Any]], body: bytes | bytearray, *, mea
     return Kind.FAILURE, pickle.dumps((failure, running, _resident() if measure else 0))
 
 
-def _bind(context: contextvars.Context, facts: Mapping[str, Any]) -> None:
+def _bind(context: contextvars.Context, facts: Mapping[str, Any], reports: PipeReports) -> None:
     if "message_id" in facts:
+        reports.begin(facts["message_id"])
         clock = SystemClock()
         call = CurrentCall(
             message_id=facts["message_id"],
@@ -111,6 +119,7 @@ def _bind(context: contextvars.Context, facts: Mapping[str, Any]) -> None:
             deadline=Deadline.after(clock, facts.get("timeout")),
             attempt=facts.get("attempt", 1),
             clock=clock,
+            _sink=reports,
         )
         context.run(bind_current_call, call)
 

@@ -33,6 +33,7 @@ class Kind(enum.IntEnum):
     FAILURE = 6  # Failure, seconds it ran, resident bytes
     REFUSED = 7  # the arguments could not be read: text
     LOG = 8  # attributes of a log record
+    PROGRESS = 9  # message id of the call, done, total, message
 
 
 class Record(enum.IntEnum):

@@ -16,6 +16,7 @@ from prpc.app_server import AppServer
 from prpc.brokers.base import Outgoing
 from prpc.brokers.kafka import KafkaBroker
 from prpc.dev_kafka import Code, FakeKafka
+from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
 from prpc.settings import Settings
 from tests.kafka_talk import run
@@ -180,6 +181,24 @@ def test_a_topic_that_was_deleted_is_made_again(world: World, topic: str) -> Non
             await asyncio.sleep(0.02)
 
     through(world, delete, times=1)
+
+
+def test_with_a_bound_every_call_fails_in_time_when_kafka_is_silent(world: World) -> None:
+    """Before their own deadlines, for none waits until others have looked in vain."""
+
+    async def scenario() -> None:
+        settings = {**world.settings, "connect_timeout": 1.0, "max_queue_length": 1000}
+        async with world.serving(), AsyncClient("kafka", world.kafka.bootstrap_servers, **settings) as client:
+            patient = client.options(timeout=20)
+            await patient.servers()  # it is connected, and has not looked how long the queue is
+            world.kafka.delay("Metadata", 100, times=1000)
+            outcomes = await asyncio.gather(*(patient.call("work", n) for n in range(50)), return_exceptions=True)
+            assert {type(outcome) for outcome in outcomes} == {BrokerUnavailableError}
+            world.kafka.clear_faults()
+            world.kafka.drop_connections()
+            await world.succeeds(patient)
+
+    run(scenario())
 
 
 def test_an_outcome_outlives_a_coordinator_that_is_away(world: World) -> None:

@@ -129,6 +129,13 @@ _REFUSED: tuple[bytes, ...] = (
         b'{"cancel": [' + b"9" * 5000 + b"]}",
         b"x" * 100_000,
     ),
+    *(b'{"event": []}', b'{"event": 5}', b'{"event": {}}', b'{"event": {"message": "x"}}', b'{"event": {"sent_ms": "1"}}'),
+    *(b'{"event": {"message": 5, "sent_ms": "1"}}', b'{"event": {"message": "{}", "sent_ms": 1}}'),
+    *(
+        b'{"event": {"message": "x", "sent_ms": "1", "headers": "["}}',
+        b'{"event": {"message": "x", "sent_ms": "1"}, "cancel": [1]}',
+    ),
+    *(b'{"event": {"message": "{}", "sent_ms": "1"}}', b'{"event": {"message": "\\ud800", "sent_ms": "1", "raw": "1"}}'),
     *(b'{"cancel": [1e400]}', b'{"cancel": ["' + b"0" * 31 + b'"]}', b'{"cancel": [{"hex": "0"}]}'),
 )
 _READ: tuple[bytes, ...] = (
@@ -141,6 +148,7 @@ _READ: tuple[bytes, ...] = (
     b'{"cancel": []}',
     b'{"cancel": {}}',
     b'{"other": [1]}',
+    b'{"event": null}',
     b'[{"cancel": 1}]',
 )
 

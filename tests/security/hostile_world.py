@@ -96,7 +96,7 @@ class World:
 
         async def is_empty() -> bool:
             server, free = self.dispatcher, self.app.settings.max_number_worker
-            holds = len(server.running) + len(server._table) + len(server._settling) + len(self.client.channel.pump().pending)
+            holds = len(server.running) + len(server._table) + len(server._settlements) + len(self.client.channel.pump().pending)
             return not holds and server._free == free
 
         await until(is_empty, "the server or the client holds calls that have ended")

@@ -24,7 +24,7 @@ from prpc.codec import Codec
 from prpc.codec.signing import CONTROL, REPLY, Signatures
 from prpc.exceptions import CallCancelledError, ClientTimeOutError, DecodeError
 from prpc.names import QueueNames
-from prpc.protocol.facts import write_cancel
+from prpc.protocol.facts import Event, read_control, write_cancel, write_event
 from prpc.prpcmessage import PRPCMessage
 
 KEY, OLD = "the-key-of-the-house-" + "1" * 20, "the-key-of-last-year-" + "2" * 20
@@ -98,7 +98,11 @@ async def house(key: str = KEY, **settings: Any) -> AsyncIterator[House]:
         await found.gate.wait()
         return text
 
+    async def told(text: Any) -> None:
+        found.ran.append(text)
+
     app.register_funcs(note, hold)
+    app.register_func(told, broadcast=True)
     server = asyncio.create_task(app.serve())
     await app.ready
     try:
@@ -139,7 +143,7 @@ class TestCalls:
         async def scenario() -> None:
             async with house() as at, at.client() as client:
                 assert await client.ping() == "pong"
-                assert len(await client.get_function_server()) == 3
+                assert len(await client.get_function_server()) == 4
                 assert await client.call("note", {"a": (1, 2)}) == {"a": (1, 2)}
                 assert isinstance(await outcome(client.call("nobody")), LookupError)
 
@@ -401,6 +405,62 @@ class TestRotation:
                 _, body = at.message(1)
                 at.put(body, Signatures(f"{OLD},{KEY}", QUEUE).sign_call(body, {}, at.broker.now()))
                 assert await at.refused() == ["signature"]
+
+        run(scenario)
+
+
+class TestEvents:
+    def test_only_signed_events_are_heard(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def scenario() -> None:
+            async with house() as at, at.client() as client:
+                ear = await at.broker.listen(QUEUE)
+                forged = write_event(Event(at.message("forged", name="told")[1], at.broker.now()))
+                for body in (
+                    forged,
+                    Signatures(OLD, QUEUE).sign(CONTROL, forged),
+                    Signatures(KEY, QUEUE).sign(REPLY, forged),
+                    Signatures(KEY, "another queue").sign(CONTROL, forged),
+                    Signatures(KEY, QUEUE).sign(CONTROL, forged).replace(b"forged", b"FORGED"),
+                    Signatures(KEY, QUEUE).sign(CONTROL, forged).replace(b'"sent_ms": "1', b'"sent_ms": "2'),
+                ):
+                    await at.broker.broadcast(QUEUE, body)
+                await client.call("told", "signed")
+                while not at.ran:
+                    await asyncio.sleep(0)
+                assert at.ran == ["signed"] and caplog.text.count("a control message was refused") == 6
+                bodies: list[bytes] = []
+                while len(bodies) < 7:
+                    bodies += await ear.receive()
+                assert read_control(Signatures(KEY, QUEUE).open(CONTROL, bodies[-1])).event is not None
+
+        run(scenario)
+
+    def test_a_copied_event_is_not_run_again(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def scenario() -> None:
+            async with house() as at, at.client() as client:
+                ear = await at.broker.listen(QUEUE)
+                await client.call("told", 1)
+                (body,) = await ear.receive()
+                await at.broker.broadcast(QUEUE, body)
+                old = write_event(Event(at.message("old", name="told")[1], at.broker.now() - 301))
+                await at.broker.broadcast(QUEUE, Signatures(KEY, QUEUE).sign(CONTROL, old))
+                await client.call("told", 2)
+                while len(at.ran) < 2:
+                    await asyncio.sleep(0)
+                assert at.ran == [1, 2] and "sent 301 s before" in caplog.text
+
+        run(scenario)
+
+    def test_an_unsigned_call_becomes_no_event(self) -> None:
+        async def scenario() -> None:
+            async with house() as at, at.client() as client:
+                at.put(at.message("unsigned", name="told")[1], {})
+                at.put(json.dumps({"func_name": "told", "func_args": ["raw"], "message_id": str(uuid4())}).encode(), {}, raw=True)
+                assert await at.refused(2) == ["signature"] * 2
+                await client.call("told", "signed")
+                while not at.ran:
+                    await asyncio.sleep(0)
+                assert at.ran == ["signed"]
 
         run(scenario)
 

@@ -37,6 +37,10 @@ async def wait(seconds: float) -> list[float]:
     return [seconds]
 
 
+@other.function("async", broadcast=True, max_concurrency=1)
+async def tell(text: str) -> None: ...
+
+
 class Service:
     def add(self, a: int) -> int:
         return a

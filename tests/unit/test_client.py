@@ -19,7 +19,6 @@ from client_kit import FlakyBroker, memory_settings, reply_to, served, unavailab
 from prpc.app_client import AsyncClient, AwaitableTask, Client, OutgoingCall, Proceed, gather
 from prpc.brokers.base import Mail
 from prpc.call_context import CurrentCall, bind_current_call
-from prpc.client import client as client_module
 from prpc.deadline import Deadline, SystemClock
 from prpc.exceptions import BrokerUnavailableError, CallCancelledError, CallError, ClientTimeOutError, DecodeError, EncodeError
 
@@ -264,7 +263,7 @@ def test_after_a_gap_everything_still_waited_for_is_collected(flaky: FlakyBroker
 def test_collecting_is_tried_again_until_the_broker_answers(
     flaky: FlakyBroker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(client_module, "COLLECT_DELAYS", (0.001, 0.002))
+    monkeypatch.setattr("prpc.client.repair.COLLECT_DELAYS", (0.001, 0.002))
     flaky.collect_errors = [unavailable(), unavailable()]
 
     async def scenario() -> None:

@@ -64,6 +64,22 @@ def test_a_server_without_functions() -> None:
     assert ast.parse(source) and source.endswith('SERVER_SCHEMA = "4f53cda18c2baa0c"\n') and "0 functions" in source
 
 
+def test_broadcast_functions_say_so() -> None:
+    def told(what: str):  # type: ignore[no-untyped-def]
+        """Tells."""
+
+    def bare(): ...  # type: ignore[no-untyped-def]
+
+    said = "Runs in every server of the queue; the call ends when the broker has it."
+    for function, doc in ((told, f'    """Tells.\n\n    {said}"""\n'), (bare, f'    """{said}"""\n')):
+        description = describe_function(
+            function, name=function.__name__, worker="thread", idempotent=False, timeout=None, broadcast=True
+        )
+        assert description["broadcast"] is True
+        assert f") -> None:\n{doc}    raise" in body(description)
+    assert "broadcast" not in describe(told)
+
+
 def test_idempotent_functions_say_so() -> None:
     def function() -> None: ...
 

@@ -25,7 +25,16 @@ FACES = (
     "prpc.status",
     "prpc.queue_state",
     "prpc.support_module.exceptions",
+    "prpc.pytest_plugin",
     "prpc.testing",
+    "prpc.testing.clock",
+    "prpc.testing.default",
+    "prpc.testing.eager",
+    "prpc.testing.eager_loop",
+    "prpc.testing.eager_server",
+    "prpc.testing.hasten",
+    "prpc.testing.server",
+    "prpc.testing.stubs",
 )
 
 GROUND = (
@@ -36,6 +45,7 @@ GROUND = (
     "prpc.failure",
     "prpc.call_context",
     "prpc.prpcmessage",
+    "prpc.progress",
 )
 
 #: Room -> rooms of other kinds that it may import. A room stands for itself and what is inside it; the longest name counts.
@@ -45,11 +55,12 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "prpc.settings": ("prpc.exceptions", "prpc.names"),
     "prpc.deadline": ("prpc.exceptions",),
     "prpc.failure": ("prpc.exceptions",),
-    "prpc.call_context": ("prpc.exceptions", "prpc.deadline"),
+    "prpc.progress": (),
+    "prpc.call_context": ("prpc.exceptions", "prpc.deadline", "prpc.progress"),
     "prpc.conversion": ("prpc.exceptions",),
     "prpc.prpcmessage": ("prpc.exceptions",),
     "prpc.codec": ("prpc.exceptions", "prpc.failure", "prpc.prpcmessage"),
-    "prpc.protocol": ("prpc.exceptions", "prpc.deadline", "prpc.prpcmessage", "prpc.failure"),
+    "prpc.protocol": ("prpc.exceptions", "prpc.deadline", "prpc.prpcmessage", "prpc.failure", "prpc.progress"),
     "prpc.brokers.awaiting": (),
     "prpc.brokers.base": ("prpc.exceptions", "prpc.names"),
     "prpc.brokers": (*GROUND[:3], "prpc.failure", "prpc.call_context", "prpc.brokers.base", "prpc.brokers.awaiting"),
@@ -58,11 +69,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "prpc.workers.base": ("prpc.streaming.feeding", "prpc.exceptions", "prpc.failure", "prpc.deadline", "prpc.call_context"),
     "prpc.workers": (
         *GROUND[:3],
-        "prpc.deadline",
-        "prpc.failure",
-        "prpc.call_context",
-        "prpc.workers.base",
-        "prpc.streaming.feeding",
+        *("prpc.deadline", "prpc.failure", "prpc.call_context", "prpc.progress", "prpc.workers.base", "prpc.streaming.feeding"),
     ),
     "prpc.stubs": ("prpc.exceptions",),
     "prpc.server": (

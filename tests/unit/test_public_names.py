@@ -41,7 +41,7 @@ def test_the_old_path_of_the_errors_works() -> None:
     ("function", "parameters"),
     [
         (prpc.AppServer, "type_broker broker_url default_type_worker max_number_worker timeout_worker name_queue group_name"),
-        (prpc.AppServer.decorator_reg_func, "self worker_type name timeout idempotent max_concurrency"),
+        (prpc.AppServer.decorator_reg_func, "self worker_type name timeout idempotent max_concurrency broadcast"),
         (prpc.AppServer.register_func, "self func worker_type"),
         (prpc.AppServer.register_funcs, "self funcs worker_type"),
         (prpc.AppServer.register_service, "self obj prefix"),
@@ -63,6 +63,10 @@ def test_the_old_path_of_the_errors_works() -> None:
         (prpc.get_function_server, "timeout"),
         (prpc.gather, "tasks return_exceptions progress"),
         (prpc.as_completed, "tasks timeout progress"),
+        (prpc.CurrentCall.progress, "self done total message"),
+        (prpc.AwaitableTask.on_progress, "self callback"),
+        (prpc.progress_bar, "tasks options"),
+        (prpc.Progress, "done total message"),
     ],
 )
 def test_public_signatures(function: object, parameters: str) -> None:

@@ -36,6 +36,34 @@ async def coroutine(a: int) -> int:
     return a
 
 
+def nothing() -> None: ...
+
+
+async def nothing_async() -> None: ...
+
+
+def unannotated():  # type: ignore[no-untyped-def]
+    ...
+
+
+def perhaps_nothing() -> int | None: ...
+
+
+def anything() -> Any: ...
+
+
+def with_result(annotation: Any) -> Callable[..., Any]:
+    """A function whose annotation of the result is this."""
+
+    def function() -> None: ...
+
+    function.__annotations__["return"] = annotation
+    return function
+
+
+NOTHING_LATER, UNKNOWN_RESULT = with_result("None"), with_result("NotYetDefined")
+
+
 def generator() -> Iterator[int]:
     yield 1
 
@@ -130,6 +158,48 @@ class TestRegistering:
             Registry().add(function, worker, **options)
         assert text in str(caught.value)
         assert caught.value.function is not None
+
+    @pytest.mark.parametrize(
+        ("function", "worker"),
+        [
+            (nothing, "thread"),
+            (unannotated, "thread"),
+            (nothing_async, "async"),
+            (functools.partial(nothing), "thread"),
+            (Adder(1).slowly, "async"),
+            (AsyncCallable(), "async"),
+            (NOTHING_LATER, "thread"),
+            (print, "thread"),
+            (max, "thread"),
+        ],
+    )
+    def test_broadcast_functions_give_nothing(self, function: Callable[..., Any], worker: str) -> None:
+        registry = Registry()
+        registered = registry.add(function, worker, name="f", broadcast=True, max_concurrency=3, idempotent=True, timeout=2)
+        assert registered.broadcast and registered.idempotent
+        assert (registered.events_at_once, registered.max_concurrency, registered.timeout) == (3, None, 2.0)
+        other = registry.add(function, worker, name="g", max_concurrency=3)
+        assert (other.broadcast, other.events_at_once, other.max_concurrency) == (False, None, 3)
+
+    @pytest.mark.parametrize(
+        ("function", "worker", "text"),
+        [
+            (plain, "thread", "'f' is broadcast: it runs in every server, and nobody gets its result"),
+            (coroutine, "async", "nobody gets its result"),
+            (perhaps_nothing, "thread", "nobody gets its result"),
+            (anything, "thread", "nobody gets its result"),
+            (UNKNOWN_RESULT, "thread", "nobody gets its result"),
+            (Adder(1), "thread", "nobody gets its result"),
+            (generator, "thread", "nobody gets its items"),
+            (async_generator, "async", "nobody gets its items"),
+            (nothing, "async", "'f' is a plain function"),
+        ],
+    )
+    def test_broadcast_functions_that_give_something_are_refused(self, function: Any, worker: str, text: str) -> None:
+        with pytest.raises(RegistrationError) as caught:
+            Registry().add(function, worker, name="f", broadcast=True)
+        assert text in str(caught.value)
+        assert caught.value.function == "f"
 
     def test_refuses_a_name_twice(self) -> None:
         registry = Registry()

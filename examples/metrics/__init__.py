@@ -1,0 +1,1 @@
+"""A metrics server: a text protocol over TCP outside, PRPC inside."""

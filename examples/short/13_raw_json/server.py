@@ -1,0 +1,15 @@
+"""The server of the first call: it needs nothing to be called from other languages."""
+
+from prpc import AppServer
+
+app = AppServer()
+
+
+@app.function()
+def summ(a: int | float, b: int | float, z: float = 0.5) -> float:
+    """Add three numbers."""
+    return a + b + z
+
+
+if __name__ == "__main__":
+    app.start()
