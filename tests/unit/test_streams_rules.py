@@ -16,11 +16,12 @@ from prpc.exceptions import DecodeError, EncodeError
 from prpc.protocol.facts import CallFacts
 from prpc.protocol.streams import (
     LEFT,
-    MAX_HELD_BYTES,
     MAX_MAIL_BYTES,
     MAX_MAIL_ITEMS,
+    MAX_UNREAD_BYTES,
     MAX_WINDOW,
     MAX_WORDS,
+    TELL_BYTES,
     Inbox,
     Outbox,
     Word,
@@ -51,9 +52,9 @@ class TestOutbox:
     def test_it_goes_as_far_as_the_reader_says(self) -> None:
         outbox = filled(2, 2)
         assert not outbox.allows(2)
-        outbox.hear(0, 5)
+        outbox.hear(0, 5, 0)
         assert outbox.allows(4) and not outbox.allows(5)
-        outbox.hear(2, 3)  # an older word
+        outbox.hear(2, 3, 2)  # an older word
         assert outbox.allows(4)
 
     def test_without_a_reader_nothing_may_be_made(self) -> None:
@@ -62,15 +63,15 @@ class TestOutbox:
     def test_what_the_reader_has_is_not_kept(self) -> None:
         outbox = filled(3)
         assert sent(outbox) == [(1, [b"1", b"2", b"3"])]
-        outbox.hear(2, 100, again=True)
+        outbox.hear(2, 100, 2, again=True)
         assert sent(outbox) == [(3, [b"3"])]
-        outbox.hear(3, 100)
+        outbox.hear(3, 100, 3)
         assert outbox.is_empty and outbox.count == 3
 
     def test_an_old_word_takes_nothing_back(self) -> None:
         outbox = filled(3)
-        outbox.hear(3, 100)
-        outbox.hear(1, 50, again=True)
+        outbox.hear(3, 100, 3)
+        outbox.hear(1, 50, 1, again=True)
         assert outbox.is_empty and sent(outbox) == []
 
     def test_only_what_was_not_sent_is_sent(self) -> None:
@@ -82,18 +83,20 @@ class TestOutbox:
 
     def test_with_many_bytes_it_waits(self) -> None:
         outbox = Outbox(1000)
-        outbox.put(b"x" * (MAX_HELD_BYTES - 1))
+        outbox.put(b"x" * (MAX_UNREAD_BYTES - 1))
         assert outbox.allows(1)
         assert not outbox.allows(1, 1)
         outbox.put(b"x")
         assert not outbox.allows(2)
-        outbox.hear(1, 1000)
+        outbox.hear(2, 1000, 0)  # it has them, but did not read them
+        assert outbox.is_empty and not outbox.allows(2)
+        outbox.hear(2, 1000, 1)
         assert outbox.allows(2)
 
     def test_a_single_item_may_be_larger_than_what_is_held(self) -> None:
         outbox = Outbox(10)
         assert outbox.allows(0)
-        outbox.put(b"x" * (MAX_HELD_BYTES + 1))
+        outbox.put(b"x" * (MAX_UNREAD_BYTES + 1))
         assert not outbox.allows(1)
         assert [first for first, _ in sent(outbox)] == [1]
 
@@ -108,7 +111,7 @@ class TestOutbox:
 
     def test_a_later_run_keeps_nothing_that_the_reader_has(self) -> None:
         outbox = Outbox(5)
-        outbox.hear(3, 8)
+        outbox.hear(3, 8, 3)
         for number in range(5):
             assert outbox.allows(outbox.count)
             outbox.put(b"%d" % (number + 1))
@@ -116,13 +119,13 @@ class TestOutbox:
 
     def test_a_reader_far_ahead_of_a_later_run_does_not_hold_it_up(self) -> None:
         outbox = Outbox(5)
-        outbox.hear(1_000_000, 1_000_005)
+        outbox.hear(1_000_000, 1_000_005, 1_000_000)
         outbox.put(b"1")
         assert outbox.is_empty and outbox.allows(1) and sent(outbox) == []
 
     def test_a_reader_that_left_takes_everything(self) -> None:
         outbox = filled(4)
-        outbox.hear(LEFT, 0)
+        outbox.hear(LEFT, 0, LEFT)
         assert outbox.is_empty
         outbox.put(b"5")
         assert outbox.is_empty and sent(outbox) == []
@@ -130,17 +133,17 @@ class TestOutbox:
     def test_no_window_is_larger_than_allowed(self) -> None:
         assert not Outbox(10**9).allows(MAX_WINDOW)
         outbox = Outbox(1)
-        outbox.hear(0, 2**62)
+        outbox.hear(0, 2**62, 0)
         assert outbox.allows(MAX_WINDOW - 1) and not outbox.allows(MAX_WINDOW)
 
     def test_a_beat_without_progress_sends_again(self) -> None:
         outbox = filled(2)
         assert not outbox.beat() and sent(outbox) == [(1, [b"1", b"2"])]
         assert outbox.beat() and sent(outbox) == [(1, [b"1", b"2"])]
-        outbox.hear(1, 100)
+        outbox.hear(1, 100, 1)
         assert not outbox.beat() and sent(outbox) == []
         assert outbox.beat() and sent(outbox) == [(2, [b"2"])]
-        outbox.hear(2, 100)
+        outbox.hear(2, 100, 2)
         assert not outbox.beat() and not outbox.beat()
 
 
@@ -181,15 +184,26 @@ class TestInbox:
             inbox.take()
         assert inbox.wants_more
         inbox.told()
-        assert not inbox.wants_more and inbox.limit == window + read
+        assert not inbox.wants_more and (inbox.read, inbox.limit) == (read, window + read)
+
+    def test_the_writer_is_told_of_many_bytes_that_were_read(self) -> None:
+        inbox: Inbox[int] = Inbox(1000)
+        inbox.arrive(1, 1, range(4), 2 * TELL_BYTES)
+        inbox.take()
+        assert not inbox.wants_more
+        inbox.take()
+        assert inbox.wants_more
+        inbox.told()
+        inbox.take()
+        assert not inbox.wants_more
 
 
-WORD = [ID.hex, "", 1, 2, 3, 0]
+WORD = [ID.hex, "", 1, 2, 3, 1, 0]
 
 
 class TestWords:
     def test_they_are_read_as_they_were_written(self) -> None:
-        words = [Word(ID, "", 1, 2, 3), Word(ID, "items", 2**62, LEFT, 0, again=True)]
+        words = [Word(ID, "", 1, 2, 3, 1), Word(ID, "items", 2**62, LEFT, 0, LEFT, again=True)]
         assert read_words(write_words("here", words)) == ("here", words)
 
     @pytest.mark.parametrize(
@@ -197,12 +211,12 @@ class TestWords:
         [
             *([], None, 1, "x", {}, {"reader": "r"}, {"words": []}),
             *({"reader": 1, "words": []}, {"reader": "r", "words": {}}, {"reader": "r", "words": "x"}),
-            *({"reader": "r", "words": [row]} for row in ([], None, {}, "x", WORD[:5], [*WORD, 1])),
+            *({"reader": "r", "words": [row]} for row in ([], None, {}, "x", WORD[:6], [*WORD, 1])),
             *({"reader": "r", "words": [[bad, *WORD[1:]]]} for bad in (None, 5, "", "x", "0" * 31, "0" * 33, [])),
             *({"reader": "r", "words": [[WORD[0], bad, *WORD[2:]]]} for bad in (None, 5, [])),
             *(
                 {"reader": "r", "words": [[*WORD[:place], bad, *WORD[place + 1 :]]]}
-                for place in (2, 3, 4, 5)
+                for place in (2, 3, 4, 5, 6)
                 for bad in (-1, 2**63, 10**30, 1.0, "1", None, True, [])
             ),
             {"reader": "r", "words": [WORD] * (MAX_WORDS + 1)},
