@@ -343,6 +343,14 @@ class SyncStreams(SyncFace):
         with stream:
             return [stream.next(PATIENCE) for _ in range(number)]
 
+    async def at_end(self, stream: Stream[Any]) -> bool:
+        """Whether there are no more; raises what ended it."""
+        try:
+            stream.next(PATIENCE)
+        except StopIteration:
+            return True
+        return False
+
     async def close_stream(self, stream: Stream[Any]) -> None:
         stream.close()
 
@@ -374,6 +382,13 @@ class AsyncStreams(AsyncFace):
     async def leave(self, stream: Stream[Any], number: int) -> list[Any]:
         async with stream:
             return [await stream.async_next(PATIENCE) for _ in range(number)]
+
+    async def at_end(self, stream: Stream[Any]) -> bool:
+        try:
+            await stream.async_next(PATIENCE)
+        except StopAsyncIteration:
+            return True
+        return False
 
     async def close_stream(self, stream: Stream[Any]) -> None:
         await stream.aclose()
