@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from prpc.brokers.base import ServerRecord
 from prpc.client.call import CallOptions
 from prpc.client.channel import Channel, default_channel, set_default_channel
 from prpc.client.many import AsCompleted, Gathered, as_completed, gather
+from prpc.client.mapping import MAX_IN_FLIGHT, Mapped
 from prpc.client.middleware import Middleware, OutgoingCall, Proceed
 from prpc.client.portal import current_portal
 from prpc.client.remote import RemoteFunction, merge_options, merge_repeats, remote_function
@@ -30,6 +32,7 @@ __all__ = [
     "AwaitableTask",
     "Client",
     "Gathered",
+    "Mapped",
     "Middleware",
     "OutgoingCall",
     "Proceed",
@@ -83,6 +86,29 @@ class _ClientBase:
     def call(self, name: str, /, *args: Any, **kwargs: Any) -> AwaitableTask[Any]:
         """Send a call by the function's name, without a stub. Raises EncodeError where an argument cannot be written."""
         return AwaitableTask(name, args, kwargs, options=self._options, client=self)
+
+    def map(
+        self,
+        name: str,
+        /,
+        *iterables: Iterable[Any] | AsyncIterable[Any],
+        max_in_flight: int = MAX_IN_FLIGHT,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        timeout: timedelta | float | None = None,
+        progress: bool = False,
+    ) -> Mapped[Any]:
+        """One call of this function for each item, without a stub; all the rest as `RemoteFunction.map`."""
+        return Mapped(
+            partial(self.call, name),
+            iterables,
+            name=name,
+            max_in_flight=max_in_flight,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            timeout=timeout,
+            progress=progress,
+        )
 
     def options(
         self,
