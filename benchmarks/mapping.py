@@ -132,8 +132,10 @@ def memory(url: str, count: int, in_flight: int) -> dict[str, float]:
 def summary(rounds: Rounds) -> dict[str, dict[str, float]]:
     """The median of each figure, and the fastest round: the one that other work on the machine disturbed least."""
     return {
-        name: {key: round(statistics.median(r[key] for r in taken)) for key in taken[0]}
-        | {"fastest_calls_per_s": round(max(r["calls_per_s"] for r in taken))}
+        name: {
+            **{key: round(statistics.median(r[key] for r in taken)) for key in taken[0]},
+            "fastest_calls_per_s": round(max(r["calls_per_s"] for r in taken)),
+        }
         for name, taken in rounds.items()
     }
 
