@@ -40,6 +40,7 @@ class ServerSettings(TypedDict, total=False):
     instance_name: str
     max_streams: int
     stream_reader_timeout: float
+    stream_window: int
     shutdown_grace: float
     health_port: int
     health_host: str

@@ -40,7 +40,7 @@ class Binder:
         self.feeds = {
             parameter.name: get_origin(hints.get(parameter.name)) is AsyncIterator
             for parameter in parameters
-            if get_origin(hints.get(parameter.name)) in (Iterator, AsyncIterator)
+            if parameter.kind in (*_BY_PLACE, *_BY_NAME) and get_origin(hints.get(parameter.name)) in (Iterator, AsyncIterator)
         }
         by_place = [p for p in parameters if p.kind in _BY_PLACE]
         #: Name and converter of each parameter that can be given by place.
@@ -54,6 +54,14 @@ class Binder:
         self._more_args = _more(parameters, _Parameter.VAR_POSITIONAL, hints)
         self._more_kwargs = _more(parameters, _Parameter.VAR_KEYWORD, hints)
         self._unpacked = unpacked_fields(hints.get(self._more_kwargs[0])) if self._more_kwargs else None
+
+    def check_stream(self, argument: int | str) -> None:
+        """Raise BadArgumentsError where the argument, by its place or name, is not one that the function reads as a stream."""
+        name = argument if isinstance(argument, str) else next((name for name, _ in self._places[argument:]), None)
+        if name not in self.feeds:
+            shown = f"argument {argument}" if name is None else f"argument {name[:_MOST_SHOWN]!r}"
+            text = f"{shown} is sent as a stream, which only a parameter annotated Iterator[...] or AsyncIterator[...] takes"
+            raise BadArgumentsError(f"{self._name}(): {text}; send a list", function=self._name, parameter=name)
 
     def bind(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], *, strict: bool = True

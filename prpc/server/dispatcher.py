@@ -261,7 +261,7 @@ class Dispatcher:
             return self._line.wait(name, run)
         try:
             if function.streams or facts.feeds:
-                run.streaming = self._streams_of(name).begin(message, facts)
+                run.streaming = self._streams_of(name).begin(message, facts, function.binder)
             args, kwargs = function.binder.bind(message.func_args, message.func_kwargs, strict=is_strict(facts, run.delivery.raw))
         except BadArgumentsError as exc:
             return self._end(run, Outcome(failure=failure_of(perhaps_stale(exc, facts.schema, self._schema_of(name)))))

@@ -20,6 +20,7 @@ from prpc.codec import Codec
 from prpc.exceptions import BadArgumentsError, BrokerUnavailableError, CallCancelledError, DecodeError
 from prpc.protocol.facts import CallFacts
 from prpc.prpcmessage import PRPCMessage
+from prpc.server.binding import Binder
 from prpc.server.intake import Intake
 from prpc.server.logs import logger
 from prpc.server.outcomes import is_cancelled
@@ -110,14 +111,14 @@ class Streams:
                 except DecodeError as exc:
                     logger.warning("mail about streams was refused: %s", exc)
 
-    def begin(self, message: PRPCMessage, facts: CallFacts) -> Streaming:
+    def begin(self, message: PRPCMessage, facts: CallFacts, binder: Binder) -> Streaming:
         """The streams of one call. Its arguments that are streams become Intakes, in place.
 
-        Raises BadArgumentsError where there is no such argument.
+        Raises BadArgumentsError where there is no such argument, or the function (`binder`) reads no stream there.
         """
         streaming = Streaming(self._desk, message.message_id, message.func_name, self._beats)
         if facts.feeds:
-            message.func_args, message.func_kwargs = self._take_in(streaming, message, facts)
+            message.func_args, message.func_kwargs = self._take_in(streaming, message, facts, binder)
         self._open[message.message_id] = streaming
         if self._timer is None:
             self._beat_later()
@@ -132,22 +133,25 @@ class Streams:
         writer.flush(greet=True)  # the reader learns that it runs, and where its words go to
         return replace(job, sink=writer), self._pools[kind]
 
-    def _take_in(self, streaming: Streaming, message: PRPCMessage, facts: CallFacts) -> tuple[list[Any], dict[str, Any]]:
+    def _take_in(
+        self, streaming: Streaming, message: PRPCMessage, facts: CallFacts, binder: Binder
+    ) -> tuple[list[Any], dict[str, Any]]:
         args, kwargs = list(message.func_args), dict(message.func_kwargs)
-        places = {name: int(name) if name.isascii() and name.isdigit() else -1 for name in facts.feeds}
+        places = {name: _place(name, len(args)) for name in facts.feeds}
         for name, place in places.items():
-            if not (0 <= place < len(args) or name in kwargs):
+            if place is None and name not in kwargs:
                 text = f"{message.func_name}() was sent a stream for an argument {name!r} that is not there"
                 raise BadArgumentsError(text, function=message.func_name)
+            binder.check_stream(name if place is None else place)
         for name, place in places.items():
             key = (message.message_id, name)
             reader = Reader(key, self._window, facts.reply_to or "")
             intake = Intake(reader, message.func_name, partial(self._desk.speak, key))
             self._desk.readers[key], streaming.intakes[name] = reader, intake
-            if place >= 0:
-                args[place] = intake
-            else:
+            if place is None:
                 kwargs[name] = intake
+            else:
+                args[place] = intake
             self._desk.speak(key)  # the caller learns where its items go to
         return args, kwargs
 
@@ -232,6 +236,12 @@ class Streams:
             text = f"the client of {streaming.function}() {why}"
             logger.info("%s; the call is ended", text)
             streaming.execution.cancel(CallCancelledError(text, message_id=str(streaming.message_id)))
+
+
+def _place(name: str, count: int) -> int | None:
+    """The place of an argument that is named by its number, of `count` by place; None where it is none."""
+    place = int(name) if name.isascii() and name.isdigit() else count
+    return place if place < count else None
 
 
 def _look(future: asyncio.Future[None]) -> None:

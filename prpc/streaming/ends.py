@@ -162,7 +162,8 @@ class Reader:
             self.total = items.total
         if not self.inbox.arrive(items.run, items.first, items.values, size):
             self.again = True
-        return first_word or self.again or self.is_over
+        # That there is room is looked at here, too: a reader in another thread may have looked while the items came in.
+        return first_word or self.again or self.is_over or self.inbox.wants_more
 
     def word(self) -> Word:
         """What the writer is to know now."""

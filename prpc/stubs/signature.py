@@ -179,7 +179,7 @@ def sent_as(hint: Any) -> Any:
     """What a caller may send for a parameter: any iterable where the function reads a stream."""
     if typing.get_origin(hint) not in (collections.abc.Iterator, collections.abc.AsyncIterator):
         return hint
-    parts = typing.get_args(hint)
+    parts = typing.get_args(hint) or (Any,)
     return types.GenericAlias(collections.abc.Iterable, parts) | types.GenericAlias(collections.abc.AsyncIterable, parts)
 
 

@@ -80,7 +80,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "prpc.client": (
         *GROUND,
         *("prpc.codec", "prpc.protocol", "prpc.conversion"),
-        *("prpc.brokers", "prpc.brokers.base", "prpc.brokers.awaiting", "prpc.streaming"),
+        *("prpc.brokers", "prpc.brokers.base", "prpc.brokers.awaiting", "prpc.streaming", "prpc.streaming.feeding"),
     ),
     "prpc.support_module": (),
     "prpc.dev_kafka": ("prpc.exceptions",),
