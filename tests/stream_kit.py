@@ -130,6 +130,9 @@ class Functions:
     def listed(self, values: Iterator[Any]) -> list[Any]:
         return list(values)
 
+    def sizes(self, texts: Iterator[str]) -> list[int]:
+        return [len(text) for text in texts]
+
     def latest(self, points: Iterator[Point]) -> Point:
         last = None
         for point in points:
@@ -235,6 +238,9 @@ class AsyncFunctions:
 
     async def listed(self, values: AsyncIterator[Any]) -> list[Any]:
         return [value async for value in values]
+
+    async def sizes(self, texts: AsyncIterator[str]) -> list[int]:
+        return [len(text) async for text in texts]
 
     async def latest(self, points: AsyncIterator[Point]) -> Point:
         last = None

@@ -13,7 +13,7 @@ from prpc.client.connection import Connection
 from prpc.client.feeds import Failed, Feeding
 from prpc.client.options import CallOptions
 from prpc.client.portal import Crossing
-from prpc.codec import Codec
+from prpc.codec import Codec, ReadReply
 from prpc.protocol.repeats import Repeats
 from prpc.prpcmessage import PRPCMessage
 from prpc.streaming.desk import Desk
@@ -34,6 +34,11 @@ class Reading(Reader):
         self.call: weakref.ref[Call] | None = None
         #: The attempts of the call that is sent, where it is one that is repeated.
         self.repeats: Repeats | None = None
+
+    def conclude(self, reply: ReadReply) -> None:
+        """The server's answer to the call says how many items there are."""
+        total = reply.result if reply.failure is None else reply.failure.facts.get("items")
+        self.total = total if type(total) is int else None
 
 
 class StreamCall(Call):
@@ -59,11 +64,8 @@ class StreamCall(Call):
     @property
     def missing(self) -> int:
         """Items that were sent before the outcome and have not come yet; 0 also where that is not known."""
-        reply = self.reply
-        if reply is None:
-            return 0
-        total = reply.result if reply.failure is None else reply.failure.facts.get("items")
-        return max(0, total - self.reading.inbox.have) if type(total) is int else 0
+        total = self.reading.total
+        return 0 if total is None else max(0, total - self.reading.inbox.have)
 
 
 class Readings:

@@ -143,7 +143,7 @@ class Stream(Generic[T_co]):
         """End the stream; its reader gets CallCancelledError. False where its end was there already."""
         cancelled = not self.call.done and self.call.home.cancel(self.call)
         if cancelled:
-            self._reading.inbox.clear()
+            self._drop()
         return cancelled
 
     def close(self) -> None:
@@ -172,7 +172,12 @@ class Stream(Generic[T_co]):
     def _end(self) -> None:
         self._closed = True
         self._over.detach()
+        self._drop()
+
+    def _drop(self) -> None:
+        """Nothing that is here or still comes is read."""
         self._reading.inbox.clear()
+        self._reading.total = None
         self.call.home.streams.let_go(self.call.message_id)
 
     # -- facts ---------------------------------------------------------------------------------------------------------

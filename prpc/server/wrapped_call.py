@@ -20,7 +20,8 @@ __all__ = ["WrappedCall"]
 class WrappedCall:
     """An Execution: middlewares in a task of the event loop, the function in its pool.
 
-    The time limit covers both. A middleware may pass the call on several times, one after another.
+    The time limit covers both. A middleware may pass the call on several times, one after another;
+    the call of a streaming function once.
     """
 
     def __init__(
@@ -76,6 +77,8 @@ class WrappedCall:
             self.released.set_result(None)
 
     async def _innermost(self, call: IncomingCall) -> Any:
+        if self._inner is not None and self._job.sink is not None:
+            raise RuntimeError(f"{self._job.name}() streams its items: it is run once, and what was sent cannot be taken back")
         await self._free_inner()
         job = dataclasses.replace(
             self._job, args=call.args, kwargs=call.kwargs, timeout=self._current.remaining(), context=contextvars.copy_context()
