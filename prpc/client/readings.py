@@ -6,9 +6,10 @@ import asyncio
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 from uuid import UUID
 
-from prpc.client.call import Call, Home
+from prpc.client.call import Call, Home, copy_of
 from prpc.client.connection import Connection
 from prpc.client.feeds import Failed, Feeding
 from prpc.client.options import CallOptions
@@ -59,7 +60,14 @@ class StreamCall(Call):
 
     def ready(self) -> bool:
         """Whether there is an item, or there are no more."""
-        return bool(len(self.reading.inbox)) or (self.done and self.missing == 0)
+        reading = self.reading
+        return bool(len(reading.inbox)) or reading.error is not None or (self.done and self.missing == 0)
+
+    def value(self) -> Any:
+        """See Call."""
+        if self.reading.error is not None:
+            raise copy_of(self.reading.error)
+        return super().value()
 
     @property
     def missing(self) -> int:
@@ -118,8 +126,11 @@ class Readings:
         """Mail may have been lost."""
         self._desk.missed()
 
-    def say_goodbye(self) -> None:
-        """This side closes: servers need not wait until it has been silent for long."""
+    def say_goodbye(self, connection: Connection) -> None:
+        """This side closes: servers need not wait until it has been silent for long, and what is not sent now never comes."""
+        unheard = [key for key, reader in self._desk.readers.items() if not reader.writer]  # no server has said yet who it is
+        for message_id, _ in (*self._desk.writers, *unheard):
+            connection.cancel(message_id)
         for reader in self._desk.readers.values():
             reader.left = True
         self._desk.say(list(self._desk.readers))
@@ -173,4 +184,4 @@ class Readings:
             writer.beat(greet=True)  # its reader learns that somebody is there
         if readers or self._desk.writers:
             self._wind()
-            self._desk.say(list(readers))
+            self._desk.beat()

@@ -64,14 +64,26 @@ class Service:
         self._opened = False
         #: What there are workers for: the kind, and whether for events or for calls.
         self._served: set[tuple[WorkerKind, bool]] = set()
+        #: Kinds that stream, and whether streams that are sent are heard.
+        self._streaming, self._hears_streams = frozenset[WorkerKind](), False
         self._dispatcher: Dispatcher | None = None
         #: Calls that ended otherwise than by themselves, or whose outcome the broker did not take, when the server stopped.
         self.cut_short = 0
         self.health = Health(clock, settings.health_window)
 
-    def runs(self, kind: WorkerKind, broadcast: bool) -> bool:
-        """Whether a function of this kind that is registered now can be run: pools are made when calls are about to be taken."""
-        return not self._opened or (kind, broadcast) in self._served
+    def lacks(self, function: RegisteredFunction) -> str | None:
+        """What is missing for a function that is registered now: pools are made when calls are about to be taken.
+
+        Raises RegistrationError as for a function that was there before.
+        """
+        if not self._opened:
+            return None
+        check_feeds(function)
+        if function.streams:
+            return None if function.kind in self._streaming else f"streaming function of type {function.kind.value!r}"
+        if (function.kind, function.broadcast) not in self._served:
+            return f"{'broadcast function' if function.broadcast else 'function'} of type {function.kind.value!r}"
+        return None if self._hears_streams or not function.binder.feeds else "function that streams or is sent streams"
 
     def request_stop(self, grace: float | None = None) -> None:
         """Make `serve` drain and return. `grace`: seconds for the calls that run; None for the setting's."""
@@ -187,6 +199,7 @@ class Service:
                 slots[function.kind] += function.max_concurrency or 1
         if not slots and not any(function.binder.feeds for function in self._registry):
             return None
+        self._streaming, self._hears_streams = frozenset(slots), True
         streams = Streams(broker, self._settings, codec, seal)
         stack.push_async_callback(streams.close)
         await streams.open(slots)
@@ -213,11 +226,13 @@ class Service:
         ear = asyncio.create_task(_hear(listener, dispatcher, events, seal), name="prpc-control")
         voice = asyncio.create_task(presence.run(), name="prpc-presence")
         stop = asyncio.create_task(self._stop.wait(), name="prpc-stop")
-        helpers = [ear, voice, stop]
+        helpers, ends = [ear, voice, stop], [pump, ear, stop]
         if streams is not None:
-            helpers.append(asyncio.create_task(streams.run(), name="prpc-streams"))
+            mouth = asyncio.create_task(streams.run(), name="prpc-streams")
+            helpers.append(mouth)
+            ends.append(mouth)
         try:
-            await asyncio.wait([pump, ear, stop], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             self._grace = 0.0
             raise

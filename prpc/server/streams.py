@@ -88,6 +88,8 @@ class Streams:
         self._open: dict[UUID, Streaming] = {}
         #: Echoes heard so far.
         self._beats = 0
+        #: When the last one was (loop time).
+        self._beaten = -BEAT
         self._timer: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
 
@@ -215,6 +217,10 @@ class Streams:
             self._post(self._address(), self._echo, next(iter(self._open)))
 
     def _beat(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._beaten + BEAT / 2:  # echoes that the broker held back come all at once: no time passed between them
+            return
+        self._beaten = now
         self._beats += 1
         for streaming in list(self._open.values()):
             silent = (self._beats - streaming.heard) * BEAT
@@ -224,8 +230,8 @@ class Streams:
             elif silent > self._patience:
                 self._give_up(streaming, f"was silent for {silent:g} s")
             elif writer is not None:
-                writer.beat()
-        self._desk.say(list(self._desk.readers))
+                writer.beat(greet=silent >= 2 * BEAT)  # it may not know yet where to speak to
+        self._desk.beat()
 
     def _give_up(self, streaming: Streaming, why: str) -> None:
         """Nobody is there any more."""
