@@ -32,6 +32,8 @@ class Reading(Reader):
         super().__init__((message_id, ""), window)
         #: The call that its reader holds; with middleware it is another than the one that is sent.
         self.call: weakref.ref[Call] | None = None
+        #: The call that is sent.
+        self.sent: weakref.ref[Call] | None = None
         #: The attempts of the call that is sent, where it is one that is repeated.
         self.repeats: Repeats | None = None
 
@@ -89,7 +91,7 @@ class Readings:
     def let_go(self, message_id: UUID) -> None:
         """See StreamHome."""
         with suppress(RuntimeError):
-            self._crossing.post(self._desk.leave, (message_id, ""))
+            self._crossing.post(self._let_go, message_id)
 
     def abandon(self, call: Call) -> None:
         """See StreamHome."""
@@ -101,7 +103,7 @@ class Readings:
     def add(self, call: StreamCall) -> None:
         """The call is about to be sent: mail about it is its stream's from now on."""
         self._desk.readers[call.reading.key] = call.reading
-        call.reading.repeats = call.repeats
+        call.reading.sent, call.reading.repeats = weakref.ref(call), call.repeats
         self._wind()
 
     def feed(self, call: Call, failed: Failed) -> None:
@@ -139,6 +141,14 @@ class Readings:
         connection = self._connection()
         if connection is not None:
             connection.post(address, body, message_id)
+
+    def _let_go(self, message_id: UUID) -> None:
+        reading = self._desk.readers.get((message_id, ""))
+        if isinstance(reading, Reading):
+            sent = None if reading.sent is None else reading.sent()
+            if sent is not None and not sent.done:  # a middleware did not wait for it; no server answers who has left
+                sent.home.cancel(sent)
+        self._desk.leave((message_id, ""))
 
     def _abandon(self, call: Call) -> None:
         call.home.cancel(call)

@@ -53,9 +53,15 @@ class Streaming:
         #: What to end where the client is gone; None once the function has ended.
         self.execution: Execution | None = None
         self.ended = False
+        #: Whether the client has said that it wants no more: it has its outcome, or reads another run of the call, whose
+        #: outcome this one's must not forestall.
+        self.deserted = False
 
-    def finish(self, outcome: Outcome) -> Outcome:
-        """The function has ended: its items are sent before its outcome is, which says how many there are."""
+    def finish(self, outcome: Outcome, *, given_back: bool = False) -> Outcome:
+        """The function has ended: its items are sent before its outcome is, which says how many there are.
+
+        `given_back`: it is run again elsewhere, from the first item, and nothing more may come from here.
+        """
         self.ended, self.execution = True, None
         for name, intake in self.intakes.items():
             intake.end(RuntimeError(f"the call of {self.function}() has ended"))
@@ -63,11 +69,13 @@ class Streaming:
         writer, failure = self.writer, outcome.failure
         if writer is None:
             return outcome
-        writer.end()
-        if writer.is_done or (failure is not None and is_cancelled(failure)):  # then nobody reads what is left
+        if not given_back:
+            writer.end()
+        # What nobody reads any more is not kept.
+        if writer.is_done or given_back or (failure is not None and is_cancelled(failure)):
             self._desk.writers.pop(writer.key, None)
         if failure is None:
-            return outcome
+            return replace(outcome, value=writer.count)  # whatever a middleware made of it
         return replace(outcome, failure=replace(failure, facts={**failure.facts, "items": writer.count}))
 
 
@@ -197,6 +205,7 @@ class Streams:
     def _left(self, key: Key) -> None:
         streaming = self._open.get(key[0])
         if streaming is not None and key[1] == "":
+            streaming.deserted = True
             self._give_up(streaming, "has left")
 
     def _post(self, address: str, body: bytes, message_id: UUID) -> None:

@@ -73,6 +73,8 @@ class Desk:
         found = self.readers.get((items.message_id, items.parameter))
         if found is not None:
             self._heard(items.message_id)
+            if (away := found.choose(items)) is not None:
+                self._send_away(found.key, *away)
             if found.arrive(items, len(body)):
                 self.speak(found.key)
             self._news(found)
@@ -116,6 +118,10 @@ class Desk:
             self._handle = None
         for table in (self.readers, self.writers, self._due, self._leaving):
             table.clear()
+
+    def _send_away(self, key: Key, writer: str, run: int) -> None:
+        """Tell a writer that it is not read."""
+        self._post(writer, write_words(self.address, [Word(*key, run, LEFT, 0, LEFT)]), key[0])
 
     def _hear(self, word: Word, reader: str) -> None:
         self._heard(word.message_id)

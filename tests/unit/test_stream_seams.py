@@ -11,8 +11,14 @@ from typing import Any
 
 from stream_kit import Book
 
-from prpc.app_client import AsyncClient
+from prpc.app_client import AsyncClient, Stream
 from prpc.app_server import AppServer
+from prpc.brokers.base import Outgoing
+from prpc.brokers.memory import MemoryBroker
+from prpc.codec import Codec
+from prpc.codec.items import Items
+from prpc.protocol.facts import CallFacts
+from prpc.streaming.ends import Reader
 
 QUEUE = "q"
 
@@ -27,8 +33,43 @@ async def until(check: Callable[[], object]) -> None:
         await asyncio.sleep(0.001)
 
 
-def make_app(url: str = "", **settings: Any) -> AppServer:
-    return AppServer("memory", url or f"memory://{uuid.uuid4().hex}", "async", 4, name_queue=QUEUE, **settings)
+def make_app(url: str = "", *, slots: int = 4, **settings: Any) -> AppServer:
+    return AppServer("memory", url or f"memory://{uuid.uuid4().hex}", "async", slots, name_queue=QUEUE, **settings)
+
+
+def counting_app(name: str, book: Book, *, slots: int = 4, url: str = "") -> AppServer:
+    """A server whose items say whose they are; with a function that keeps a slot."""
+    app = make_app(url, slots=slots)
+
+    @app.function(idempotent=True)
+    async def count(number: int) -> AsyncIterator[str]:
+        try:
+            for value in range(number):
+                await asyncio.to_thread(book.wait, f"{name} {value}")
+                yield f"{name} {value}"
+                book.count(name)
+        finally:
+            book.end(name)
+
+    @app.function()
+    async def hold() -> None:
+        book.count("hold")
+        await asyncio.Event().wait()
+
+    return app
+
+
+async def send_again(client: AsyncClient, stream: Stream[Any]) -> None:
+    """What a client does that had no answer yet."""
+    pump = client.channel.pump()
+    assert pump._connection is not None
+    broker, address = pump._connection.broker, pump._connection.mailbox.address
+    assert isinstance(broker, MemoryBroker)
+    facts = CallFacts(reply_to=address, window=8, attempt=2)
+    await broker.publish(
+        QUEUE,
+        Outgoing(stream.message.message_id, Codec().write_call(stream.message), facts.to_fields(), address, again=True),
+    )
 
 
 @asynccontextmanager
@@ -68,3 +109,99 @@ def test_an_upload_that_nobody_waits_for_ends_with_its_call() -> None:
             await until(lambda: not client.channel.pump().streams._desk.writers)
 
     run(scenario)
+
+
+def test_of_two_runs_of_a_call_the_later_one_is_read_and_the_other_ends_unanswered() -> None:
+    book = Book()
+    first = counting_app("first", book, slots=1)
+    second = counting_app("second", book, url=first.settings.url_broker)
+
+    async def scenario() -> None:
+        async with serving(first) as client:
+            stream = client.stream("count", 20)
+            book.open("first 0")
+            assert await anext(stream) == "first 0"
+            holding = client.call("hold")
+            await until(lambda: book.made["hold"])
+            async with serving(second):
+                await send_again(client, stream)
+                for value in range(20):
+                    book.open(f"second {value}")
+                assert [item async for item in stream] == [f"second {value}" for value in range(1, 20)]
+                book.open("first 1")
+                await until(lambda: book.ended["first"])
+                assert holding.cancel()
+
+    run(scenario)
+
+
+def test_a_stream_goes_on_where_its_server_stopped() -> None:
+    book = Book()
+    first = counting_app("first", book)
+    second = counting_app("second", book, url=first.settings.url_broker)
+    for value in range(10):
+        book.open(f"first {value}")
+    for value in range(20):
+        book.open(f"second {value}")
+
+    async def scenario() -> None:
+        async with AsyncClient("memory", first.settings.url_broker, QUEUE) as client:
+            async with serving(first, grace=0):
+                stream = client.stream("count", 20)
+                assert [await anext(stream) for _ in range(10)] == [f"first {value}" for value in range(10)]
+                await first.stop(0)
+                book.open("first 10")  # a thread of ours waits there
+            async with serving(second):
+                assert [item async for item in stream] == [f"second {value}" for value in range(10, 20)]
+
+    run(scenario)
+
+
+def items_of(writer: str, run: int, first: int, *values: int) -> Items:
+    return Items(uuid.UUID(int=1), "", run, first, writer, values)
+
+
+class TestReader:
+    """Whose items are read."""
+
+    def read(self, reader: Reader, *mails: Items) -> list[tuple[str, int] | None]:
+        away = []
+        for mail in mails:
+            away.append(reader.choose(mail))
+            reader.arrive(mail, 10)
+        return away
+
+    def test_the_run_that_began_last(self) -> None:
+        reader = Reader((uuid.UUID(int=1), ""), 10)
+        away = self.read(
+            reader,
+            items_of("a", 1, 1, 11, 12),
+            items_of("b", 1, 1, 21, 22, 23),
+            items_of("a", 1, 3, 13, 14, 15),  # it has not heard yet that it is not read
+            items_of("c", 2, 1, 31, 32, 33, 34),
+            items_of("b", 1, 4, 24, 25, 26),
+        )
+        assert away == [None, ("a", 1), ("a", 1), ("b", 1), ("b", 1)]
+        assert [reader.inbox.take() for _ in range(4)] == [11, 12, 23, 34]
+        assert (reader.writer, reader.inbox.have, reader.word().run) == ("c", 4, 2)
+
+    def test_a_new_writer_hears_at_once_how_far_the_reader_is(self) -> None:
+        reader = Reader((uuid.UUID(int=1), ""), 10)
+        mails = (items_of("a", 1, 1, 1), items_of("a", 1, 2, 2), items_of("b", 1, 1), items_of("b", 1, 1, 1))
+        told = []
+        for mail in mails:
+            reader.choose(mail)
+            told.append(reader.arrive(mail, 10))
+        assert told == [True, False, True, False]
+
+    def test_nobody_but_the_writer_that_is_known_from_the_start(self) -> None:
+        reader = Reader((uuid.UUID(int=1), "numbers"), 10, "caller")
+        assert self.read(reader, items_of("thief", 2, 1, 66), items_of("caller", 1, 1, 1)) == [None, None]
+        assert (reader.writer, reader.inbox.have, reader.inbox.take()) == ("caller", 1, 1)
+
+    def test_once_the_number_of_items_is_known_no_other_run(self) -> None:
+        reader = Reader((uuid.UUID(int=1), ""), 10)
+        self.read(reader, items_of("a", 1, 1, 1))
+        reader.total = 2
+        assert self.read(reader, items_of("b", 1, 1, 21, 22), items_of("a", 1, 2, 2)) == [("b", 1), None]
+        assert [reader.inbox.take() for _ in range(2)] == [1, 2]
