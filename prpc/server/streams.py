@@ -186,8 +186,8 @@ class Streams:
     def _receive(self, body: bytes) -> None:
         if body == self._echo:
             self._beat()
-            return
-        self._desk.receive(body)
+        else:
+            self._desk.receive(body)
         if not self._desk.writers and self._empty is not None and not self._empty.done():
             self._empty.set_result(None)
 

@@ -1,4 +1,4 @@
-"""Where streams meet the rest: callers that go away, attempts, shutdown, middleware, threads. Whole servers over the memory broker."""
+"""Where streams meet the rest: callers that go away, attempts, shutdown, middleware, threads, a broker in trouble."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from stream_kit import Book
+import pytest
+from stream_kit import AsyncFunctions, Book, Functions
 
 from prpc.app_client import AsyncClient, Stream
 from prpc.app_server import AppServer
@@ -18,6 +19,7 @@ from prpc.brokers.memory import MemoryBroker
 from prpc.codec import Codec
 from prpc.codec.items import Items
 from prpc.protocol.facts import CallFacts
+from prpc.server.middleware import IncomingCall, Proceed
 from prpc.streaming.ends import Reader
 
 QUEUE = "q"
@@ -153,6 +155,38 @@ def test_a_stream_goes_on_where_its_server_stopped() -> None:
                 book.open("first 10")  # a thread of ours waits there
             async with serving(second):
                 assert [item async for item in stream] == [f"second {value}" for value in range(10, 20)]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("kind", ["thread", "async"])
+@pytest.mark.parametrize("how", ["raises", "returns"])
+def test_a_server_middleware_that_ends_the_call_ends_the_generator(kind: str, how: str) -> None:
+    book = Book()
+
+    async def impatient(call: IncomingCall, proceed: Proceed) -> Any:
+        going = asyncio.ensure_future(proceed(call))
+        try:
+            await until(lambda: book.made["x"])
+            if how == "raises":
+                raise ValueError("too slow")
+        finally:
+            going.cancel()
+
+    app = AppServer("memory", f"memory://{uuid.uuid4().hex}", "async", 4, name_queue=QUEUE, middleware=[impatient])
+    functions = Functions(book) if kind == "thread" else AsyncFunctions(book)
+    app.register_service(functions, worker_type=kind)
+
+    async def scenario() -> None:
+        async with serving(app) as client:
+            stream = client.stream("endless", "x")
+            read = None
+            try:
+                read = [item async for item in stream]
+            except ValueError as exc:
+                assert str(exc) == "too slow"
+            assert (read is None) == (how == "raises")
+            await until(lambda: book.ended["x"])
 
     run(scenario)
 
