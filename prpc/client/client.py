@@ -350,7 +350,7 @@ class CallPump(LoopBound):
                     await self._connect()
                 await asyncio.gather(*self._sending, return_exceptions=True)
                 if self._connection is not None:
-                    self.streams.say_goodbye()
+                    self.streams.say_goodbye(self._connection)
                     await self._connection.flush()
         except Exception as exc:
             logger.warning("calls to %s may be unsent: %s", place(self._settings), str(exc) or type(exc).__name__)

@@ -120,8 +120,10 @@ class Readings:
         """Mail may have been lost."""
         self._desk.missed()
 
-    def say_goodbye(self) -> None:
-        """This side closes: servers need not wait until it has been silent for long."""
+    def say_goodbye(self, connection: Connection) -> None:
+        """This side closes: servers need not wait until it has been silent for long, and what is not sent now never comes."""
+        for message_id, _ in self._desk.writers:
+            connection.cancel(message_id)
         for reader in self._desk.readers.values():
             reader.left = True
         self._desk.say(list(self._desk.readers))

@@ -330,6 +330,7 @@ def test_forged_mail_about_a_stream_ends_neither_side(run: Any, face: StreamFace
         await face.wait(lambda: asyncio.run(post_to_all(settings, addresses, forged(task.message.message_id))))
         task.cancel()
         await face.wait(book.until_ended, "u")
+        book.open("u")
         await face.close_stream(stream)
         await face.wait(book.until_ended, "t")
         assert await face.items(client.stream("thread.count", "v", 1000)) == list(range(1000))
