@@ -237,7 +237,7 @@ class AppServer:
     ) -> None:
         """Register a function; parameters and errors as for `decorator_reg_func`."""
         worker_type = worker_type or self.settings.default_type_worker
-        can_run = None if self._service is None else self._service.runs
+        lacks = None if self._service is None else self._service.lacks
         self._registry.add(
             func,
             worker_type,
@@ -246,7 +246,7 @@ class AppServer:
             idempotent=idempotent,
             max_concurrency=max_concurrency,
             broadcast=broadcast,
-            can_run=can_run,
+            lacks=lacks,
             max_streams=self.settings.max_streams,
         )
 

@@ -124,8 +124,10 @@ class Readings:
         """This side closes: servers need not wait until it has been silent for long, and what is not sent now never comes."""
         for message_id, _ in self._desk.writers:
             connection.cancel(message_id)
-        for reader in self._desk.readers.values():
+        for (message_id, _), reader in self._desk.readers.items():
             reader.left = True
+            if not reader.writer:  # whoever takes the call, now or later, would speak to nobody
+                connection.cancel(message_id)
         self._desk.say(list(self._desk.readers))
 
     def close(self) -> None:
@@ -150,6 +152,8 @@ class Readings:
             sent = None if reading.sent is None else reading.sent()
             if sent is not None and not sent.done:  # a middleware did not wait for it; no server answers who has left
                 sent.home.cancel(sent)
+            if reading.call is not None and (call := reading.call()) is not None:
+                call.notify()  # another thread may wait for the last items
         self._desk.leave((message_id, ""))
 
     def _abandon(self, call: Call) -> None:

@@ -64,14 +64,28 @@ class Service:
         self._opened = False
         #: What there are workers for: the kind, and whether for events or for calls.
         self._served: set[tuple[WorkerKind, bool]] = set()
+        #: The kinds of streaming functions that there are workers for, and whether there is a way for items at all.
+        self._streamed: set[WorkerKind] = set()
+        self._has_streams = False
         self._dispatcher: Dispatcher | None = None
         #: Calls that ended otherwise than by themselves, or whose outcome the broker did not take, when the server stopped.
         self.cut_short = 0
         self.health = Health(clock, settings.health_window)
 
-    def runs(self, kind: WorkerKind, broadcast: bool) -> bool:
-        """Whether a function of this kind that is registered now can be run: pools are made when calls are about to be taken."""
-        return not self._opened or (kind, broadcast) in self._served
+    def lacks(self, function: RegisteredFunction) -> str | None:
+        """What a function that is registered now needs and is not there: it was made when calls were about to be taken.
+
+        Raises RegistrationError where a parameter that is fed from a stream cannot be.
+        """
+        if not self._opened:
+            return None
+        check_feeds(function)
+        kind = function.kind.value
+        if function.streams:
+            return None if function.kind in self._streamed else f"streaming function of type {kind!r}"
+        if (function.kind, function.broadcast) not in self._served:
+            return f"broadcast function of type {kind!r}" if function.broadcast else f"function of type {kind!r}"
+        return "function that streams or reads a stream" if function.binder.feeds and not self._has_streams else None
 
     def request_stop(self, grace: float | None = None) -> None:
         """Make `serve` drain and return. `grace`: seconds for the calls that run; None for the setting's."""
@@ -190,6 +204,7 @@ class Service:
         streams = Streams(broker, self._settings, codec, seal)
         stack.push_async_callback(streams.close)
         await streams.open(slots)
+        self._streamed, self._has_streams = set(slots), True
         return streams
 
     def _slots(self, functions: Sequence[RegisteredFunction], kind: WorkerKind) -> int:
@@ -213,11 +228,13 @@ class Service:
         ear = asyncio.create_task(_hear(listener, dispatcher, events, seal), name="prpc-control")
         voice = asyncio.create_task(presence.run(), name="prpc-presence")
         stop = asyncio.create_task(self._stop.wait(), name="prpc-stop")
-        helpers = [ear, voice, stop]
+        helpers, vital = [ear, voice, stop], [pump, ear, stop]
         if streams is not None:
-            helpers.append(asyncio.create_task(streams.run(), name="prpc-streams"))
+            mail = asyncio.create_task(streams.run(), name="prpc-streams")
+            helpers.append(mail)
+            vital.append(mail)
         try:
-            await asyncio.wait([pump, ear, stop], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(vital, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             self._grace = 0.0
             raise
@@ -225,7 +242,7 @@ class Service:
             logger.info("stopping: %d calls run", len(dispatcher.running) + events.running)
             presence.change(Phase.DRAINING)
             self.cut_short = sum(await asyncio.gather(dispatcher.drain(self._grace), events.drain(self._grace)))
-            if streams is not None:
+            if streams is not None and not vital[-1].done():
                 await streams.drain(SECONDS_TO_READ)
             for task in helpers:
                 task.cancel()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
+import threading
+import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,9 +22,12 @@ from prpc.brokers.base import Outgoing
 from prpc.brokers.memory import MemoryBroker
 from prpc.codec import Codec
 from prpc.codec.items import Items
+from prpc.exceptions import CallError, RegistrationError
 from prpc.protocol.facts import CallFacts
+from prpc.server import streams as streams_module
 from prpc.server.middleware import IncomingCall, Proceed
 from prpc.streaming.ends import Reader
+from prpc.testing import running
 
 QUEUE = "q"
 
@@ -187,6 +194,166 @@ def test_a_server_middleware_that_ends_the_call_ends_the_generator(kind: str, ho
                 assert str(exc) == "too slow"
             assert (read is None) == (how == "raises")
             await until(lambda: book.ended["x"])
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("kind", ["thread", "async"])
+def test_a_client_that_closes_at_once_leaves_no_generator_behind(kind: str) -> None:
+    book = Book()
+    app = make_app(stream_reader_timeout=1000.0)
+    app.register_service(Functions(book) if kind == "thread" else AsyncFunctions(book), worker_type=kind)
+
+    async def scenario() -> None:
+        async with serving(app) as client:
+            async with AsyncClient("memory", app.settings.url_broker, QUEUE) as other:
+                stream = other.stream("endless", "x")
+            assert [item async for item in client.stream("count", "y", 3)] == [0, 1, 2]
+            await until(lambda: book.made["x"] == 0 or book.ended["x"])
+            with pytest.raises(CallError, match="closed"):
+                [item async for item in stream]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("how", ["close", "cancel"])
+def test_another_thread_may_end_the_reading(how: str) -> None:
+    app, book = make_app(), Book()
+    app.register_service(Functions(book), worker_type="thread")
+    outcomes = Counter[str]()
+
+    def read(stream: Stream[Any]) -> None:
+        try:
+            for _ in stream:
+                pass
+            outcomes["end"] += 1
+        except BaseException as exc:
+            outcomes[type(exc).__name__] += 1
+
+    switch_interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with running(app) as client:
+            for _ in range(60):
+                stream = client.stream("endless", "x")
+                thread = threading.Thread(target=read, args=(stream,))
+                thread.start()
+                while stream.received < 300:
+                    thread.join(0.001)
+                getattr(stream, how)()
+                thread.join()
+    finally:
+        sys.setswitchinterval(switch_interval)
+    assert outcomes == {"end" if how == "close" else "CallCancelledError": 60}
+
+
+def test_a_stream_for_which_there_is_no_thread_fails_and_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    app, book = make_app(), Book()
+    app.register_service(Functions(book), worker_type="thread")
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith(("prpc-stream", "prpc-feed")):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    async def scenario() -> None:
+        async with serving(app) as client:
+            monkeypatch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                [item async for item in client.stream("count", "x", 3)]
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                await client.call("listed", iter([1]))
+            monkeypatch.undo()
+            assert [item async for item in client.stream("count", "x", 3)] == [0, 1, 2]
+            assert await client.call("listed", iter([1])) == [1]
+
+    run(scenario)
+
+
+def test_a_server_whose_mailbox_fails_ends_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its mail every stream would stand still, and nobody would know."""
+    app, book = make_app(shutdown_grace=0.1), Book()
+    app.register_service(AsyncFunctions(book))
+
+    def fail(self: object, body: bytes) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    async def scenario() -> None:
+        serving = asyncio.create_task(app.serve())
+        await app.ready.wait()
+        async with AsyncClient("memory", app.settings.url_broker, QUEUE) as client:
+            monkeypatch.setattr(streams_module.Streams, "_receive", fail)
+            stream = client.stream("endless", "x")
+            await anext(stream)
+            with pytest.raises(ZeroDivisionError):
+                await serving
+
+    run(scenario)
+
+
+async def streams_late(number: int) -> AsyncIterator[int]:
+    for value in range(number):
+        yield value
+
+
+def reads_late(numbers: Iterator[int]) -> int:
+    return sum(numbers)
+
+
+async def late() -> int:
+    return 1
+
+
+class TestLateRegistration:
+    """Functions that come when the server runs already."""
+
+    def test_what_the_server_cannot_run_is_refused(self) -> None:
+        plain, streaming = make_app(), make_app()
+        plain.register_func(late, "async")
+        plain.register_func(time.time, "thread")
+        streaming.register_func(streams_late, "async")
+
+        async def scenario() -> None:
+            async with serving(plain), serving(streaming):
+                with pytest.raises(
+                    RegistrationError, match=r"'streams_late' comes too late: .* streaming function of type 'async'"
+                ):
+                    plain.register_func(streams_late, "async")
+                with pytest.raises(RegistrationError, match=r"'reads_late' comes too late: .* that streams or reads a stream"):
+                    plain.register_func(reads_late, "thread")
+                with pytest.raises(RegistrationError, match=r"'reads_late', parameter 'numbers': .* cannot be idempotent"):
+                    plain.register_func(reads_late, "thread", idempotent=True)
+                with pytest.raises(RegistrationError, match=r"'late' comes too late: .* function of type 'async'"):
+                    streaming.register_func(late, "async")
+
+        run(scenario)
+
+    def test_what_it_can_run_is_served(self) -> None:
+        app = make_app()
+        app.register_func(streams_late, "async", name="first")
+        app.register_func(time.time, "thread")
+
+        async def scenario() -> None:
+            async with serving(app) as client:
+                app.register_func(streams_late, "async")
+                app.register_func(reads_late, "thread")
+                assert [item async for item in client.stream("streams_late", 3)] == [0, 1, 2]
+                assert await client.call("reads_late", iter([1, 2])) == 3
+
+        run(scenario)
+
+
+def test_a_broadcast_function_takes_no_stream() -> None:
+    app = make_app()
+
+    def hear(numbers: Iterator[int]) -> None: ...
+
+    app.register_func(hear, "thread", broadcast=True)
+
+    async def scenario() -> None:
+        with pytest.raises(RegistrationError, match=r"'hear', parameter 'numbers': a stream cannot be sent to every server"):
+            await app.serve()
 
     run(scenario)
 
