@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 
 from prpc.dev_broker import DevBroker, KafkaCluster, KafkaKit, Server, find_server, start_dev_broker
@@ -28,6 +29,10 @@ EXTERNAL_REDIS = os.environ.get(TEST_URL)
 #: `host:port` of a Kafka to use instead of one of our own, and where one of our own comes from.
 EXTERNAL_KAFKA = os.environ.get("KAFKA_BOOTSTRAP")
 ENVIRONMENT = load_environment()
+
+# Tests never judge by time: a busy machine is slow at anything.
+hypothesis.settings.register_profile("house", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("house")
 
 DESK = pytest.StashKey[kafka_desk.Desk]()
 

@@ -27,7 +27,7 @@ __all__ = ["MAX_IN_FLIGHT", "Mapped"]
 R = TypeVar("R")
 
 #: Calls of one map that are sent and not yet handed to its reader, where the caller does not say.
-MAX_IN_FLIGHT = 100
+MAX_IN_FLIGHT = 200
 
 Input = Iterable[Any] | AsyncIterable[Any]
 

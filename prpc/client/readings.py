@@ -122,7 +122,8 @@ class Readings:
 
     def say_goodbye(self, connection: Connection) -> None:
         """This side closes: servers need not wait until it has been silent for long, and what is not sent now never comes."""
-        for message_id, _ in self._desk.writers:
+        unheard = [key for key, reader in self._desk.readers.items() if not reader.writer]  # no server has said yet who it is
+        for message_id, _ in (*self._desk.writers, *unheard):
             connection.cancel(message_id)
         for (message_id, _), reader in self._desk.readers.items():
             reader.left = True

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from client_kit import PATIENCE, AsyncFace, Face, ScriptedServer, SyncFace, memory_settings
 
-from prpc.app_client import remote_function
+from prpc.app_client import OutgoingCall, Proceed, remote_function
 from prpc.client.call import Call
 from prpc.exceptions import CallCancelledError, CallError, ClientTimeOutError, EncodeError
 from prpc.settings import Settings
@@ -192,6 +192,7 @@ def test_failures_can_stand_among_the_results(face: Face, server: ScriptedServer
 def test_an_item_that_cannot_be_sent_is_a_failure_in_its_place(face: Face, server: ScriptedServer) -> None:
     async def scenario() -> None:
         client = face.client(server.settings)
+        assert await face.result(client.call("add", 1)) == 11
         source = Source(9, [], itertools.chain([0, object()], itertools.count(2)))
         with pytest.raises(EncodeError):
             await face.gathered(client.map("play", source, max_in_flight=9))
@@ -291,6 +292,31 @@ def test_an_error_of_the_input_comes_after_all_results_where_failures_are_collec
         assert [type(result) for result in seen if not isinstance(result, int)] == [type(seen[seen.index(0) + 1])] or not ordered
         assert len(seen) == 3
         await face.close(client)
+
+    face.run(scenario())
+
+
+def test_middleware_sees_no_more_calls_at_once(face: Face, quick: ScriptedServer) -> None:
+    running: set[object] = set()
+    most: list[int] = []
+
+    async def layer(call: OutgoingCall, proceed: Proceed) -> Any:
+        running.add(call.message_id)
+        most.append(len(running))
+        try:
+            return await proceed(call)
+        finally:
+            running.remove(call.message_id)
+
+    async def scenario() -> None:
+        client = face.client(quick.settings, middleware=[layer])
+        assert await face.gathered(client.map("play", range(50), max_in_flight=4)) == list(range(50))
+        with pytest.raises(KeyError):
+            await face.gathered(client.map("play", ["hold", "boom"]))
+        await face.until(quick, lambda: item_of(quick, "hold") in quick.cancelled)
+        assert max(most) <= 4
+        await face.close(client)
+        assert not running
 
     face.run(scenario())
 

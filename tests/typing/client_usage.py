@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, assert_type
 
 import prpc
-from prpc import AsyncClient, AwaitableTask, Client, RemoteFunction, as_completed, gather
+from prpc import AsyncClient, AwaitableTask, Client, Progress, RemoteFunction, as_completed, gather, progress_bar
 from prpc.app_client import AsCompleted, Mapped, remote_function
 from prpc.brokers.base import ServerRecord
 
@@ -105,6 +105,17 @@ async def coroutines() -> None:
         assert_type(done, AwaitableTask[Point])
     async for done in as_completed([point()], progress=True):
         assert_type(await done, Point)
+
+
+def progress() -> None:
+    task = point()
+    assert_type(task.progress, Progress | None)
+    stop = task.on_progress(lambda said: print(said.done, said.total, said.message))
+    stop()
+    with progress_bar(task, unit="file") as same:
+        assert_type(same, AwaitableTask[Point])
+    with progress_bar(point() for _ in range(3)) as several:
+        assert_type(several, list[AwaitableTask[Point]])
 
 
 def wider(task: AwaitableTask[float | None]) -> float | None:

@@ -1,0 +1,1 @@
+"""A chat: gRPC outside with an HTTP client, PRPC inside."""

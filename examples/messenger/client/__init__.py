@@ -1,0 +1,1 @@
+"""The HTTP client of the gateway. It needs neither PRPC nor a broker."""

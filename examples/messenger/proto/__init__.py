@@ -1,0 +1,1 @@
+"""Generated from messenger.proto; the command is in ../README.md."""

@@ -1,0 +1,1 @@
+"""The gateway: gRPC outside, PRPC inside."""
