@@ -125,10 +125,8 @@ class Readings:
         unheard = [key for key, reader in self._desk.readers.items() if not reader.writer]  # no server has said yet who it is
         for message_id, _ in (*self._desk.writers, *unheard):
             connection.cancel(message_id)
-        for (message_id, _), reader in self._desk.readers.items():
+        for reader in self._desk.readers.values():
             reader.left = True
-            if not reader.writer:  # whoever takes the call, now or later, would speak to nobody
-                connection.cancel(message_id)
         self._desk.say(list(self._desk.readers))
 
     def close(self) -> None:

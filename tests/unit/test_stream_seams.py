@@ -22,8 +22,9 @@ from prpc.brokers.base import Outgoing
 from prpc.brokers.memory import MemoryBroker
 from prpc.codec import Codec
 from prpc.codec.items import Items
-from prpc.exceptions import CallError, RegistrationError
-from prpc.protocol.facts import CallFacts
+from prpc.exceptions import CallError, DecodeError, RegistrationError
+from prpc.protocol.facts import MAX_ADDRESS, CallFacts
+from prpc.protocol.streams import MAX_WORDS, Word, read_words, write_words
 from prpc.server import streams as streams_module
 from prpc.server.middleware import IncomingCall, Proceed
 from prpc.streaming.ends import Reader
@@ -356,6 +357,18 @@ def test_a_broadcast_function_takes_no_stream() -> None:
             await app.serve()
 
     run(scenario)
+
+
+def test_a_mail_of_words_is_bounded() -> None:
+    word = Word(uuid.UUID(int=2**128 - 1), "\N{GRINNING FACE}" * MAX_ADDRESS, *[2**63 - 1] * 4, again=True)
+    body = write_words("r" * MAX_ADDRESS, [word] * MAX_WORDS)
+    assert read_words(body)[1] == [word] * MAX_WORDS
+    for hostile in (
+        b'{"prpc_mail": "words", "reader": "r", "words": [' + b"[]," * 2_000_000 + b"[]]}",
+        write_words("r" * 501, []),
+    ):
+        with pytest.raises(DecodeError, match="words about streams"):
+            read_words(hostile)
 
 
 def items_of(writer: str, run: int, first: int, *values: int) -> Items:
