@@ -362,10 +362,10 @@ class Dispatcher:
         if not give_back:
             for entry in entries:
                 address, raw = entry.facts.reply_to, entry.delivery.raw
-                reply, failure = self._replies.write(
+                written, failure = self._replies.write(
                     entry.message, outcome.value, failure, when=self._clock.now(), address=address, raw=raw
                 )
-                replies.append(None if deserted and entry is run else reply)
+                replies.append(None if deserted and entry is run else written)
         if logger.isEnabledFor(logging.INFO):
             log_outcome(run.message, outcome.worker, run.queued, outcome.running, failure)
         if give_back:
