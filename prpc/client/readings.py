@@ -149,7 +149,7 @@ class Readings:
         reading = self._desk.readers.get((message_id, ""))
         if isinstance(reading, Reading):
             sent = None if reading.sent is None else reading.sent()
-            if sent is not None and not sent.done:  # a middleware did not wait for it; no server answers who has left
+            if sent is not None and not sent.done:  # a middleware did not wait for it
                 sent.home.cancel(sent)
             if reading.call is not None and (call := reading.call()) is not None:
                 call.notify()  # another thread may wait for the last items
@@ -162,7 +162,7 @@ class Readings:
     def _heard(self, message_id: UUID) -> None:
         """A server that is heard of needs no answer."""
 
-    def _left(self, key: Key) -> None:
+    def _left(self, key: Key, reads_elsewhere: bool) -> None:
         """A function reads no more of an argument: its call ends sooner or later, and with it what sends it."""
 
     def _news(self, reader: Reader) -> None:

@@ -27,7 +27,7 @@ TELL_BYTES = MAX_UNREAD_BYTES // 8
 MAX_WINDOW = 65_536
 #: Most bytes and items of one mail; a single item may be larger.
 MAX_MAIL_BYTES, MAX_MAIL_ITEMS = 256 * 1024, 1024
-#: What a reader has that wants no more: everything there could be.
+#: What a reader has that wants no more: everything there could be. One that reads another run of the call has read nothing of it.
 LEFT = 2**62
 #: Longest address and name of a parameter, in characters.
 MAX_NAME = 500

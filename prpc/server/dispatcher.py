@@ -349,9 +349,9 @@ class Dispatcher:
     def _end(self, run: Run, outcome: Outcome, dead: str | None = None) -> None:
         """`dead`: why the entry is kept as a dead letter; None where it is not."""
         give_back = run.give_back and outcome.failure is not None and is_shutdown(outcome.failure)
-        deserted = False
+        superseded = False
         if run.streaming is not None:
-            outcome, deserted = run.streaming.finish(outcome, given_back=give_back), run.streaming.deserted
+            outcome, superseded = run.streaming.finish(outcome, given_back=give_back), run.streaming.superseded
         if self._reports is not None and self._reports.open:
             self._reports.flush(run)
         failure = outcome.failure
@@ -365,7 +365,7 @@ class Dispatcher:
                 written, failure = self._replies.write(
                     entry.message, outcome.value, failure, when=self._clock.now(), address=address, raw=raw
                 )
-                replies.append(None if deserted and entry is run else written)
+                replies.append(None if superseded and entry is run else written)
         if logger.isEnabledFor(logging.INFO):
             log_outcome(run.message, outcome.worker, run.queued, outcome.running, failure)
         if give_back:

@@ -53,9 +53,8 @@ class Streaming:
         #: What to end where the client is gone; None once the function has ended.
         self.execution: Execution | None = None
         self.ended = False
-        #: Whether the client has said that it wants no more: it has its outcome, or reads another run of the call, whose
-        #: outcome this one's must not forestall.
-        self.deserted = False
+        #: Whether the client reads another run of the call, whose outcome this one's must not forestall.
+        self.superseded = False
 
     def finish(self, outcome: Outcome, *, given_back: bool = False) -> Outcome:
         """The function has ended: its items are sent before its outcome is, which says how many there are.
@@ -204,10 +203,10 @@ class Streams:
         if streaming is not None and name in streaming.intakes:
             streaming.intakes[name].news()
 
-    def _left(self, key: Key) -> None:
+    def _left(self, key: Key, reads_elsewhere: bool) -> None:
         streaming = self._open.get(key[0])
         if streaming is not None and key[1] == "":
-            streaming.deserted = True
+            streaming.superseded = reads_elsewhere
             self._give_up(streaming, "has left")
 
     def _post(self, address: str, body: bytes, message_id: UUID) -> None:

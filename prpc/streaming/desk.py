@@ -31,10 +31,10 @@ class Desk:
         post: Post,
         heard: Callable[[UUID], None],
         news: Callable[[Reader], None],
-        left: Callable[[Key], None],
+        left: Callable[[Key, bool], None],
     ) -> None:
         """`heard` is told of every call that the other side speaks of, `news` of every reader for which something came,
-        `left` of every stream of this side whose reader wants no more."""
+        `left` of every stream of this side whose reader wants no more, and whether because it reads another run of the call."""
         self._loop, self._codec = loop, codec
         self._address, self._post = address, post
         self._heard, self._news, self._left = heard, news, left
@@ -121,7 +121,7 @@ class Desk:
 
     def _send_away(self, key: Key, writer: str, run: int) -> None:
         """Tell a writer that it is not read."""
-        self._post(writer, write_words(self.address, [Word(*key, run, LEFT, 0, LEFT)]), key[0])
+        self._post(writer, write_words(self.address, [Word(*key, run, LEFT, 0, 0)]), key[0])
 
     def _hear(self, word: Word, reader: str) -> None:
         self._heard(word.message_id)
@@ -129,7 +129,7 @@ class Desk:
         if writer is not None:
             writer.hear(word, reader)
             if word.have == LEFT:
-                self._left(writer.key)
+                self._left(writer.key, word.read != LEFT)
             if writer.is_done:
                 self.writers.pop(writer.key, None)
 
