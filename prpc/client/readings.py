@@ -33,6 +33,8 @@ class Reading(Reader):
         super().__init__((message_id, ""), window)
         #: The call that its reader holds; with middleware it is another than the one that is sent.
         self.call: weakref.ref[Call] | None = None
+        #: The call that is sent.
+        self.sent: weakref.ref[Call] | None = None
         #: The attempts of the call that is sent, where it is one that is repeated.
         self.repeats: Repeats | None = None
 
@@ -97,7 +99,7 @@ class Readings:
     def let_go(self, message_id: UUID) -> None:
         """See StreamHome."""
         with suppress(RuntimeError):
-            self._crossing.post(self._desk.leave, (message_id, ""))
+            self._crossing.post(self._let_go, message_id)
 
     def abandon(self, call: Call) -> None:
         """See StreamHome."""
@@ -109,7 +111,7 @@ class Readings:
     def add(self, call: StreamCall) -> None:
         """The call is about to be sent: mail about it is its stream's from now on."""
         self._desk.readers[call.reading.key] = call.reading
-        call.reading.repeats = call.repeats
+        call.reading.sent, call.reading.repeats = weakref.ref(call), call.repeats
         self._wind()
 
     def feed(self, call: Call, failed: Failed) -> None:
@@ -151,6 +153,16 @@ class Readings:
         if connection is not None:
             connection.post(address, body, message_id)
 
+    def _let_go(self, message_id: UUID) -> None:
+        reading = self._desk.readers.get((message_id, ""))
+        if isinstance(reading, Reading):
+            sent = None if reading.sent is None else reading.sent()
+            if sent is not None and not sent.done:  # a middleware did not wait for it
+                sent.home.cancel(sent)
+            if reading.call is not None and (call := reading.call()) is not None:
+                call.notify()  # another thread may wait for the last items
+        self._desk.leave((message_id, ""))
+
     def _abandon(self, call: Call) -> None:
         call.home.cancel(call)
         self._desk.leave((call.message_id, ""))
@@ -158,7 +170,7 @@ class Readings:
     def _heard(self, message_id: UUID) -> None:
         """A server that is heard of needs no answer."""
 
-    def _left(self, key: Key) -> None:
+    def _left(self, key: Key, reads_elsewhere: bool) -> None:
         """A function reads no more of an argument: its call ends sooner or later, and with it what sends it."""
 
     def _news(self, reader: Reader) -> None:

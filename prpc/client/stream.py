@@ -21,6 +21,7 @@ __all__ = ["Stream"]
 T_co = TypeVar("T_co", covariant=True)
 
 _NO_OPTIONS = CallOptions()
+_NOTHING: Any = object()
 #: Seconds that the next one of the last items may take after the call has ended: they were sent before its outcome.
 _LAST_ITEMS = 10.0
 
@@ -120,11 +121,15 @@ class Stream(Generic[T_co]):
         call, inbox = self.call, self._reading.inbox
         if self._closed:
             raise end
-        if not len(inbox):
-            self._end()
-            call.value()
+        try:
+            item = inbox.take()
+        except IndexError:  # also where another thread has just ended it
+            item = _NOTHING
+        if item is _NOTHING:
+            if not self._closed:
+                self._end()
+                call.value()
             raise end
-        item = inbox.take()
         if inbox.wants_more and not call.done:
             call.home.streams.speak(call.message_id)
         if self._convert is None:
@@ -151,6 +156,7 @@ class Stream(Generic[T_co]):
     def close(self) -> None:
         """End the stream, and read no more of it: a loop over it ends quietly. Idempotent, and does not wait."""
         if not self._closed:
+            self._closed = True  # before anybody who reads wakes up
             self.cancel()
             self.call.told = True
             self._end()

@@ -353,22 +353,24 @@ class Dispatcher:
 
     def _end(self, run: Run, outcome: Outcome, dead: str | None = None) -> None:
         """`dead`: why the entry is kept as a dead letter; None where it is not."""
-        outcome = outcome if run.streaming is None else run.streaming.finish(outcome)
+        give_back = run.give_back and outcome.failure is not None and is_shutdown(outcome.failure)
+        superseded = False
+        if run.streaming is not None:
+            outcome, superseded = run.streaming.finish(outcome, given_back=give_back), run.streaming.superseded
         if self._reports is not None and self._reports.open:
             self._reports.flush(run)
         failure = outcome.failure
         if failure is not None:
             failure = with_queue_time(failure, run.queued)
-        give_back = run.give_back and failure is not None and is_shutdown(failure)
         entries = (run, *run.followers) if run.followers else (run,)
-        replies: list[Reply] = []
+        replies: list[Reply | None] = []
         if not give_back:
             for entry in entries:
                 address, raw = entry.facts.reply_to, entry.delivery.raw
-                reply, failure = self._replies.write(
+                written, failure = self._replies.write(
                     entry.message, outcome.value, failure, when=self._clock.now(), address=address, raw=raw
                 )
-                replies.append(reply)
+                replies.append(None if superseded and entry is run else written)
         if logger.isEnabledFor(logging.INFO):
             log_outcome(run.message, outcome.worker, run.queued, outcome.running, failure)
         if give_back:

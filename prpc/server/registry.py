@@ -61,6 +61,8 @@ def check_feeds(function: RegisteredFunction) -> None:
             reason = "process workers take no streams: use 'thread', or 'async' with an AsyncIterator, or annotate it as a list"
         elif is_async is not (kind is WorkerKind.ASYNC):
             reason = f"a function of type {kind.value!r} reads a stream as {wanted}"
+        elif function.broadcast:
+            reason = "a stream cannot be sent to every server, so the function cannot be broadcast; annotate it as a list"
         elif function.idempotent:
             reason = "a stream cannot be sent twice, so the function cannot be idempotent"
         else:

@@ -226,13 +226,10 @@ class Service:
         ear = asyncio.create_task(_hear(listener, dispatcher, events, seal), name="prpc-control")
         voice = asyncio.create_task(presence.run(), name="prpc-presence")
         stop = asyncio.create_task(self._stop.wait(), name="prpc-stop")
-        helpers, ends = [ear, voice, stop], [pump, ear, stop]
-        if streams is not None:
-            mouth = asyncio.create_task(streams.run(), name="prpc-streams")
-            helpers.append(mouth)
-            ends.append(mouth)
+        mail = [] if streams is None else [asyncio.create_task(streams.run(), name="prpc-streams")]
+        helpers = [ear, voice, stop, *mail]
         try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([pump, ear, stop, *mail], return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             self._grace = 0.0
             raise
@@ -240,7 +237,7 @@ class Service:
             logger.info("stopping: %d calls run", len(dispatcher.running) + events.running)
             presence.change(Phase.DRAINING)
             self.cut_short = sum(await asyncio.gather(dispatcher.drain(self._grace), events.drain(self._grace)))
-            if streams is not None:
+            if streams is not None and not mail[0].done():
                 await streams.drain(SECONDS_TO_READ)
             for task in helpers:
                 task.cancel()

@@ -53,9 +53,14 @@ class Streaming:
         #: What to end where the client is gone; None once the function has ended.
         self.execution: Execution | None = None
         self.ended = False
+        #: Whether the client reads another run of the call, whose outcome this one's must not forestall.
+        self.superseded = False
 
-    def finish(self, outcome: Outcome) -> Outcome:
-        """The function has ended: its items are sent before its outcome is, which says how many there are."""
+    def finish(self, outcome: Outcome, *, given_back: bool = False) -> Outcome:
+        """The function has ended: its items are sent before its outcome is, which says how many there are.
+
+        `given_back`: it is run again elsewhere, from the first item, and nothing more may come from here.
+        """
         self.ended, self.execution = True, None
         for name, intake in self.intakes.items():
             intake.end(RuntimeError(f"the call of {self.function}() has ended"))
@@ -63,11 +68,13 @@ class Streaming:
         writer, failure = self.writer, outcome.failure
         if writer is None:
             return outcome
-        writer.end()
-        if writer.is_done or (failure is not None and is_cancelled(failure)):  # then nobody reads what is left
+        if not given_back:
+            writer.end()
+        # What nobody reads any more is not kept.
+        if writer.is_done or given_back or (failure is not None and is_cancelled(failure)):
             self._desk.writers.pop(writer.key, None)
         if failure is None:
-            return outcome
+            return replace(outcome, value=writer.count)  # whatever a middleware made of it
         return replace(outcome, failure=replace(failure, facts={**failure.facts, "items": writer.count}))
 
 
@@ -180,8 +187,8 @@ class Streams:
     def _receive(self, body: bytes) -> None:
         if body == self._echo:
             self._beat()
-            return
-        self._desk.receive(body)
+        else:
+            self._desk.receive(body)
         if not self._desk.writers and self._empty is not None and not self._empty.done():
             self._empty.set_result(None)
 
@@ -196,9 +203,10 @@ class Streams:
         if streaming is not None and name in streaming.intakes:
             streaming.intakes[name].news()
 
-    def _left(self, key: Key) -> None:
+    def _left(self, key: Key, reads_elsewhere: bool) -> None:
         streaming = self._open.get(key[0])
         if streaming is not None and key[1] == "":
+            streaming.superseded = reads_elsewhere
             self._give_up(streaming, "has left")
 
     def _post(self, address: str, body: bytes, message_id: UUID) -> None:

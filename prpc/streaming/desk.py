@@ -33,10 +33,10 @@ class Desk:
         post: Post,
         heard: Callable[[UUID], None],
         news: Callable[[Reader], None],
-        left: Callable[[Key], None],
+        left: Callable[[Key, bool], None],
     ) -> None:
         """`heard` is told of every call that the other side speaks of, `news` of every reader for which something came,
-        `left` of every stream of this side whose reader wants no more."""
+        `left` of every stream of this side whose reader wants no more, and whether because it reads another run of the call."""
         self._loop, self._codec = loop, codec
         self._address, self._post = address, post
         self._heard, self._news, self._left = heard, news, left
@@ -79,6 +79,8 @@ class Desk:
         found = self.readers.get((items.message_id, items.parameter))
         if found is not None:
             self._heard(items.message_id)
+            if (away := found.choose(items)) is not None:
+                self._send_away(found.key, *away)
             if found.arrive(items, len(body)):
                 self.speak(found.key)
             self._news(found)
@@ -137,13 +139,17 @@ class Desk:
             reader.error = reader.error or error
             self._news(reader)
 
+    def _send_away(self, key: Key, writer: str, run: int) -> None:
+        """Tell a writer that it is not read."""
+        self._post(writer, write_words(self.address, [Word(*key, run, LEFT, 0, 0)]), key[0])
+
     def _hear(self, word: Word, reader: str) -> None:
         self._heard(word.message_id)
         writer = self.writers.get((word.message_id, word.parameter))
         if writer is not None:
             writer.hear(word, reader)
             if word.have == LEFT:
-                self._left(writer.key)
+                self._left(writer.key, word.read != LEFT)
             if writer.is_done:
                 self.writers.pop(writer.key, None)
 

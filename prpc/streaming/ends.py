@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
@@ -12,6 +13,8 @@ from prpc.protocol.streams import LEFT, Inbox, Outbox, Word
 
 __all__ = ["Key", "Office", "Reader", "Writer"]
 
+#: Most writers of one stream that are known for those that are not read any more.
+MAX_FORMER = 8
 #: A stream: the call, and the parameter that it feeds (empty: it is what the function yields).
 Key = tuple[UUID, str]
 
@@ -135,11 +138,16 @@ class Reader:
     """Takes the items of one stream."""
 
     def __init__(self, key: Key, window: int, writer: str = "") -> None:
-        """`writer`: the writer's mailbox, empty while it is not known."""
+        """`writer`: the writer's mailbox, and then nobody else is believed; empty while it is not known."""
         self.key = key
         self.window = window
         self.inbox: Inbox[Any] = Inbox(window)
         self.writer = writer
+        self._only = writer
+        #: Whether the writer waits for its first word.
+        self._new = False
+        #: Writers that were read before this one.
+        self._former: deque[str] = deque(maxlen=MAX_FORMER)
         #: Items in all, once that is known.
         self.total: int | None = None
         #: Why what comes next cannot be read; None where it can.
@@ -157,12 +165,25 @@ class Reader:
         """Whether everything that there is has come."""
         return self.total is not None and self.inbox.have >= self.total
 
+    def choose(self, items: Items) -> tuple[str, int] | None:
+        """Items came: whose are read from now on. Gives mailbox and run of a writer that is not read any more.
+
+        A call that is repeated may run in two servers, and one may have lost it to another or have given it back: the one
+        that began last is read, and those before it never again.
+        """
+        if self._only or items.writer == self.writer:
+            return None
+        if items.run < self.inbox.run or items.writer in self._former or self.total is not None:
+            return items.writer, items.run
+        former, self.writer, self._new = self.writer, items.writer, True
+        self._former.append(former)
+        return (former, self.inbox.run) if former else None
+
     def arrive(self, items: Items, size: int) -> bool:
         """Items came, in a mail of `size` bytes. Whether the writer must hear a word at once."""
-        if items.run < self.inbox.run:  # of a server that lost the call to another
+        if items.writer != self.writer or items.run < self.inbox.run:
             return False
-        first_word = items.run > self.inbox.run or items.writer != self.writer
-        self.writer = items.writer
+        first_word, self._new = self._new or items.run > self.inbox.run, False
         if items.total is not None:
             self.total = items.total
         inbox = self.inbox
