@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from prpc.brokers.base import ServerRecord
 from prpc.client.bars import progress_bar
 from prpc.client.channel import Channel, default_channel, set_default_channel
 from prpc.client.many import AsCompleted, Gathered, as_completed, gather
+from prpc.client.mapping import MAX_IN_FLIGHT, Mapped
 from prpc.client.middleware import Middleware, OutgoingCall, Proceed
 from prpc.client.options import CallOptions
 from prpc.client.portal import current_portal
@@ -33,6 +35,7 @@ __all__ = [
     "AwaitableTask",
     "Client",
     "Gathered",
+    "Mapped",
     "Middleware",
     "OutgoingCall",
     "Proceed",
@@ -77,6 +80,12 @@ class _ClientBase:
         self._channel = Channel(given, middleware)
         self._options = CallOptions()
 
+    @classmethod
+    def _over(cls, channel: Channel) -> Self:
+        client = object.__new__(cls)
+        client._channel, client._options = channel, CallOptions()
+        return client
+
     @property
     def channel(self) -> Channel:
         """For PRPC's own use: what sends the calls."""
@@ -94,6 +103,29 @@ class _ClientBase:
     def stream(self, name: str, /, *args: Any, **kwargs: Any) -> Stream[Any]:
         """Call a streaming function by its name, without a stub. Raises EncodeError where an argument cannot be written."""
         return Stream(name, args, kwargs, options=self._options, client=self)
+
+    def map(
+        self,
+        name: str,
+        /,
+        *iterables: Iterable[Any] | AsyncIterable[Any],
+        max_in_flight: int = MAX_IN_FLIGHT,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        timeout: timedelta | float | None = None,
+        progress: bool = False,
+    ) -> Mapped[Any]:
+        """One call of this function for each item, without a stub; all the rest as `RemoteFunction.map`."""
+        return Mapped(
+            partial(self.call, name),
+            iterables,
+            name=name,
+            max_in_flight=max_in_flight,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            timeout=timeout,
+            progress=progress,
+        )
 
     def options(
         self,
@@ -222,10 +254,7 @@ def use_client(client: Client | AsyncClient | None) -> None:
 
 
 def _default() -> Client:
-    client = object.__new__(Client)
-    client._channel = default_channel()
-    client._options = CallOptions()
-    return client
+    return Client._over(default_channel())
 
 
 def ping(timeout: timedelta | float | None = PING_TIMEOUT) -> str:

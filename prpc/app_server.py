@@ -40,6 +40,7 @@ class ServerSettings(TypedDict, total=False):
     instance_name: str
     max_streams: int
     stream_reader_timeout: float
+    stream_window: int
     shutdown_grace: float
     health_port: int
     health_host: str
@@ -236,7 +237,6 @@ class AppServer:
     ) -> None:
         """Register a function; parameters and errors as for `decorator_reg_func`."""
         worker_type = worker_type or self.settings.default_type_worker
-        can_run = None if self._service is None else self._service.runs
         self._registry.add(
             func,
             worker_type,
@@ -245,7 +245,7 @@ class AppServer:
             idempotent=idempotent,
             max_concurrency=max_concurrency,
             broadcast=broadcast,
-            can_run=can_run,
+            lacks=None if self._service is None else self._service.lacks,
             max_streams=self.settings.max_streams,
         )
 
@@ -347,14 +347,20 @@ class AppServer:
         return service.cut_short
 
     @contextmanager
-    def _in_memory(self, url: str) -> Iterator[Settings]:
-        """For `prpc.testing`: this server on a memory broker."""
-        before = self.settings
-        self.settings = replace(before, type_broker="memory", url_broker=url)
+    def _moved(self, type_broker: str, url: str, queue: str, clock: Clock | None) -> Iterator[Settings]:
+        """For `prpc.testing`: this server on another broker and, where one is given, by another clock."""
+        before = self.settings, self._clock
+        self.settings = replace(self.settings, type_broker=type_broker, url_broker=url, queue_name=queue)
+        self._clock = clock or self._clock
         try:
             yield self.settings
         finally:
-            self.settings = before
+            self.settings, self._clock = before
+
+    def _end_overdue(self) -> None:
+        """For `prpc.testing`, in the server's loop: its clock was moved."""
+        if self._service is not None:
+            self._service.end_overdue()
 
 
 def _freeze() -> None:

@@ -81,10 +81,16 @@ def failure_of(error: Exception) -> Failure:
     return Failure(_name(error), _Budget().text_of(error), bases=_safely((), _bases, type(error)), facts=_facts(error))
 
 
-def without_first_frame(exc: BaseException) -> BaseException:
-    """The exception without its catcher's own frame; not by its own attribute access, which may raise anything."""
+def without_first_frame(exc: BaseException, *ours: str) -> BaseException:
+    """The exception without its catcher's own frame; not by its own attribute access, which may raise anything.
+
+    `ours`: packages whose frames behind that one are left out, too.
+    """
     frames = object.__getattribute__(exc, "__traceback__")
-    return BaseException.with_traceback(exc, frames and frames.tb_next)
+    frames = frames and frames.tb_next
+    while frames is not None and str(frames.tb_frame.f_globals.get("__name__", "")).startswith(ours or ("\0",)):
+        frames = frames.tb_next
+    return BaseException.with_traceback(exc, frames)
 
 
 class _Budget:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from prpc.app_client import AsCompleted, AsyncClient, AwaitableTask, Client, Gathered
+from prpc.app_client import AsCompleted, AsyncClient, AwaitableTask, Client, Gathered, Mapped
 from prpc.brokers import create_broker
 from prpc.brokers.base import Capabilities, Delivery, Mail, Outgoing, Reply, ServerRecord
 from prpc.codec import Codec
@@ -34,6 +34,13 @@ def boom(text: str) -> None:
     raise KeyError(text)
 
 
+def play(item: Any) -> Any:
+    """What the item says: "boom" fails, "hold" waits for `ScriptedServer.answer`, all others come back."""
+    if item == "boom":
+        raise KeyError(item)
+    return item
+
+
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "ping": lambda: "pong",
     "get_function_server": lambda: [{"func_name": "ping", "func_args": [], "func_kwargs": []}],
@@ -41,6 +48,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "echo": lambda *args, **kwargs: [list(args), kwargs],
     "nothing": lambda: None,
     "boom": boom,
+    "play": play,
 }
 
 
@@ -125,13 +133,14 @@ class ScriptedServer:
     def _handle(self, delivery: Delivery) -> None:
         assert delivery.body is not None
         message = self._codec.read_call(delivery.body)
+        held = message.func_name == "hold" or (message.func_name == "play" and message.func_args[0] == "hold")
         with self._changed:
             self.calls.append(message)
             facts = self.facts[message.message_id] = CallFacts.from_fields(delivery.facts)
-            if message.func_name == "hold":
+            if held:
                 self._held[message.message_id, facts.attempt] = (delivery, message)
             self._changed.notify_all()
-        if message.func_name in FUNCTIONS:
+        if message.func_name in FUNCTIONS and not held:
             try:
                 result = FUNCTIONS[message.func_name](*message.func_args, **message.func_kwargs)
             except Exception as exc:
@@ -259,11 +268,24 @@ class SyncFace:
     async def result(self, task: AwaitableTask[Any], seconds: timedelta | float | None = PATIENCE) -> Any:
         return task.sync_wait_result_task(seconds)
 
-    async def gathered(self, many: Gathered[Any], seconds: float | None = PATIENCE) -> list[Any]:
+    async def gathered(self, many: Gathered[Any] | Mapped[Any], seconds: float | None = PATIENCE) -> list[Any]:
         return many.result(seconds)
 
     async def each(self, tasks: AsCompleted[Any]) -> list[AwaitableTask[Any]]:
         return list(tasks)
+
+    async def read(self, many: Mapped[Any], count: int, into: list[Any]) -> None:
+        """Read so many results in a loop, and leave it."""
+        for result in many:
+            into.append(result)
+            if len(into) == count:
+                break
+
+    async def start(self, many: Mapped[Any]) -> Any:
+        return iter(many)
+
+    async def step(self, results: Any) -> Any:
+        return next(results, "end")
 
     async def ping(self, client: Any) -> str:
         return str(client.ping())
@@ -300,11 +322,24 @@ class AsyncFace:
     async def result(self, task: AwaitableTask[Any], seconds: timedelta | float | None = PATIENCE) -> Any:
         return await task.async_wait_result_task(seconds)
 
-    async def gathered(self, many: Gathered[Any], seconds: float | None = PATIENCE) -> list[Any]:
+    async def gathered(self, many: Gathered[Any] | Mapped[Any], seconds: float | None = PATIENCE) -> list[Any]:
         return await many.async_result(seconds)
 
     async def each(self, tasks: AsCompleted[Any]) -> list[AwaitableTask[Any]]:
         return [task async for task in tasks]
+
+    async def read(self, many: Mapped[Any], count: int, into: list[Any]) -> None:
+        """Read so many results in a loop, and leave it."""
+        async for result in many:
+            into.append(result)
+            if len(into) == count:
+                break
+
+    async def start(self, many: Mapped[Any]) -> Any:
+        return aiter(many)
+
+    async def step(self, results: Any) -> Any:
+        return await anext(results, "end")
 
     async def ping(self, client: Any) -> str:
         return str(await client.ping())

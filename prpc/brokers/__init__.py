@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from prpc.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from prpc.brokers.base import Broker
     from prpc.settings import Settings
 
-__all__ = ["adapter_of", "create_broker"]
+__all__ = ["adapter_of", "calls_age_by", "create_broker"]
 
 
 def create_broker(settings: Settings) -> Broker:
@@ -45,3 +46,14 @@ def adapter_of(type_broker: str) -> Callable[[Settings], Broker]:
         variable="PRPC_TYPE_BROKER",
         value=type_broker,
     )
+
+
+@contextmanager
+def calls_age_by(clock: Callable[[], float], url: str) -> Iterator[None]:
+    """For tests: within the block calls behind this memory:// URL age by `clock` (seconds)."""
+    from prpc.brokers.memory_space import space_of
+
+    space = space_of(url)
+    space.count_calls_by(clock)
+    yield
+    del space  # held until here: a space that nobody holds is gone

@@ -11,11 +11,12 @@ from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import InvalidPartitionsError, KafkaError, for_code
 from aiokafka.structs import OffsetAndMetadata
 
 from prpc.brokers.kafka_address import KafkaAddress, explain
-from prpc.brokers.kafka_driver import partitions_of, stop_admin
+from prpc.brokers.kafka_driver import keep_first_connection, partitions_of, stop_admin
+from prpc.brokers.kafka_shared import Shared
 from prpc.exceptions import ConfigurationError
 from prpc.names import QueueNames
 from prpc.settings import Settings
@@ -28,7 +29,8 @@ log = logging.getLogger(__name__)
 FRAME_BYTES = 1024 * 1024
 #: Seconds for which announcements and control messages are kept; they are read within moments.
 MOMENTS = 600
-TOPIC_EXISTS, PARTITIONS_THERE = 36, 37
+#: Kafka's error for a topic that is there already.
+TOPIC_EXISTS = 36
 
 
 _NAME = re.compile(r"[a-zA-Z0-9._-]+")
@@ -72,31 +74,29 @@ class KafkaTopics:
 
     def __init__(self, address: KafkaAddress, settings: Settings) -> None:
         self._address, self._settings = address, settings
-        self._admin: AIOKafkaAdminClient | None = None
-        self._lock = asyncio.Lock()
+        self._admin = Shared(self._start, stop_admin, address.shown)
 
     async def admin(self) -> Any:
         """aiokafka's admin client, connected. Raises BrokerUnavailableError."""
-        async with self._lock:
-            if self._admin is None:
-                timeout = max(1000, round(self._settings.connect_timeout * 1000))
-                admin = AIOKafkaAdminClient(**self._address.client_options(client_id="prpc", request_timeout_ms=timeout))
-                try:
-                    async with asyncio.timeout(self._settings.connect_timeout):
-                        await admin.start()
-                except BaseException as exc:
-                    await stop_admin(admin)
-                    if isinstance(exc, (KafkaError, OSError)):
-                        raise explain(exc, self._address.shown) from exc
-                    raise
-                self._admin = admin
-            return self._admin
+        return await self._admin.get()
+
+    async def _start(self) -> AIOKafkaAdminClient:
+        timeout = max(1000, round(self._settings.connect_timeout * 1000))
+        admin = AIOKafkaAdminClient(**self._address.client_options(client_id="prpc", request_timeout_ms=timeout))
+        keep_first_connection(admin._client, self._address.options)
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout):
+                await admin.start()
+        except BaseException as exc:
+            await stop_admin(admin)
+            if isinstance(exc, (KafkaError, OSError)):
+                raise explain(exc, self._address.shown) from exc
+            raise
+        return admin
 
     async def close(self) -> None:
         """Idempotent."""
-        admin, self._admin = self._admin, None
-        if admin is not None:
-            await stop_admin(admin)
+        await self._admin.close()
 
     async def ensure(self, queue: str, *, grow: bool) -> None:
         """Make the queue's topics where they are missing; `grow`: add partitions where there are too few.
@@ -151,8 +151,9 @@ class KafkaTopics:
         log.info("made the topics %s", ", ".join(topic.name for topic in topics))
 
     async def _grow(self, topic: Topic) -> None:
-        answer = await (await self.admin()).create_partitions({topic.name: NewPartitions(topic.partitions)})
-        for name, code, *text in answer.topic_errors:
-            if code not in (0, PARTITIONS_THERE):
-                raise for_code(code)(f"topic {name} cannot be grown: {' '.join(str(t) for t in text if t)}")
+        try:
+            await (await self.admin()).create_partitions({topic.name: NewPartitions(topic.partitions)})
+        except InvalidPartitionsError:  # another server that starts at this moment was faster
+            if (await self._partitions([topic.name])).get(topic.name, 0) < topic.partitions:
+                raise
         log.info("topic %s has %d partitions now", topic.name, topic.partitions)

@@ -126,7 +126,7 @@ class _Consumer:
 
     def _deliver(self, entry: Entry) -> Delivery:
         kept_for = float(self._settings.redis_expire)
-        age = time.monotonic() - entry.born
+        age = self._space.age(entry)
         hold = Hold(self._name, entry, entry.attempt)
         return _Delivery(self._space, self._queue, hold, kept_for, _limits(self._settings), self._settings.dead_letters_kept, age)
 
@@ -264,7 +264,7 @@ class MemoryBroker:
 
     def now(self) -> float:
         """See Broker."""
-        return time.time()
+        return self._space.now()
 
     async def declare(self, queue: str) -> None:
         """See Broker."""

@@ -22,7 +22,7 @@ class Entry:
     body: bytes | None
     facts: Facts
     raw: bool
-    born: float  # monotonic seconds
+    born: float  # seconds on the clock by which calls age
     attempt: int = 0
     #: Consumer that holds it; None while it waits, and after it ended.
     owner: str | None = None

@@ -27,7 +27,9 @@ class Space:
     """The state behind one memory:// URL."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+        self._clock = self._call_clock = clock
+        #: Seconds since 1970.
+        self.now: Callable[[], float] = time.time
         self._lock = threading.RLock()
         self._queues: dict[str, Queue] = {}
         #: Dead letters so far.
@@ -41,12 +43,21 @@ class Space:
             queue = self._queues[name] = Queue(QueueNames(name))
         return queue
 
+    def count_calls_by(self, clock: Callable[[], float]) -> None:
+        """Let calls age by this clock (seconds); leases, kept replies and announcements stay with the space's own."""
+        start = time.time() - clock()
+        self._call_clock, self.now = clock, lambda: start + clock()
+
     # calls
+
+    def age(self, entry: Entry) -> float:
+        """Seconds since the call came."""
+        return self._call_clock() - entry.born
 
     def put(self, queue: str, body: bytes | None, facts: Facts, *, raw: bool = False) -> None:
         """Add one entry; what stands in it is not looked at."""
         with self._lock:
-            self._queue(queue).put(Entry(body, dict(facts), raw, self._clock()))
+            self._queue(queue).put(Entry(body, dict(facts), raw, self._call_clock()))
 
     def declare(self, queue: str, limits: Limits) -> None:
         """Set the limits for every caller of the queue."""
@@ -68,7 +79,7 @@ class Space:
             length = len(state.calls) + sum(not e.raw for lease in state.leases.values() for e in lease.entries)
             if limits.length and length >= limits.length:
                 return length
-            entry = Entry(call.body, dict(call.facts), False, now, admitted=not known)
+            entry = Entry(call.body, dict(call.facts), False, self._call_clock(), admitted=not known)
             if not known:
                 state.known.remember(call.message_id, entry.number, now + limits.window)
             state.put(entry)
@@ -248,7 +259,7 @@ class Space:
         fields = [(name.encode(errors="replace"), text.encode(errors="replace")) for name, text in entry.facts.items()]
         if entry.body is not None:
             fields.insert(0, (b"message", entry.body))
-        return DeadLetter(id_, reason, details, entry.raw, id_, hold.attempt, now - (self._clock() - entry.born), now, fields)
+        return DeadLetter(id_, reason, details, entry.raw, id_, hold.attempt, now - self.age(entry), now, fields)
 
     def size(self, queue: str) -> int:
         """Calls that wait or run, and replies that are kept for any queue."""
@@ -260,9 +271,9 @@ class Space:
     def state(self, queue: str) -> QueueState:
         """How long the queue is."""
         with self._lock:
-            state, now = self._queue(queue), self._clock()
+            state = self._queue(queue)
             taken = sum(len(lease.entries) for lease in state.leases.values())
-            ages = [now - line[0].born for line in (state.calls, state.raw_calls) if line]
+            ages = [self.age(line[0]) for line in (state.calls, state.raw_calls) if line]
             return QueueState(len(state.calls) + len(state.raw_calls), taken, max(ages, default=None), len(state.dead))
 
     def dead_letters(self, queue: str) -> Sequence[DeadLetter]:
@@ -276,7 +287,7 @@ class Space:
             letter = state.dead.pop(letter_id, None)
             if letter is not None and back:
                 facts = {name.decode(): text.decode() for name, text in letter.fields if name not in (b"message", b"own")}
-                state.put(Entry(letter.body, facts, letter.raw, self._clock(), admitted=True))
+                state.put(Entry(letter.body, facts, letter.raw, self._call_clock(), admitted=True))
             return letter is not None
 
     # replies

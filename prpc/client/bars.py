@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar, overload
 from prpc.client.task import AwaitableTask
 from prpc.progress import Progress
 
-__all__ = ["Bar", "bars_of", "progress_bar"]
+__all__ = ["Bar", "bars_of", "counting_bar", "progress_bar"]
 
 T = TypeVar("T")
 
@@ -39,6 +39,11 @@ class _NoBar:
 def bars_of(wanted: bool, tasks: Sequence[AwaitableTask[Any]]) -> Bar:
     """Bars for these calls, or something that shows nothing. Raises ModuleNotFoundError where tqdm is missing."""
     return _Bars(_tqdm("progress=True"), tasks) if wanted else _NoBar()
+
+
+def counting_bar(wanted: bool, total: int | None) -> Bar:
+    """A bar for so many calls (None: nobody knows), or something that shows nothing. ModuleNotFoundError without tqdm."""
+    return _tqdm("progress=True")(total=total, unit="call") if wanted else _NoBar()
 
 
 @overload

@@ -30,7 +30,7 @@ from prpc.protocol.repeats import RepeatPolicy, Repeats
 from prpc.prpcmessage import PRPCMessage
 from prpc.settings import Settings
 
-__all__ = ["Channel", "default_channel", "set_default_channel"]
+__all__ = ["Channel", "default_channel", "set_default_channel", "swap_default_channel"]
 
 
 class Channel:
@@ -217,5 +217,11 @@ def default_channel() -> Channel:
 
 def set_default_channel(channel: Channel | None) -> None:
     """Replace the default; None: read the environment anew on next use."""
+    swap_default_channel(channel)
+
+
+def swap_default_channel(channel: Channel | None) -> Channel | None:
+    """As `set_default_channel`; returns the former default, None where there was none yet."""
     global _default
-    _default = channel
+    former, _default = _default, channel
+    return former

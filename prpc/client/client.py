@@ -147,8 +147,10 @@ class CallPump(LoopBound):
     def _send_again(self, call: Call) -> None:
         if self.closed:
             self._fail(call, self.closed_error())
-        else:
-            self._dispatch(call)
+            return
+        if isinstance(call, StreamCall):  # its connection may be another one than before
+            self.streams.add(call)
+        self._dispatch(call)
 
     def _dispatch(self, call: Call) -> None:
         if call.repeats is not None:
@@ -212,6 +214,8 @@ class CallPump(LoopBound):
 
     def _end(self, call: Call, outcome: ReadReply | Exception) -> None:
         self._release(call)
+        if isinstance(call, StreamCall) and isinstance(outcome, ReadReply):
+            call.reading.conclude(outcome)
         call.end(outcome)
         call.notify()
 
@@ -346,7 +350,7 @@ class CallPump(LoopBound):
                     await self._connect()
                 await asyncio.gather(*self._sending, return_exceptions=True)
                 if self._connection is not None:
-                    self.streams.say_goodbye()
+                    self.streams.say_goodbye(self._connection)
                     await self._connection.flush()
         except Exception as exc:
             logger.warning("calls to %s may be unsent: %s", place(self._settings), str(exc) or type(exc).__name__)

@@ -15,7 +15,7 @@ from prpc.streaming.desk import Desk
 from prpc.streaming.ends import Writer
 from prpc.streaming.feeding import Feeder, feed
 
-__all__ = ["Feeding", "take_out"]
+__all__ = ["Failed", "Feeding", "is_stream", "take_out"]
 
 #: Types that are no streams, and make up most arguments.
 _PLAIN = frozenset({int, str, float, bool, list, dict, tuple, bytes, type(None)})
@@ -27,19 +27,29 @@ Failed = Callable[[Call, BaseException], None]
 def take_out(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any], dict[str, Any]]:
     """The arguments, with None where one is a stream, and the streams by place or name."""
     streams: dict[str, Any] = {}
+    if _PLAIN.issuperset(map(type, args)) and _PLAIN.issuperset(map(type, kwargs.values())):
+        return args, kwargs, streams
     for place, value in enumerate(args):
-        if type(value) not in _PLAIN and _is_stream(value):
+        if type(value) not in _PLAIN and is_stream(value):
             streams[str(place)] = value
-    streams.update({name: value for name, value in kwargs.items() if type(value) not in _PLAIN and _is_stream(value)})
+    streams.update({name: value for name, value in kwargs.items() if type(value) not in _PLAIN and is_stream(value)})
     if streams:
         args = [None if str(place) in streams else value for place, value in enumerate(args)]
         kwargs = {name: None if name in streams else value for name, value in kwargs.items()}
     return args, kwargs, streams
 
 
-def _is_stream(value: object) -> bool:
+def is_stream(value: object) -> bool:
     """Whether it is made to be run through once, or has no form as a value."""
     return isinstance(value, Iterator | AsyncIterable | range | MappingView)
+
+
+class _Sending(Writer):
+    """Holds its call, which may have nobody else: only its outcome ends the sending."""
+
+    def __init__(self, call: Call, *end: Any) -> None:
+        super().__init__(*end)
+        self._call = call
 
 
 class Feeding:
@@ -63,7 +73,7 @@ class Feeding:
         """Be ready to send; `failed` is told where an iterable raises."""
         for name, items in self._streams.items():
             root = f"an item of the argument {name if name.isdigit() else repr(name)} of {call.message.func_name}()"
-            writer = Writer(desk, (call.message_id, name), 1, "", 0, root)
+            writer = _Sending(call, desk, (call.message_id, name), 1, "", 0, root)
             desk.writers[writer.key] = writer
             self._stops.append(partial(desk.writers.pop, writer.key, None))
 

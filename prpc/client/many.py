@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from datetime import timedelta
@@ -12,9 +10,8 @@ from functools import partial
 from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 from prpc.client.bars import Bar, bars_of
-from prpc.client.call import wake_future
+from prpc.client.one_reader import OneReader, moment_after
 from prpc.client.options import seconds_of
-from prpc.client.portal import running_loop
 from prpc.client.task import AwaitableTask
 from prpc.exceptions import ClientTimeOutError
 
@@ -23,16 +20,16 @@ __all__ = ["AsCompleted", "Gathered", "as_completed", "gather"]
 T = TypeVar("T")
 
 
-class _Completions(Generic[T]):
+class _Completions(OneReader, Generic[T]):
     """The order in which tasks end, told to one reader, who is woken once for as many as it asked for."""
 
     def __init__(self, tasks: Iterable[AwaitableTask[T]], *, hurry: bool) -> None:
+        super().__init__()
         self._ended: deque[AwaitableTask[T]] = deque()
         #: Whether a failure wakes the reader before its time.
         self._hurry = hurry
         self._failed = False
         self._wanted = 1
-        self._wake: Callable[[], object] | None = None
         #: Tasks that were not told yet, with what each was left to notify us with.
         self._open: dict[AwaitableTask[T], Callable[[], object]] = {}
         for task in tasks:
@@ -53,42 +50,29 @@ class _Completions(Generic[T]):
 
     def wait(self, wanted: int, until: float | None) -> bool:
         """Block until `wanted` tasks can be told, or one that failed; False where the moment `until` came first."""
+        self._wanted = wanted
+        if self._ready():
+            return True
         for task in self._open:
             if not task.call.done:
                 task.call.home.check_sync_wait()
-        lock = threading.Lock()
-        lock.acquire()
-        self._wanted, self._wake = wanted, partial(_release, lock)
-        try:
-            while not self._ready():
-                left = -1 if until is None else min(max(until - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
-                if not lock.acquire(timeout=left):
-                    return self._ready()
-            return True
-        finally:
-            self._wake = None
+        return self._sleep(until)
 
     async def wait_async(self, wanted: int, until: float | None) -> bool:
         """The same in the running loop; cancelling it cancels the calls that nobody else waits for."""
+        self._wanted = wanted
+        if self._ready():
+            return True
         loop = asyncio.get_running_loop()
         for task in self._open:
             if not task.call.done:
                 task.call.home.check_wait(loop)
-        future: asyncio.Future[None] = loop.create_future()
-        self._wanted, self._wake = wanted, partial(_wake_reader, loop, future)
-        timer = None if until is None else loop.call_later(max(until - time.monotonic(), 0.0), wake_future, future)
         try:
-            if not self._ready():
-                await future
-            return self._ready()
+            return await self._sleep_async(until)
         except asyncio.CancelledError:
             for task, notify in self._open.items():
                 task.call.give_up(notify)
             raise
-        finally:
-            self._wake = None
-            if timer is not None:
-                timer.cancel()
 
     def leave(self) -> None:
         """Wait for nothing more."""
@@ -103,27 +87,7 @@ class _Completions(Generic[T]):
         self._ended.append(task)
         if self._hurry and task.failed:
             self._failed = True
-        # The reader sets `_wake` before it looks whether it is ready: whichever of us comes second sees the other.
-        wake = self._wake
-        if wake is not None and self._ready():
-            wake()
-
-
-def _release(lock: threading.Lock) -> None:
-    try:
-        lock.release()
-    except RuntimeError:  # two tasks ended at once and both woke the reader
-        return
-
-
-def _wake_reader(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
-    if running_loop() is loop:
-        wake_future(future)
-        return
-    try:
-        loop.call_soon_threadsafe(wake_future, future)
-    except RuntimeError:  # the reader's loop was closed meanwhile
-        return
+        self._tell()
 
 
 class _Many(Generic[T]):
@@ -159,7 +123,7 @@ class Gathered(_Many[T]):
         """Block until every call has its outcome. Raises the first failure as soon as it is there, ClientTimeOutError when
         `timeout` seconds passed; the other calls go on."""
         seconds = seconds_of(timeout)
-        until = _moment(seconds)
+        until = moment_after(seconds)
         bar, completions = bars_of(self._progress, self.tasks), self._completions()
         try:
             while completions:
@@ -174,7 +138,7 @@ class Gathered(_Many[T]):
     async def async_result(self, timeout: timedelta | float | None = None) -> list[T]:  # noqa: ASYNC109 - the public face
         """The same for coroutines. Cancelling it cancels the calls that nobody else waits for."""
         seconds = seconds_of(timeout)
-        until = _moment(seconds)
+        until = moment_after(seconds)
         bar, completions = bars_of(self._progress, self.tasks), self._completions()
         try:
             while completions:
@@ -222,7 +186,7 @@ class AsCompleted(_Many[T]):
     """
 
     def __iter__(self) -> Iterator[AwaitableTask[T]]:
-        until = _moment(self._timeout)
+        until = moment_after(self._timeout)
         bar, completions = bars_of(self._progress, self.tasks), _Completions(self.tasks, hurry=False)
         try:
             while completions:
@@ -236,7 +200,7 @@ class AsCompleted(_Many[T]):
             bar.close()
 
     async def __aiter__(self) -> AsyncIterator[AwaitableTask[T]]:
-        until = _moment(self._timeout)
+        until = moment_after(self._timeout)
         bar, completions = bars_of(self._progress, self.tasks), _Completions(self.tasks, hurry=False)
         try:
             while completions:
@@ -248,10 +212,6 @@ class AsCompleted(_Many[T]):
         finally:
             completions.leave()
             bar.close()
-
-
-def _moment(seconds: float | None) -> float | None:
-    return None if seconds is None else time.monotonic() + seconds
 
 
 @overload

@@ -6,14 +6,15 @@ import asyncio
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 from uuid import UUID
 
-from prpc.client.call import Call, Home
+from prpc.client.call import Call, Home, copy_of
 from prpc.client.connection import Connection
 from prpc.client.feeds import Failed, Feeding
 from prpc.client.options import CallOptions
 from prpc.client.portal import Crossing
-from prpc.codec import Codec
+from prpc.codec import Codec, ReadReply
 from prpc.protocol.repeats import Repeats
 from prpc.prpcmessage import PRPCMessage
 from prpc.streaming.desk import Desk
@@ -32,8 +33,15 @@ class Reading(Reader):
         super().__init__((message_id, ""), window)
         #: The call that its reader holds; with middleware it is another than the one that is sent.
         self.call: weakref.ref[Call] | None = None
+        #: The call that is sent.
+        self.sent: weakref.ref[Call] | None = None
         #: The attempts of the call that is sent, where it is one that is repeated.
         self.repeats: Repeats | None = None
+
+    def conclude(self, reply: ReadReply) -> None:
+        """The server's answer to the call says how many items there are."""
+        total = reply.result if reply.failure is None else reply.failure.facts.get("items")
+        self.total = total if type(total) is int else None
 
 
 class StreamCall(Call):
@@ -54,16 +62,20 @@ class StreamCall(Call):
 
     def ready(self) -> bool:
         """Whether there is an item, or there are no more."""
-        return bool(len(self.reading.inbox)) or (self.done and self.missing == 0)
+        reading = self.reading
+        return bool(len(reading.inbox)) or reading.error is not None or (self.done and self.missing == 0)
+
+    def value(self) -> Any:
+        """See Call."""
+        if self.reading.error is not None:
+            raise copy_of(self.reading.error)
+        return super().value()
 
     @property
     def missing(self) -> int:
         """Items that were sent before the outcome and have not come yet; 0 also where that is not known."""
-        reply = self.reply
-        if reply is None:
-            return 0
-        total = reply.result if reply.failure is None else reply.failure.facts.get("items")
-        return max(0, total - self.reading.inbox.have) if type(total) is int else 0
+        total = self.reading.total
+        return 0 if total is None else max(0, total - self.reading.inbox.have)
 
 
 class Readings:
@@ -87,7 +99,7 @@ class Readings:
     def let_go(self, message_id: UUID) -> None:
         """See StreamHome."""
         with suppress(RuntimeError):
-            self._crossing.post(self._desk.leave, (message_id, ""))
+            self._crossing.post(self._let_go, message_id)
 
     def abandon(self, call: Call) -> None:
         """See StreamHome."""
@@ -99,7 +111,7 @@ class Readings:
     def add(self, call: StreamCall) -> None:
         """The call is about to be sent: mail about it is its stream's from now on."""
         self._desk.readers[call.reading.key] = call.reading
-        call.reading.repeats = call.repeats
+        call.reading.sent, call.reading.repeats = weakref.ref(call), call.repeats
         self._wind()
 
     def feed(self, call: Call, failed: Failed) -> None:
@@ -116,8 +128,11 @@ class Readings:
         """Mail may have been lost."""
         self._desk.missed()
 
-    def say_goodbye(self) -> None:
-        """This side closes: servers need not wait until it has been silent for long."""
+    def say_goodbye(self, connection: Connection) -> None:
+        """This side closes: servers need not wait until it has been silent for long, and what is not sent now never comes."""
+        unheard = [key for key, reader in self._desk.readers.items() if not reader.writer]  # no server has said yet who it is
+        for message_id, _ in (*self._desk.writers, *unheard):
+            connection.cancel(message_id)
         for reader in self._desk.readers.values():
             reader.left = True
         self._desk.say(list(self._desk.readers))
@@ -138,6 +153,16 @@ class Readings:
         if connection is not None:
             connection.post(address, body, message_id)
 
+    def _let_go(self, message_id: UUID) -> None:
+        reading = self._desk.readers.get((message_id, ""))
+        if isinstance(reading, Reading):
+            sent = None if reading.sent is None else reading.sent()
+            if sent is not None and not sent.done:  # a middleware did not wait for it
+                sent.home.cancel(sent)
+            if reading.call is not None and (call := reading.call()) is not None:
+                call.notify()  # another thread may wait for the last items
+        self._desk.leave((message_id, ""))
+
     def _abandon(self, call: Call) -> None:
         call.home.cancel(call)
         self._desk.leave((call.message_id, ""))
@@ -145,7 +170,7 @@ class Readings:
     def _heard(self, message_id: UUID) -> None:
         """A server that is heard of needs no answer."""
 
-    def _left(self, key: Key) -> None:
+    def _left(self, key: Key, reads_elsewhere: bool) -> None:
         """A function reads no more of an argument: its call ends sooner or later, and with it what sends it."""
 
     def _news(self, reader: Reader) -> None:
@@ -171,4 +196,4 @@ class Readings:
             writer.beat(greet=True)  # its reader learns that somebody is there
         if readers or self._desk.writers:
             self._wind()
-            self._desk.say(list(readers))
+            self._desk.beat()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
 
-from prpc.client.many import Gathered, gather
+from prpc.client.mapping import MAX_IN_FLIGHT, Mapped
 from prpc.client.options import CallOptions, seconds_of
 from prpc.client.task import AwaitableTask, HasChannel
 
@@ -79,13 +78,54 @@ class RemoteFunction(Generic[P, R]):
             other._client = client
         return other
 
-    def map(self, *iterables: Iterable[Any], return_exceptions: bool = False, progress: bool = False) -> Gathered[R]:
-        """One call for each item, like the built-in `map`; all are sent at once. Results in the order of the items."""
-        call: Callable[..., AwaitableTask[R]] = self
-        tasks = itertools.starmap(call, zip(*iterables, strict=False))
-        if return_exceptions:
-            return Gathered(tasks, True, progress)
-        return gather(*tasks, progress=progress)
+    @overload
+    def map(
+        self,
+        *iterables: Iterable[Any] | AsyncIterable[Any],
+        max_in_flight: int = MAX_IN_FLIGHT,
+        ordered: bool = True,
+        return_exceptions: Literal[False] = False,
+        timeout: timedelta | float | None = None,
+        progress: bool = False,
+    ) -> Mapped[R]: ...
+
+    @overload
+    def map(
+        self,
+        *iterables: Iterable[Any] | AsyncIterable[Any],
+        max_in_flight: int = MAX_IN_FLIGHT,
+        ordered: bool = True,
+        return_exceptions: bool,
+        timeout: timedelta | float | None = None,
+        progress: bool = False,
+    ) -> Mapped[R | BaseException]: ...
+
+    def map(
+        self,
+        *iterables: Iterable[Any] | AsyncIterable[Any],
+        max_in_flight: int = MAX_IN_FLIGHT,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        timeout: timedelta | float | None = None,
+        progress: bool = False,
+    ) -> Mapped[Any]:
+        """One call for each item, like the built-in `map`; of iterables of any length, sent as they are read.
+
+        Read it with `for` or `async for`, or all as a list with `.result()` or `await`. `max_in_flight`: calls that are sent
+        and whose results were not handed out yet, at most. `ordered`: results in the order of the items, else as they come.
+        The first failure is raised and ends it; with `return_exceptions` failures stand among the results. `timeout` in
+        seconds bounds the whole reading (ClientTimeOutError). `progress` shows a bar.
+        """
+        return Mapped(
+            self,
+            iterables,
+            name=self.name,
+            max_in_flight=max_in_flight,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            timeout=timeout,
+            progress=progress,
+        )
 
     def __reduce__(self) -> str:
         # By its name in its module, as functions are pickled: a process pool's workers find it in server_func.

@@ -21,7 +21,8 @@ __all__ = ["Stream"]
 T_co = TypeVar("T_co", covariant=True)
 
 _NO_OPTIONS = CallOptions()
-#: Seconds that the last items may take after the call has ended: they were sent before its outcome.
+_NOTHING: Any = object()
+#: Seconds that the next one of the last items may take after the call has ended: they were sent before its outcome.
 _LAST_ITEMS = 10.0
 
 
@@ -56,8 +57,9 @@ class Stream(Generic[T_co]):
         self._reading = self.call.reading
         self._convert = convert
         self._closed = False
-        #: Until when (monotonic seconds) items are waited for that were sent before the call ended.
-        self._late: float | None = None
+        #: Until when (monotonic seconds) the next of the items is waited for that were sent before the call ended, and how many
+        #: had come then.
+        self._late: tuple[float, int] | None = None
         self._over = weakref.finalize(self, _abandon, self.call)
         self._over.atexit = False
 
@@ -104,25 +106,30 @@ class Stream(Generic[T_co]):
             raise ClientTimeOutError(text, message_id=str(call.message_id), timeout=seconds)
         if call.done:
             if self._late is None:
-                self._late = now + _LAST_ITEMS
                 self._reading.again = True
                 call.home.streams.speak(call.message_id)
-            elif now >= self._late:
+            if self._late is None or self._late[1] != self.received:
+                self._late = now + _LAST_ITEMS, self.received
+            elif now >= self._late[0]:
                 self._end()
                 text = f"the server of {call.message.func_name}() was lost with the last {call.missing} items of the stream"
                 raise WorkerLostError(text, function=call.message.func_name)
-            until = self._late if until is None else min(until, self._late)
+            until = self._late[0] if until is None else min(until, self._late[0])
         return None if until is None else until - now
 
     def _take(self, end: type[Exception]) -> T_co:
         call, inbox = self.call, self._reading.inbox
         if self._closed:
             raise end
-        if not len(inbox):
-            self._end()
-            call.value()
+        try:
+            item = inbox.take()
+        except IndexError:  # also where another thread has just ended it
+            item = _NOTHING
+        if item is _NOTHING:
+            if not self._closed:
+                self._end()
+                call.value()
             raise end
-        item = inbox.take()
         if inbox.wants_more and not call.done:
             call.home.streams.speak(call.message_id)
         if self._convert is None:
@@ -143,12 +150,13 @@ class Stream(Generic[T_co]):
         """End the stream; its reader gets CallCancelledError. False where its end was there already."""
         cancelled = not self.call.done and self.call.home.cancel(self.call)
         if cancelled:
-            self._reading.inbox.clear()
+            self._drop()
         return cancelled
 
     def close(self) -> None:
         """End the stream, and read no more of it: a loop over it ends quietly. Idempotent, and does not wait."""
         if not self._closed:
+            self._closed = True  # before anybody who reads wakes up
             self.cancel()
             self.call.told = True
             self._end()
@@ -172,7 +180,12 @@ class Stream(Generic[T_co]):
     def _end(self) -> None:
         self._closed = True
         self._over.detach()
+        self._drop()
+
+    def _drop(self) -> None:
+        """Nothing that is here or still comes is read."""
         self._reading.inbox.clear()
+        self._reading.total = None
         self.call.home.streams.let_go(self.call.message_id)
 
     # -- facts ---------------------------------------------------------------------------------------------------------

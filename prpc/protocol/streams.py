@@ -27,10 +27,12 @@ TELL_BYTES = MAX_UNREAD_BYTES // 8
 MAX_WINDOW = 65_536
 #: Most bytes and items of one mail; a single item may be larger.
 MAX_MAIL_BYTES, MAX_MAIL_ITEMS = 256 * 1024, 1024
-#: What a reader has that wants no more: everything there could be.
+#: What a reader has that wants no more: everything there could be. One that reads another run of the call has read nothing of it.
 LEFT = 2**62
-#: Most words in one mail.
-MAX_WORDS = 10_000
+#: Longest address and name of a parameter, in characters.
+MAX_NAME = 500
+#: Most words in one mail, and its most bytes: a name may take two thousand.
+MAX_WORDS, MAX_WORDS_BYTES = 1000, 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +119,13 @@ class Outbox:
             self._sent = self._have
 
     def beat(self) -> bool:
-        """Once in a while: where the reader got no further since the last beat, what it lacks is sent again (True)."""
+        """Once in a while: whether the reader got no further since the last beat though it was sent more.
+
+        It may have lost that, or be slow: a mail without items tells it how much was sent, and it asks for what it misses.
+        Sending again unasked would bury a slow reader.
+        """
         stuck = self._had == self._have and self._sent > self._have and bool(self._held)
         self._had = self._have
-        if stuck:
-            self._sent = self._have
         return stuck
 
 
@@ -196,10 +200,12 @@ def write_words(reader: str, words: Iterable[Word]) -> bytes:
 
 def read_words(body: bytes) -> tuple[str, list[Word]]:
     """Whose words they are, a mailbox, and the words. Raises DecodeError."""
+    if len(body) > MAX_WORDS_BYTES:
+        raise DecodeError(f"words about streams have {len(body)} bytes; {MAX_WORDS_BYTES} are allowed", reason="size")
     try:
         tree = json.loads(body)
         reader, rows = tree["reader"], tree["words"]
-        if type(reader) is not str or type(rows) is not list or len(rows) > MAX_WORDS:
+        if type(reader) is not str or len(reader) > MAX_NAME or type(rows) is not list or len(rows) > MAX_WORDS:
             raise ValueError
         return reader, [_word(row) for row in rows]
     except (ValueError, TypeError, KeyError, RecursionError) as exc:
@@ -210,7 +216,7 @@ def _word(row: object) -> Word:
     if type(row) is not list or len(row) != 7:
         raise ValueError
     hexed, parameter, *numbers = row
-    if type(hexed) is not str or type(parameter) is not str:
+    if type(hexed) is not str or type(parameter) is not str or len(parameter) > MAX_NAME:
         raise ValueError
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
         raise ValueError

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any, get_args, get_origin
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from prpc.conversion import ConversionError, converter_for, resolve_hints, short_repr, unpacked_fields
 from prpc.exceptions import BadArgumentsError
 from prpc.server.intake import Intake, intake_of
+from prpc.stubs.streams import StreamHint, stream_hint
 
 __all__ = ["Binder"]
 
@@ -38,9 +39,9 @@ class Binder:
         hints = resolve_hints(function)
         #: Parameter that is fed from a stream -> whether it wants an async iterator.
         self.feeds = {
-            parameter.name: get_origin(hints.get(parameter.name)) is AsyncIterator
+            parameter.name: found.is_async
             for parameter in parameters
-            if get_origin(hints.get(parameter.name)) in (Iterator, AsyncIterator)
+            if parameter.kind in (*_BY_PLACE, *_BY_NAME) and (found := stream_hint(hints.get(parameter.name)))
         }
         by_place = [p for p in parameters if p.kind in _BY_PLACE]
         #: Name and converter of each parameter that can be given by place.
@@ -54,6 +55,14 @@ class Binder:
         self._more_args = _more(parameters, _Parameter.VAR_POSITIONAL, hints)
         self._more_kwargs = _more(parameters, _Parameter.VAR_KEYWORD, hints)
         self._unpacked = unpacked_fields(hints.get(self._more_kwargs[0])) if self._more_kwargs else None
+
+    def check_stream(self, argument: int | str) -> None:
+        """Raise BadArgumentsError where the argument, by its place or name, is not one that the function reads as a stream."""
+        name = argument if isinstance(argument, str) else next((name for name, _ in self._places[argument:]), None)
+        if name not in self.feeds:
+            shown = f"argument {argument}" if name is None else f"argument {name[:_MOST_SHOWN]!r}"
+            text = f"{shown} is sent as a stream, which only a parameter annotated Iterator[...] or AsyncIterator[...] takes"
+            raise BadArgumentsError(f"{self._name}(): {text}; send a list", function=self._name, parameter=name)
 
     def bind(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], *, strict: bool = True
@@ -146,18 +155,16 @@ class Binder:
 
 def _converter(parameter: inspect.Parameter, hints: Mapping[str, Any]) -> _Convert | None:
     annotation = hints.get(parameter.name, _Parameter.empty)
-    if get_origin(annotation) in (Iterator, AsyncIterator):
-        return _stream_converter(parameter.name, annotation)
-    convert = converter_for(annotation)
-    if convert is None or parameter.default is not None:
+    streamed = stream_hint(annotation)
+    convert = converter_for(annotation) if streamed is None else _stream_converter(parameter.name, streamed)
+    if convert is None or not (parameter.default is None or (streamed is not None and streamed.optional)):
         return convert
     return _or_none(convert)  # `def f(x: int = None)`: a caller may say None, as it may locally
 
 
-def _stream_converter(name: str, annotation: Any) -> _Convert:
+def _stream_converter(name: str, streamed: StreamHint) -> _Convert:
     """For a parameter that is fed from a stream; a caller may also send all items at once, as a list."""
-    is_async, parts = get_origin(annotation) is AsyncIterator, get_args(annotation)
-    item = converter_for(parts[0]) if parts else None
+    item = converter_for(streamed.item)
 
     def convert(value: Any) -> Any:
         if isinstance(value, Intake):
@@ -165,7 +172,7 @@ def _stream_converter(name: str, annotation: Any) -> _Convert:
             return value
         if type(value) not in (list, tuple):
             raise ConversionError(f"must be a stream or a list, not {short_repr(value)}")
-        return intake_of(value if item is None else [item(part) for part in value], is_async=is_async)
+        return intake_of(value if item is None else [item(part) for part in value], is_async=streamed.is_async)
 
     return convert
 

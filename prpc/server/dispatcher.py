@@ -261,7 +261,7 @@ class Dispatcher:
             return self._line.wait(name, run)
         try:
             if function.streams or facts.feeds:
-                run.streaming = self._streams_of(name).begin(message, facts)
+                run.streaming = self._streams_of(name).begin(message, facts, function.binder)
             args, kwargs = function.binder.bind(message.func_args, message.func_kwargs, strict=is_strict(facts, run.delivery.raw))
         except BadArgumentsError as exc:
             return self._end(run, Outcome(failure=failure_of(perhaps_stale(exc, facts.schema, self._schema_of(name)))))
@@ -348,22 +348,24 @@ class Dispatcher:
 
     def _end(self, run: Run, outcome: Outcome, dead: str | None = None) -> None:
         """`dead`: why the entry is kept as a dead letter; None where it is not."""
-        outcome = outcome if run.streaming is None else run.streaming.finish(outcome)
+        give_back = run.give_back and outcome.failure is not None and is_shutdown(outcome.failure)
+        superseded = False
+        if run.streaming is not None:
+            outcome, superseded = run.streaming.finish(outcome, given_back=give_back), run.streaming.superseded
         if self._reports is not None and self._reports.open:
             self._reports.flush(run)
         failure = outcome.failure
         if failure is not None:
             failure = with_queue_time(failure, run.queued)
-        give_back = run.give_back and failure is not None and is_shutdown(failure)
         entries = (run, *run.followers) if run.followers else (run,)
-        replies: list[Reply] = []
+        replies: list[Reply | None] = []
         if not give_back:
             for entry in entries:
                 address, raw = entry.facts.reply_to, entry.delivery.raw
-                reply, failure = self._replies.write(
+                written, failure = self._replies.write(
                     entry.message, outcome.value, failure, when=self._clock.now(), address=address, raw=raw
                 )
-                replies.append(reply)
+                replies.append(None if superseded and entry is run else written)
         if logger.isEnabledFor(logging.INFO):
             log_outcome(run.message, outcome.worker, run.queued, outcome.running, failure)
         if give_back:

@@ -61,6 +61,8 @@ def check_feeds(function: RegisteredFunction) -> None:
             reason = "process workers take no streams: use 'thread', or 'async' with an AsyncIterator, or annotate it as a list"
         elif is_async is not (kind is WorkerKind.ASYNC):
             reason = f"a function of type {kind.value!r} reads a stream as {wanted}"
+        elif function.broadcast:
+            reason = "a stream cannot be sent to every server, so the function cannot be broadcast; annotate it as a list"
         elif function.idempotent:
             reason = "a stream cannot be sent twice, so the function cannot be idempotent"
         else:
@@ -103,14 +105,14 @@ class Registry:
         name: str | None = None,
         timeout: timedelta | float | None = None,
         idempotent: bool = False,
-        can_run: Callable[[WorkerKind, bool], bool] | None = None,
+        lacks: Callable[[RegisteredFunction], str | None] | None = None,
         max_concurrency: int | None = None,
         broadcast: bool = False,
         max_streams: int = 1000,
     ) -> RegisteredFunction:
         """Register a function. Raises RegistrationError, naming the function, where it cannot be served as asked.
 
-        `can_run`: whether a server that runs already has workers of a kind, for calls (False) or for events (True).
+        `lacks`: what a server that runs already would have had to be started with to run it; None where there is all it needs.
         `max_streams`: stands for `max_concurrency` of a streaming function that has none.
         """
         name = _checked_name(function, name)
@@ -120,10 +122,6 @@ class Registry:
         if broadcast:
             _check_gives_nothing(name, function)
         _check_callable(name, function, kind)
-        if can_run is not None and not can_run(kind, broadcast):
-            what = "broadcast function" if broadcast else "function"
-            text = f"function {name!r} comes too late: the server runs, and was started without any {what} of type {kind.value!r}"
-            raise _refused(name, text)
         limit = _checked_limit(name, max_concurrency)
         registered = RegisteredFunction(name, function, kind, _checked_timeout(name, timeout), bool(idempotent))
         registered.streams = is_generator_function(function)
@@ -131,6 +129,9 @@ class Registry:
             registered.broadcast, registered.events_at_once = True, limit
         else:
             registered.max_concurrency = max_streams if registered.streams and limit is None else limit
+        missing = None if lacks is None else lacks(registered)
+        if missing is not None:
+            raise _refused(name, f"function {name!r} comes too late: the server runs, and was started without any {missing}")
         self._functions[name] = registered
         return registered
 

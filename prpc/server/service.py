@@ -22,6 +22,7 @@ from prpc.server.health import Health, Phase
 from prpc.server.health_http import HealthPort
 from prpc.server.logs import logger
 from prpc.server.middleware import Middleware
+from prpc.server.overdue import end_overdue
 from prpc.server.presence import Presence
 from prpc.server.publishing import Publisher
 from prpc.server.registry import RegisteredFunction, Registry, check_feeds
@@ -63,19 +64,37 @@ class Service:
         self._opened = False
         #: What there are workers for: the kind, and whether for events or for calls.
         self._served: set[tuple[WorkerKind, bool]] = set()
+        #: Kinds that stream, and whether streams that are sent are heard.
+        self._streaming, self._hears_streams = frozenset[WorkerKind](), False
+        self._dispatcher: Dispatcher | None = None
         #: Calls that ended otherwise than by themselves, or whose outcome the broker did not take, when the server stopped.
         self.cut_short = 0
         self.health = Health(clock, settings.health_window)
 
-    def runs(self, kind: WorkerKind, broadcast: bool) -> bool:
-        """Whether a function of this kind that is registered now can be run: pools are made when calls are about to be taken."""
-        return not self._opened or (kind, broadcast) in self._served
+    def lacks(self, function: RegisteredFunction) -> str | None:
+        """What is missing for a function that is registered now: pools are made when calls are about to be taken.
+
+        Raises RegistrationError as for a function that was there before.
+        """
+        if not self._opened:
+            return None
+        check_feeds(function)
+        if function.streams:
+            return None if function.kind in self._streaming else f"streaming function of type {function.kind.value!r}"
+        if (function.kind, function.broadcast) not in self._served:
+            return f"{'broadcast function' if function.broadcast else 'function'} of type {function.kind.value!r}"
+        return None if self._hears_streams or not function.binder.feeds else "function that streams or is sent streams"
 
     def request_stop(self, grace: float | None = None) -> None:
         """Make `serve` drain and return. `grace`: seconds for the calls that run; None for the setting's."""
         if grace is not None:
             self._grace = grace
         self._stop.set()
+
+    def end_overdue(self) -> None:
+        """End the calls whose deadline has come by the clock; for one that is moved by hand, which no timer follows."""
+        if self._dispatcher is not None:
+            end_overdue(self._dispatcher.running, self._clock)
 
     async def serve(self, on_ready: Callable[[], None]) -> None:
         """Serve until `request_stop`. Raises BrokerUnavailableError where the broker cannot be reached at the start."""
@@ -94,7 +113,7 @@ class Service:
             consumer = broker.consume(queue, consumer=f"{self._settings.instance_name}_{uuid.uuid4().hex[:12]}")
             stack.push_async_callback(consumer.close)
             await consumer.open()
-            dispatcher = self._make_dispatcher(broker, consumer, codec, seal, streams)
+            dispatcher = self._dispatcher = self._make_dispatcher(broker, consumer, codec, seal, streams)
             events = self._make_events(broker, codec)
             presence = Presence(
                 broker, self._settings, self._facts, health=self.health, running=lambda: dispatcher.running, pools=self._pools
@@ -180,6 +199,7 @@ class Service:
                 slots[function.kind] += function.max_concurrency or 1
         if not slots and not any(function.binder.feeds for function in self._registry):
             return None
+        self._streaming, self._hears_streams = frozenset(slots), True
         streams = Streams(broker, self._settings, codec, seal)
         stack.push_async_callback(streams.close)
         await streams.open(slots)
@@ -206,11 +226,10 @@ class Service:
         ear = asyncio.create_task(_hear(listener, dispatcher, events, seal), name="prpc-control")
         voice = asyncio.create_task(presence.run(), name="prpc-presence")
         stop = asyncio.create_task(self._stop.wait(), name="prpc-stop")
-        helpers = [ear, voice, stop]
-        if streams is not None:
-            helpers.append(asyncio.create_task(streams.run(), name="prpc-streams"))
+        mail = [] if streams is None else [asyncio.create_task(streams.run(), name="prpc-streams")]
+        helpers = [ear, voice, stop, *mail]
         try:
-            await asyncio.wait([pump, ear, stop], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([pump, ear, stop, *mail], return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             self._grace = 0.0
             raise
@@ -218,7 +237,7 @@ class Service:
             logger.info("stopping: %d calls run", len(dispatcher.running) + events.running)
             presence.change(Phase.DRAINING)
             self.cut_short = sum(await asyncio.gather(dispatcher.drain(self._grace), events.drain(self._grace)))
-            if streams is not None:
+            if streams is not None and not mail[0].done():
                 await streams.drain(SECONDS_TO_READ)
             for task in helpers:
                 task.cancel()

@@ -20,6 +20,7 @@ from prpc.codec import Codec
 from prpc.exceptions import BadArgumentsError, BrokerUnavailableError, CallCancelledError, DecodeError
 from prpc.protocol.facts import CallFacts
 from prpc.prpcmessage import PRPCMessage
+from prpc.server.binding import Binder
 from prpc.server.intake import Intake
 from prpc.server.logs import logger
 from prpc.server.outcomes import is_cancelled
@@ -52,9 +53,14 @@ class Streaming:
         #: What to end where the client is gone; None once the function has ended.
         self.execution: Execution | None = None
         self.ended = False
+        #: Whether the client reads another run of the call, whose outcome this one's must not forestall.
+        self.superseded = False
 
-    def finish(self, outcome: Outcome) -> Outcome:
-        """The function has ended: its items are sent before its outcome is, which says how many there are."""
+    def finish(self, outcome: Outcome, *, given_back: bool = False) -> Outcome:
+        """The function has ended: its items are sent before its outcome is, which says how many there are.
+
+        `given_back`: it is run again elsewhere, from the first item, and nothing more may come from here.
+        """
         self.ended, self.execution = True, None
         for name, intake in self.intakes.items():
             intake.end(RuntimeError(f"the call of {self.function}() has ended"))
@@ -62,11 +68,13 @@ class Streaming:
         writer, failure = self.writer, outcome.failure
         if writer is None:
             return outcome
-        writer.end()
-        if writer.is_done or (failure is not None and is_cancelled(failure)):  # then nobody reads what is left
+        if not given_back:
+            writer.end()
+        # What nobody reads any more is not kept.
+        if writer.is_done or given_back or (failure is not None and is_cancelled(failure)):
             self._desk.writers.pop(writer.key, None)
         if failure is None:
-            return outcome
+            return replace(outcome, value=writer.count)  # whatever a middleware made of it
         return replace(outcome, failure=replace(failure, facts={**failure.facts, "items": writer.count}))
 
 
@@ -87,6 +95,8 @@ class Streams:
         self._open: dict[UUID, Streaming] = {}
         #: Echoes heard so far.
         self._beats = 0
+        #: When the last one was (loop time).
+        self._beaten = -BEAT
         self._timer: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
 
@@ -110,14 +120,14 @@ class Streams:
                 except DecodeError as exc:
                     logger.warning("mail about streams was refused: %s", exc)
 
-    def begin(self, message: PRPCMessage, facts: CallFacts) -> Streaming:
+    def begin(self, message: PRPCMessage, facts: CallFacts, binder: Binder) -> Streaming:
         """The streams of one call. Its arguments that are streams become Intakes, in place.
 
-        Raises BadArgumentsError where there is no such argument.
+        Raises BadArgumentsError where there is no such argument, or the function (`binder`) reads no stream there.
         """
         streaming = Streaming(self._desk, message.message_id, message.func_name, self._beats)
         if facts.feeds:
-            message.func_args, message.func_kwargs = self._take_in(streaming, message, facts)
+            message.func_args, message.func_kwargs = self._take_in(streaming, message, facts, binder)
         self._open[message.message_id] = streaming
         if self._timer is None:
             self._beat_later()
@@ -132,22 +142,25 @@ class Streams:
         writer.flush(greet=True)  # the reader learns that it runs, and where its words go to
         return replace(job, sink=writer), self._pools[kind]
 
-    def _take_in(self, streaming: Streaming, message: PRPCMessage, facts: CallFacts) -> tuple[list[Any], dict[str, Any]]:
+    def _take_in(
+        self, streaming: Streaming, message: PRPCMessage, facts: CallFacts, binder: Binder
+    ) -> tuple[list[Any], dict[str, Any]]:
         args, kwargs = list(message.func_args), dict(message.func_kwargs)
-        places = {name: int(name) if name.isascii() and name.isdigit() else -1 for name in facts.feeds}
+        places = {name: _place(name, len(args)) for name in facts.feeds}
         for name, place in places.items():
-            if not (0 <= place < len(args) or name in kwargs):
+            if place is None and name not in kwargs:
                 text = f"{message.func_name}() was sent a stream for an argument {name!r} that is not there"
                 raise BadArgumentsError(text, function=message.func_name)
+            binder.check_stream(name if place is None else place)
         for name, place in places.items():
             key = (message.message_id, name)
             reader = Reader(key, self._window, facts.reply_to or "")
             intake = Intake(reader, message.func_name, partial(self._desk.speak, key))
             self._desk.readers[key], streaming.intakes[name] = reader, intake
-            if place >= 0:
-                args[place] = intake
-            else:
+            if place is None:
                 kwargs[name] = intake
+            else:
+                args[place] = intake
             self._desk.speak(key)  # the caller learns where its items go to
         return args, kwargs
 
@@ -174,8 +187,8 @@ class Streams:
     def _receive(self, body: bytes) -> None:
         if body == self._echo:
             self._beat()
-            return
-        self._desk.receive(body)
+        else:
+            self._desk.receive(body)
         if not self._desk.writers and self._empty is not None and not self._empty.done():
             self._empty.set_result(None)
 
@@ -190,9 +203,10 @@ class Streams:
         if streaming is not None and name in streaming.intakes:
             streaming.intakes[name].news()
 
-    def _left(self, key: Key) -> None:
+    def _left(self, key: Key, reads_elsewhere: bool) -> None:
         streaming = self._open.get(key[0])
         if streaming is not None and key[1] == "":
+            streaming.superseded = reads_elsewhere
             self._give_up(streaming, "has left")
 
     def _post(self, address: str, body: bytes, message_id: UUID) -> None:
@@ -211,6 +225,10 @@ class Streams:
             self._post(self._address(), self._echo, next(iter(self._open)))
 
     def _beat(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._beaten + BEAT / 2:  # echoes that the broker held back come all at once: no time passed between them
+            return
+        self._beaten = now
         self._beats += 1
         for streaming in list(self._open.values()):
             silent = (self._beats - streaming.heard) * BEAT
@@ -220,8 +238,8 @@ class Streams:
             elif silent > self._patience:
                 self._give_up(streaming, f"was silent for {silent:g} s")
             elif writer is not None:
-                writer.beat()
-        self._desk.say(list(self._desk.readers))
+                writer.beat(greet=silent >= 2 * BEAT)  # it may not know yet where to speak to
+        self._desk.beat()
 
     def _give_up(self, streaming: Streaming, why: str) -> None:
         """Nobody is there any more."""
@@ -232,6 +250,12 @@ class Streams:
             text = f"the client of {streaming.function}() {why}"
             logger.info("%s; the call is ended", text)
             streaming.execution.cancel(CallCancelledError(text, message_id=str(streaming.message_id)))
+
+
+def _place(name: str, count: int) -> int | None:
+    """The place of an argument that is named by its number, of `count` by place; None where it is none."""
+    place = int(name) if name.isascii() and name.isdigit() else count
+    return place if place < count else None
 
 
 def _look(future: asyncio.Future[None]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from prpc.call_context import CurrentCall
-from prpc.exceptions import CallError, WorkerTimeoutError
+from prpc.exceptions import CallCancelledError, CallError, WorkerTimeoutError
 from prpc.failure import Failure, describe, failure_of, restore
 from prpc.server.middleware import IncomingCall, Middleware, nested
 from prpc.workers.base import Execution, Job, Outcome, Runner
@@ -20,7 +20,8 @@ __all__ = ["WrappedCall"]
 class WrappedCall:
     """An Execution: middlewares in a task of the event loop, the function in its pool.
 
-    The time limit covers both. A middleware may pass the call on several times, one after another.
+    The time limit covers both. A middleware may pass the call on several times, one after another;
+    the call of a streaming function once.
     """
 
     def __init__(
@@ -72,10 +73,15 @@ class WrappedCall:
             failure = self._raised[1] if known and self._raised is not None else describe(exc)
             self._finish(Outcome(failure=failure, running=self._last.running, worker=self._last.worker))
         finally:
+            if self._inner is not None and self._job.sink is not None:  # nobody reads on, and it may be without end
+                text = f"{self._job.name}() was ended: the server's middleware had ended the call"
+                self._inner.cancel(CallCancelledError(text, message_id=self._job.message_id))
             await self._free_inner()
             self.released.set_result(None)
 
     async def _innermost(self, call: IncomingCall) -> Any:
+        if self._inner is not None and self._job.sink is not None:
+            raise RuntimeError(f"{self._job.name}() streams its items: it is run once, and what was sent cannot be taken back")
         await self._free_inner()
         job = dataclasses.replace(
             self._job, args=call.args, kwargs=call.kwargs, timeout=self._current.remaining(), context=contextvars.copy_context()

@@ -8,6 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from prpc.codec import Codec
+from prpc.codec.items import call_of_items
+from prpc.exceptions import DecodeError
 from prpc.protocol.streams import LEFT, MAX_WORDS, Word, read_words, write_words
 from prpc.streaming.ends import Key, Reader, Writer
 
@@ -31,10 +33,10 @@ class Desk:
         post: Post,
         heard: Callable[[UUID], None],
         news: Callable[[Reader], None],
-        left: Callable[[Key], None],
+        left: Callable[[Key, bool], None],
     ) -> None:
         """`heard` is told of every call that the other side speaks of, `news` of every reader for which something came,
-        `left` of every stream of this side whose reader wants no more."""
+        `left` of every stream of this side whose reader wants no more, and whether because it reads another run of the call."""
         self._loop, self._codec = loop, codec
         self._address, self._post = address, post
         self._heard, self._news, self._left = heard, news, left
@@ -69,10 +71,16 @@ class Desk:
             for word in words:
                 self._hear(word, reader)
             return
-        items = self._codec.read_items(body)
+        try:
+            items = self._codec.read_items(body)
+        except DecodeError as exc:
+            self._spoil(body, exc)
+            raise
         found = self.readers.get((items.message_id, items.parameter))
         if found is not None:
             self._heard(items.message_id)
+            if (away := found.choose(items)) is not None:
+                self._send_away(found.key, *away)
             if found.arrive(items, len(body)):
                 self.speak(found.key)
             self._news(found)
@@ -109,6 +117,12 @@ class Desk:
                 part = said[start : start + MAX_WORDS]
                 self._post(writer, write_words(self.address, part), part[0].message_id)
 
+    def beat(self) -> None:
+        """Once in a while: words about every stream, by which its writer knows that somebody is there."""
+        for reader in self.readers.values():
+            reader.beat()
+        self.say(list(self.readers))
+
     def close(self) -> None:
         """Forget every stream."""
         if self._handle is not None:
@@ -117,13 +131,25 @@ class Desk:
         for table in (self.readers, self.writers, self._due, self._leaving):
             table.clear()
 
+    def _spoil(self, body: bytes, error: DecodeError) -> None:
+        """Items came that cannot be read, and never will be: what is beyond them is not read either."""
+        message_id = call_of_items(body)
+        for key in [key for key in self.readers if key[0] == message_id]:
+            reader = self.readers[key]
+            reader.error = reader.error or error
+            self._news(reader)
+
+    def _send_away(self, key: Key, writer: str, run: int) -> None:
+        """Tell a writer that it is not read."""
+        self._post(writer, write_words(self.address, [Word(*key, run, LEFT, 0, 0)]), key[0])
+
     def _hear(self, word: Word, reader: str) -> None:
         self._heard(word.message_id)
         writer = self.writers.get((word.message_id, word.parameter))
         if writer is not None:
             writer.hear(word, reader)
             if word.have == LEFT:
-                self._left(writer.key)
+                self._left(writer.key, word.read != LEFT)
             if writer.is_done:
                 self.writers.pop(writer.key, None)
 

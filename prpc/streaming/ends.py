@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
@@ -12,6 +13,8 @@ from prpc.protocol.streams import LEFT, Inbox, Outbox, Word
 
 __all__ = ["Key", "Office", "Reader", "Writer"]
 
+#: Most writers of one stream that are known for those that are not read any more.
+MAX_FORMER = 8
 #: A stream: the call, and the parameter that it feeds (empty: it is what the function yields).
 Key = tuple[UUID, str]
 
@@ -103,9 +106,9 @@ class Writer:
         self.flush(greet=tell)
 
     def beat(self, *, greet: bool = False) -> None:
-        """Once in a while: send again what seems lost; with `greet` at least one mail."""
+        """Once in a while: tell a reader that stands still how much was sent; with `greet` any reader."""
         if self.outbox.beat() or greet:
-            self.flush(greet=greet)
+            self.flush(greet=True)
 
     def flush_soon(self) -> None:
         """Send at the end of this tick what is there."""
@@ -135,15 +138,25 @@ class Reader:
     """Takes the items of one stream."""
 
     def __init__(self, key: Key, window: int, writer: str = "") -> None:
-        """`writer`: the writer's mailbox, empty while it is not known."""
+        """`writer`: the writer's mailbox, and then nobody else is believed; empty while it is not known."""
         self.key = key
         self.window = window
         self.inbox: Inbox[Any] = Inbox(window)
         self.writer = writer
+        self._only = writer
+        #: Whether the writer waits for its first word.
+        self._new = False
+        #: Writers that were read before this one.
+        self._former: deque[str] = deque(maxlen=MAX_FORMER)
         #: Items in all, once that is known.
         self.total: int | None = None
+        #: Why what comes next cannot be read; None where it can.
+        self.error: Exception | None = None
         #: Whether items are known to be missing.
         self.again = False
+        #: The run, and the number of items that were there, when missing ones were asked for since the last beat. More that
+        #: comes out of turn is no further reason to ask: the answer is under way.
+        self._asked: tuple[int, int] | None = None
         #: Whether nobody wants more of it.
         self.left = False
 
@@ -152,17 +165,36 @@ class Reader:
         """Whether everything that there is has come."""
         return self.total is not None and self.inbox.have >= self.total
 
+    def choose(self, items: Items) -> tuple[str, int] | None:
+        """Items came: whose are read from now on. Gives mailbox and run of a writer that is not read any more.
+
+        A call that is repeated may run in two servers, and one may have lost it to another or have given it back: the one
+        that began last is read, and those before it never again.
+        """
+        if self._only or items.writer == self.writer:
+            return None
+        if items.run < self.inbox.run or items.writer in self._former or self.total is not None:
+            return items.writer, items.run
+        former, self.writer, self._new = self.writer, items.writer, True
+        self._former.append(former)
+        return (former, self.inbox.run) if former else None
+
     def arrive(self, items: Items, size: int) -> bool:
         """Items came, in a mail of `size` bytes. Whether the writer must hear a word at once."""
-        if items.run < self.inbox.run:  # of a server that lost the call to another
+        if items.writer != self.writer or items.run < self.inbox.run:
             return False
-        first_word = items.run > self.inbox.run
-        self.writer = items.writer
+        first_word, self._new = self._new or items.run > self.inbox.run, False
         if items.total is not None:
             self.total = items.total
-        if not self.inbox.arrive(items.run, items.first, items.values, size):
-            self.again = True
-        return first_word or self.again or self.is_over
+        inbox = self.inbox
+        if not inbox.arrive(items.run, items.first, items.values, size) and self._asked != (inbox.run, inbox.have):
+            self._asked, self.again = (inbox.run, inbox.have), True
+        # That there is room is looked at here, too: a reader in another thread may have looked while the items came in.
+        return first_word or self.again or self.is_over or self.inbox.wants_more
+
+    def beat(self) -> None:
+        """Once in a while: what is still missing may be asked for again."""
+        self._asked = None
 
     def word(self) -> Word:
         """What the writer is to know now."""

@@ -79,7 +79,10 @@ class Feeder:
         """Begin, in this context."""
         self._context = context
         self._sink.on_room(self._tell)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as exc:  # the system gives no more threads
+            self._loop.call_soon(self._ended, exc)
 
     def close(self) -> None:
         """Have the thread close the iterator as soon as that yields or waits for room; nothing of it is sent any more."""

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import collections.abc
-import functools
 import inspect
 import json
 import math
-import types
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,16 +13,10 @@ from prpc.stubs.reading import read_functions
 from prpc.stubs.schema import function_schema, server_schema
 from prpc.stubs.sources import source_of
 from prpc.stubs.spelling import Speller
+from prpc.stubs.streams import is_generator, item_of, sent_as
 
 __all__ = ["describe_function", "function_schema", "server_schema"]
 
-#: What a generator function is annotated to return.
-_ITERATED = frozenset(
-    {
-        *(collections.abc.Iterator, collections.abc.Iterable, collections.abc.Generator),
-        *(collections.abc.AsyncIterator, collections.abc.AsyncIterable, collections.abc.AsyncGenerator),
-    }
-)
 #: Longest docstring that is described, in characters.
 MAX_DOC = 20_000
 MAX_NOTES = 1_000
@@ -164,29 +154,6 @@ def _is_async(function: Callable[..., Any]) -> bool:
         return inspect.iscoroutinefunction(plain) or inspect.isasyncgenfunction(plain)
     except Exception:
         return False
-
-
-def is_generator(function: Any) -> bool:
-    """Whether its items stream: a generator function, plain or async, or what wraps one."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    if not inspect.isroutine(function):
-        function = inspect.getattr_static(type(function), "__call__", None)
-    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-
-
-def sent_as(hint: Any) -> Any:
-    """What a caller may send for a parameter: any iterable where the function reads a stream."""
-    if typing.get_origin(hint) not in (collections.abc.Iterator, collections.abc.AsyncIterator):
-        return hint
-    parts = typing.get_args(hint)
-    return types.GenericAlias(collections.abc.Iterable, parts) | types.GenericAlias(collections.abc.AsyncIterable, parts)
-
-
-def item_of(hint: object) -> object:
-    """What a generator's return annotation says of its items; `inspect.Signature.empty` where it says nothing."""
-    parts = typing.get_args(hint)
-    return parts[0] if parts and typing.get_origin(hint) in _ITERATED else inspect.Signature.empty
 
 
 def _doc(function: Callable[..., Any]) -> str | None:

@@ -20,9 +20,10 @@ STOP_SECONDS = 1.0
 WORKER = "loop"
 
 
-async def call_function(job: Job) -> Any:
+def call_function(job: Job) -> Coroutine[Any, Any, Any]:
     """The function's result."""
-    return await job.function(*job.args, **job.kwargs)
+    coroutine: Coroutine[Any, Any, Any] = job.function(*job.args, **job.kwargs)
+    return coroutine
 
 
 class CoroutinePool(SlotPool):

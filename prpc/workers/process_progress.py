@@ -33,8 +33,8 @@ class PipeReports:
         self._next = float("-inf")
         self._waiting = False
         self._ended = threading.Event()
-        #: Held while a frame is written, so that a newer one never goes first.
-        self._lock = threading.Lock()
+        #: Held while a frame is written, so that a newer one never goes first; a finalizer may speak meanwhile.
+        self._lock = threading.RLock()
 
     def close(self) -> None:
         """Say nothing any more: for a process that user code forked."""
@@ -66,7 +66,11 @@ class PipeReports:
             self._send(message_id)
         else:
             self._waiting = True
-            threading.Thread(target=self._wait, args=(message_id, left, self._ended), name="prpc-progress", daemon=True).start()
+            waiter = threading.Thread(target=self._wait, args=(message_id, left, self._ended), name="prpc-progress", daemon=True)
+            try:
+                waiter.start()
+            except RuntimeError:  # the system gives no more threads: a later word, or the end, sends it
+                self._waiting = False
 
     def _wait(self, message_id: str, seconds: float, ended: threading.Event) -> None:
         if not ended.wait(seconds):

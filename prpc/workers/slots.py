@@ -18,9 +18,13 @@ __all__ = ["SlotExecution", "SlotPool", "describe_raised"]
 TIMER_SLACK = 0.001
 
 
+#: What runs functions: its frames are no part of their tracebacks.
+_OURS = ("prpc.workers.", "prpc.streaming.")
+
+
 def describe_raised(exc: BaseException, running: float, worker: str) -> Outcome:
-    """The outcome of a function that raised; the pool's own frame, the first one, is no part of its traceback."""
-    return Outcome(failure=describe(without_first_frame(exc)), running=running, worker=worker)
+    """The outcome of a function that raised; the frames of what ran it are no part of its traceback."""
+    return Outcome(failure=describe(without_first_frame(exc, *_OURS)), running=running, worker=worker)
 
 
 class SlotExecution:

@@ -222,7 +222,7 @@ def test_an_argument_that_cannot_be_written_is_refused_at_the_call(face: Face, s
     async def scenario() -> None:
         client = face.client(server.settings)
         with pytest.raises(EncodeError):
-            client.call("add", (x for x in "abc"))
+            client.call("add", object())
         await face.close(client)
 
     face.run(scenario())

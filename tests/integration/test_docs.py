@@ -2,7 +2,8 @@
 
 A Python block that begins with `# file: NAME` is written to that file. `server*.py` is started (an earlier server of the page
 stops) and its stubs are generated; `client*.py` is run; `test_*.py` is run by pytest; any other file just stands there. A block
-without a name is run as a script of its own. An `output` block after a run holds exactly what it prints.
+without a name is run as a script of its own. An `ini` block that names its file is written, too. An `output` block after a run
+holds exactly what it prints.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Reader:
     def follow(self) -> None:
         blocks = blocks_of(self.page)
         for block, after in zip_longest(blocks, blocks[1:]):
+            if block.language == "ini" and block.text.startswith("# file: "):
+                self.write(block)
             if block.language != "python":
                 continue
             printed = self.act(block)
@@ -62,20 +65,26 @@ class Reader:
                 assert printed == after.text, f"{self.page.name}:{after.line}"
 
     def act(self, block: Block) -> str | None:
-        named = re.match(r"# file: (\S+)\n", block.text)
-        name = named[1] if named else f"snippet_{block.line}.py"
-        file = self.folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(block.text)
+        file, named = self.write(block), block.text.startswith("# file: ")
+        name = str(file.relative_to(self.folder))
         where = f"{self.page.name}:{block.line} ({name})"
         if file.name.startswith("server"):
             self.serve(file, where)
             return None
         if file.name.startswith("test_"):
-            return self.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", name], where)
+            # Named by hand, as this PRPC need not be installed.
+            plugins = ["-p", "prpc.pytest_plugin", "-p", "no:cacheprovider"]
+            return self.run([sys.executable, "-m", "pytest", "-q", *plugins, name], where)
         if file.name.startswith("client") or not named:
             return self.run([sys.executable, name], where)
         return None
+
+    def write(self, block: Block) -> Path:
+        named = re.match(r"# file: (\S+)\n", block.text)
+        file = self.folder / (named[1] if named else f"snippet_{block.line}.py")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(block.text)
+        return file
 
     def serve(self, file: Path, where: str) -> None:
         self.stop()

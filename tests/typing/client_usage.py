@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, assert_type
 
 import prpc
-from prpc import AsyncClient, AwaitableTask, Client, RemoteFunction, as_completed, gather
-from prpc.app_client import AsCompleted, Gathered, remote_function
+from prpc import AsyncClient, AwaitableTask, Client, Progress, RemoteFunction, as_completed, gather, progress_bar
+from prpc.app_client import AsCompleted, Mapped, remote_function
 from prpc.brokers.base import ServerRecord
 
 
@@ -49,7 +49,16 @@ def plain() -> None:
     repeated = summ.options(timeout=20, retries=3, attempt_timeout=timedelta(seconds=2), backoff=0.1)
     assert_type(repeated(1, 2), AwaitableTask[float])
     summ.options(retries="3")  # expect-error: no number
-    assert_type(summ.map([1, 2], [3, 4]), Gathered[float])
+    assert_type(summ.map([1, 2], [3, 4]), Mapped[float])
+    for value in summ.map([1, 2], [3, 4], max_in_flight=5, ordered=False, timeout=timedelta(seconds=9), progress=True):
+        assert_type(value, float)
+    for either in summ.map([1, 2], [3, 4], return_exceptions=True):
+        assert_type(either, float | BaseException)
+    with point.map([1]) as points:
+        assert_type(points.result(20), list[Point])
+        assert_type(points.cancel(), int)
+    summ.map(3)  # expect-error: not iterable
+    summ.map([1], max_in_flight="3")  # expect-error: no number
     summ("x", 2)  # expect-error: argument type
     summ(1)  # expect-error: missing argument
     summ(a=1, b=2)  # expect-error: positional only
@@ -60,6 +69,7 @@ def with_client() -> None:
     with Client("redis", "redis://localhost:6379/0", "orders", connect_timeout=3) as client:
         assert_type(client, Client)
         assert_type(client.call("anything", 1, key=2), AwaitableTask[Any])
+        assert_type(client.map("anything", [1, 2], return_exceptions=True), Mapped[Any])
         assert_type(client.options(timeout=timedelta(seconds=3)), Client)
         assert_type(client.options(idempotent=True, retries=3, attempt_timeout=2.0, backoff=0.1), Client)
         assert_type(client.ping(), str)
@@ -69,13 +79,23 @@ def with_client() -> None:
         assert_type(prpc.ping(3), str)
 
 
+async def numbers() -> AsyncIterator[float]:
+    yield 1
+
+
 async def coroutines() -> None:
+    async for value in summ.map(numbers(), [3, 4]):
+        assert_type(value, float)
+    assert_type(await summ.map([1, 2], [3, 4]), list[float])
+    async with point.map([1], return_exceptions=True) as points:
+        assert_type(await points.async_result(3), list[Point | BaseException])
     assert_type(await summ(1, 2), float)
     assert_type(await point().async_wait_result_task(3), Point)
     async with AsyncClient() as client:
         assert_type(client, AsyncClient)
         assert_type(await client.ping(), str)
         assert_type(await client.call("anything"), Any)
+        assert_type(client.map("anything", numbers()), Mapped[Any])
         assert_type(await client.servers(), Sequence[ServerRecord])
     assert_type(await gather(summ(1, 2), summ(3, 4)), list[float])
     assert_type(await gather(summ(1, 2), return_exceptions=True), list[float | BaseException])
@@ -85,6 +105,17 @@ async def coroutines() -> None:
         assert_type(done, AwaitableTask[Point])
     async for done in as_completed([point()], progress=True):
         assert_type(await done, Point)
+
+
+def progress() -> None:
+    task = point()
+    assert_type(task.progress, Progress | None)
+    stop = task.on_progress(lambda said: print(said.done, said.total, said.message))
+    stop()
+    with progress_bar(task, unit="file") as same:
+        assert_type(same, AwaitableTask[Point])
+    with progress_bar(point() for _ in range(3)) as several:
+        assert_type(several, list[AwaitableTask[Point]])
 
 
 def wider(task: AwaitableTask[float | None]) -> float | None:

@@ -24,6 +24,7 @@ def summ(a: int | float, b: int, z: float = 0.5) -> float:
     assert_type(call.remaining(), float | None)
     assert_type(call.message_id, str)
     assert_type(call.headers.get("a"), str | None)
+    call.progress(1, 2.5, "half")
     return a + b + z
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-USAGES = [Path(__file__).with_name(name) for name in ("client_usage.py", "server_usage.py")]
+USAGES = [Path(__file__).with_name(name) for name in ("client_usage.py", "server_usage.py", "testing_usage.py")]
 ROOT = Path(__file__).parents[2]
 
 

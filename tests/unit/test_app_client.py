@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import inspect
 import pickle
@@ -136,7 +137,7 @@ class Bar:
 
     made: list[Bar]
 
-    def __init__(self, total: int, unit: str) -> None:
+    def __init__(self, total: int | None, unit: str) -> None:
         self.total, self.seen, self.closed = total, 0, False
         Bar.made.append(self)
 
@@ -160,7 +161,21 @@ def test_a_progress_bar_counts_the_calls(server: ScriptedServer, bars: list[Bar]
     assert gather(*(add(number) for number in range(20)), progress=True).result() == [number + 10 for number in range(20)]
     assert len(list(as_completed([add(number) for number in range(5)], progress=True))) == 5
     assert add.map(range(3), progress=True).result() == [10, 11, 12]
-    assert [(bar.total, bar.seen, bar.closed) for bar in bars] == [(20, 20, True), (5, 5, True), (3, 3, True)]
+    assert add.map((n for n in range(4)), range(9), progress=True).result() == list(range(0, 8, 2))
+    expected = [(20, 20, True), (5, 5, True), (3, 3, True), (None, 4, True)]
+    assert [(bar.total, bar.seen, bar.closed) for bar in bars] == expected
+
+
+def test_the_progress_bar_of_a_map_is_closed_by_leaving_the_loop(server: ScriptedServer, bars: list[Bar]) -> None:
+    async def scenario() -> None:
+        async with AsyncClient("memory", server.settings.url_broker, "q") as client:
+            async for _ in client.map("add", range(50), progress=True):
+                break
+
+    asyncio.run(scenario())
+    for _ in add.map(range(50), progress=True):
+        break
+    assert [(bar.total, bar.seen, bar.closed) for bar in bars] == [(50, 1, True), (50, 1, True)]
 
 
 def test_the_progress_bar_is_closed_when_time_runs_out(server: ScriptedServer, bars: list[Bar]) -> None:

@@ -16,7 +16,7 @@ import pytest
 from prpc.app_client import Client
 from prpc.app_server import AppServer
 from prpc.codec import Codec
-from prpc.codec.signing import CONTROL, REPLY, Signatures, signatures_of
+from prpc.codec.signing import CONTROL, MAIL, REPLY, Signatures, signatures_of
 from prpc.exceptions import ConfigurationError, DecodeError
 from prpc.prpcmessage import PRPCMessage
 from prpc.settings import Settings
@@ -169,6 +169,7 @@ class TestTexts:
         signed = Signatures(KEY, "q").sign(REPLY, b"[1]")
         for signatures, kind in (
             (Signatures(KEY, "q"), CONTROL),
+            (Signatures(KEY, "q"), MAIL),
             (Signatures(KEY, "q2"), REPLY),
             (Signatures(OTHER, "q"), REPLY),
         ):

@@ -25,7 +25,6 @@ from prpc.failure import restore
 from prpc.names import QueueNames
 from prpc.protocol.facts import CallFacts, write_cancel
 from prpc.prpcmessage import PRPCMessage
-from prpc.server.dispatcher import Dispatcher
 from prpc.server.middleware import IncomingCall, Proceed
 from prpc.workers.coroutine import CoroutinePool
 from prpc.workers.slots import SlotExecution
@@ -385,7 +384,7 @@ class TestBadInput:
                     patch.setattr(Codec, "write_reply", lambda *args, **kw: patch.undo() or broken())
                     assert isinstance(await wire.failing_call("echo", 1), EncodeError)
                 with monkeypatch.context() as patch:
-                    patch.setattr(Dispatcher, "_log", broken)
+                    patch.setattr("prpc.server.dispatcher.log_outcome", broken)
                     assert isinstance(await wire.failing_call("echo", 1), RuntimeError)
                 assert [letter.reason for letter in wire.dead_letters()] == ["internal error"] * 3
                 assert await wire.call("echo", 1) == 1

@@ -25,7 +25,16 @@ FACES = (
     "prpc.status",
     "prpc.queue_state",
     "prpc.support_module.exceptions",
+    "prpc.pytest_plugin",
     "prpc.testing",
+    "prpc.testing.clock",
+    "prpc.testing.default",
+    "prpc.testing.eager",
+    "prpc.testing.eager_loop",
+    "prpc.testing.eager_server",
+    "prpc.testing.hasten",
+    "prpc.testing.server",
+    "prpc.testing.stubs",
 )
 
 GROUND = (
@@ -71,7 +80,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "prpc.client": (
         *GROUND,
         *("prpc.codec", "prpc.protocol", "prpc.conversion"),
-        *("prpc.brokers", "prpc.brokers.base", "prpc.brokers.awaiting", "prpc.streaming"),
+        *("prpc.brokers", "prpc.brokers.base", "prpc.brokers.awaiting", "prpc.streaming", "prpc.streaming.feeding"),
     ),
     "prpc.support_module": (),
     "prpc.dev_kafka": ("prpc.exceptions",),

@@ -58,6 +58,8 @@ def test_the_old_path_of_the_errors_works() -> None:
         (prpc.Client, "type_broker broker_url name_queue"),
         (prpc.AsyncClient, "type_broker broker_url name_queue"),
         (prpc.RemoteFunction.options, "self timeout retries attempt_timeout backoff headers"),
+        (prpc.RemoteFunction.map, "self iterables max_in_flight ordered return_exceptions timeout progress"),
+        (prpc.Client.map, "self name iterables max_in_flight ordered return_exceptions timeout progress"),
         (prpc.remote_function, "name schema idempotent"),
         (prpc.ping, "timeout"),
         (prpc.get_function_server, "timeout"),
