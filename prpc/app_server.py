@@ -237,7 +237,6 @@ class AppServer:
     ) -> None:
         """Register a function; parameters and errors as for `decorator_reg_func`."""
         worker_type = worker_type or self.settings.default_type_worker
-        lacks = None if self._service is None else self._service.lacks
         self._registry.add(
             func,
             worker_type,
@@ -246,7 +245,7 @@ class AppServer:
             idempotent=idempotent,
             max_concurrency=max_concurrency,
             broadcast=broadcast,
-            lacks=lacks,
+            lacks=None if self._service is None else self._service.lacks,
             max_streams=self.settings.max_streams,
         )
 

@@ -285,7 +285,7 @@ def stream_server(settings: Settings, book: Book, **more: Any) -> AppServer:
         "connect_timeout": settings.connect_timeout,
         **more,
     }
-    app = AppServer(settings.type_broker, settings.url_broker, "thread", 4, None, settings.queue_name, **given)
+    app = AppServer(settings.type_broker, settings.url_broker, "thread", 4, name_queue=settings.queue_name, **given)
     app.register_service(Functions(book), prefix="thread.", worker_type="thread")
     app.register_service(AsyncFunctions(book), prefix="async.")
     return app

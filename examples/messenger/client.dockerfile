@@ -9,7 +9,7 @@ COPY examples/messenger/requirements.txt examples/messenger/
 RUN pip install --no-cache-dir -r examples/messenger/requirements.txt
 
 COPY examples/__init__.py examples/
-COPY examples/messenger/__init__.py examples/messenger/
+COPY examples/messenger/__init__.py examples/messenger/stopping.py examples/messenger/
 COPY examples/messenger/proto examples/messenger/proto
 COPY examples/messenger/client examples/messenger/client
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from examples.messenger.outbox import HEARD_WITHIN, Outbox
 from examples.messenger.room import Letter, Message, Room
+from examples.messenger.stopping import run_until_signal
 from prpc import AppServer, AsyncClient, PRPCError
 
 __all__ = ["Messenger", "main", "serve"]
@@ -104,25 +104,15 @@ async def _sending(outbox: Outbox) -> AsyncIterator[asyncio.Task[None]]:
             await task
 
 
-async def _until_signal() -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    await serve()
-
-
 def main() -> None:
     """The command: serve until SIGTERM or Ctrl-C; exit code 1 where it cannot."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("prpc").setLevel(logging.INFO)
     try:
-        asyncio.run(_until_signal())
-    except asyncio.CancelledError:
-        return
+        run_until_signal(serve())
     except PRPCError as exc:
         print(f"messenger worker: {exc}", file=sys.stderr)
-    raise SystemExit(1)
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

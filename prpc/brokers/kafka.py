@@ -34,10 +34,6 @@ __all__ = ["KafkaBroker"]
 log = logging.getLogger(__name__)
 
 
-#: Seconds that closing waits for what may as well not be done.
-CHORES_END = 1.0
-
-
 class KafkaBroker:
     """See prpc.brokers.base.Broker."""
 
@@ -55,6 +51,7 @@ class KafkaBroker:
         self._parts: list[KafkaConsumer | KafkaMailbox | KafkaListener] = []
         self._chores: set[asyncio.Task[None]] = set()
         self._bounds: dict[str, QueueBound] = {}
+        self._closing = False
 
     async def connect(self) -> None:
         """See Broker."""
@@ -62,13 +59,13 @@ class KafkaBroker:
 
     async def close(self) -> None:
         """See Broker."""
+        self._closing = True
         parts, self._parts = self._parts, []
         for part in parts:
             await part.close()
-        if self._chores:
-            await asyncio.wait(self._chores, timeout=CHORES_END)  # cut off while it connects, aiokafka leaves a connection open
         for task in self._chores:
             task.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
         for bound in self._bounds.values():
             await bound.close()
         await self._sender.close()
@@ -94,7 +91,9 @@ class KafkaBroker:
         self._do(self._dead_letters(queue).trim)
 
     def _do(self, chore: Callable[[], Awaitable[None]]) -> None:
-        """Something that may fail without harm."""
+        """Something that may fail without harm, and is not begun any more once all of this closes."""
+        if self._closing:
+            return
 
         async def work() -> None:
             try:

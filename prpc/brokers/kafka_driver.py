@@ -1,20 +1,24 @@
 """What aiokafka does not do by itself: a commit that is fenced, and an end within bounds with nothing left open.
 
 By itself a consumer waits for a sharing out that is under way, a producer for brokers that are gone (aiokafka#1101), and a
-connection that is being made while its client closes stays open for ever.
+connection stays open for ever that is being made while its client closes, or while the client's start is cancelled.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, OffsetAndMetadata, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import ConnectionGroup
 from aiokafka.conn import create_conn
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
+    KafkaConnectionError,
     KafkaError,
     NotCoordinatorForGroupError,
     RebalanceInProgressError,
@@ -24,27 +28,69 @@ from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.group import HeartbeatRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-__all__ = ["commit_as", "heartbeat_as", "partitions_of", "stop_admin", "stop_consumer", "stop_producer", "why_unreachable"]
+__all__ = [
+    "commit_as",
+    "heartbeat_as",
+    "keep_first_connection",
+    "partitions_of",
+    "stop_admin",
+    "stop_consumer",
+    "stop_producer",
+]
 
+log = logging.getLogger(__name__)
+
+#: Where aiokafka keeps its first connection while it knows no brokers.
+FIRST = ("bootstrap", ConnectionGroup.DEFAULT)
 #: What a broker answers that is the group's coordinator no longer.
 GONE = (GroupCoordinatorNotAvailableError.errno, NotCoordinatorForGroupError.errno)
 #: Seconds that each step may take.
 GOOD_BYE = 2.0
 
 
-async def why_unreachable(hosts: Sequence[str], options: Mapping[str, Any], seconds: float) -> Exception | None:
-    """What stands between us and the first of the brokers that says so; aiokafka keeps it to itself. None: nothing does."""
+def keep_first_connection(client: Any, options: Mapping[str, Any]) -> None:
+    """Have a client that has not started close its first connection also where its start is cancelled.
+
+    `options`: how it connects. Its start then raises what the brokers said, as KafkaError or OSError; by itself it does not tell.
+    """
+    client.bootstrap = partial(_bootstrap, client, options)
+
+
+async def _bootstrap(client: Any, options: Mapping[str, Any]) -> None:
+    """As aiokafka does it, but for two things: the connection is the client's from the start, and errors are raised.
+
+    aiokafka has it in a local variable only while it asks for metadata: cancelled there, it leaves it open (0.14).
+    """
     reason: Exception | None = None
-    for each in hosts:
-        host, _, port = each.rpartition(":")
+    for host, port, _ in client.hosts:
         try:
-            connection = await create_conn(host.strip("[]"), int(port), request_timeout_ms=round(seconds * 1000), **options)
+            client._conns[FIRST] = await create_conn(
+                host,
+                port,
+                client_id=client._client_id,
+                request_timeout_ms=client._request_timeout_ms,
+                max_idle_ms=client._connections_max_idle_ms,
+                **options,
+            )
+            client.cluster.update_metadata(await client._conns[FIRST].send(MetadataRequest([])))
         except (KafkaError, OSError) as exc:
+            log.debug("no metadata from %s:%s: %s", host, port, exc)
+            _close_first(client)
+            # That one of them is down says less than what the others say.
             reason = exc if reason is None or isinstance(reason, ConnectionRefusedError) else reason
         else:
-            connection.close()
-            return None
-    return reason
+            break
+    else:
+        raise reason or KafkaConnectionError("no host is known")
+    if client.cluster.brokers():  # else it is asked again until it knows any
+        _close_first(client)
+    client._sync_task = asyncio.create_task(client._md_synchronizer())
+
+
+def _close_first(client: Any) -> None:
+    connection = client._conns.pop(FIRST, None)
+    if connection is not None:
+        connection.close()
 
 
 async def commit_as(
@@ -109,7 +155,8 @@ async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
 async def stop_producer(producer: AIOKafkaProducer) -> None:
     """Close; what was not sent is lost."""
     await _ends(_no_more_metadata(producer.client))
-    await _ends(producer.stop())
+    if not await _ends(producer.stop()):
+        await _ends(producer._sender.close())  # it would go on trying, and connecting
     await _ends(_close(producer.client))
 
 
@@ -146,8 +193,17 @@ def _hang_up(client: Any) -> None:
             connection._writer.transport.abort()
 
 
+class _Closed(dict[Any, Any]):
+    """The connections of a client that is closed: what is added is closed at once."""
+
+    def __setitem__(self, key: Any, connection: Any) -> None:
+        connection.close()
+        super().__setitem__(key, connection)
+
+
 async def _close(client: Any) -> None:
-    """Close the connections, also one that is being made."""
+    """Close the connections, also those that are made from now on by whoever waits for one."""
+    client._conns = _Closed(client._conns)
     await client.close()
     async with client._get_conn_lock:
         pass

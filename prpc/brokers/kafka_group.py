@@ -21,7 +21,7 @@ from prpc.brokers.awaiting import background
 from prpc.brokers.kafka_address import KafkaAddress, explain
 from prpc.brokers.kafka_assignor import QueueAssignor
 from prpc.brokers.kafka_commit import Committer
-from prpc.brokers.kafka_driver import commit_as, heartbeat_as, stop_consumer
+from prpc.brokers.kafka_driver import commit_as, heartbeat_as, keep_first_connection, stop_consumer
 from prpc.brokers.kafka_ids import KnownIds, id_of_key, read_back
 from prpc.brokers.kafka_marks import Marks, Progress, read_marks
 from prpc.brokers.kafka_tenure import KafkaDelivery, Tenure
@@ -113,6 +113,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
             retry_backoff_ms=100,
             partition_assignment_strategy=[self._assignor],
         )
+        keep_first_connection(self.kafka._client, self._address.options)
         self.kafka.subscribe([self._names.calls, self._names.raw_calls], listener=self)
         try:
             await self.kafka.start()

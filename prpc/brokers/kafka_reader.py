@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from prpc.brokers.awaiting import background
 from prpc.brokers.kafka_address import KafkaAddress, explain
-from prpc.brokers.kafka_driver import stop_consumer
+from prpc.brokers.kafka_driver import keep_first_connection, stop_consumer
 from prpc.settings import Settings
 
 __all__ = ["KafkaReader", "assign", "know_topics", "open_reader"]
@@ -43,6 +43,7 @@ async def open_reader(address: KafkaAddress, settings: Settings, *, long_poll: i
         metadata_max_age_ms=30_000,
         request_timeout_ms=max(2 * LONG_POLL, round(settings.connect_timeout * 1000)),
     )
+    keep_first_connection(consumer._client, address.options)
     try:
         async with asyncio.timeout(settings.connect_timeout):
             await consumer.start()

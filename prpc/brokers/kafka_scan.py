@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -16,6 +17,7 @@ from prpc.brokers.kafka_address import KafkaAddress, explain
 from prpc.brokers.kafka_driver import stop_consumer
 from prpc.brokers.kafka_marks import read_marks
 from prpc.brokers.kafka_reader import assign, know_topics, open_reader
+from prpc.brokers.kafka_shared import Shared
 from prpc.brokers.kafka_topics import KafkaTopics
 from prpc.names import QueueNames
 from prpc.settings import Settings
@@ -37,14 +39,12 @@ class KafkaScan:
 
     def __init__(self, address: KafkaAddress, settings: Settings, topics: KafkaTopics) -> None:
         self._address, self._settings, self._topics = address, settings, topics
-        self._consumer: Any = None
+        self._consumer = Shared(partial(open_reader, address, settings, long_poll=SHORT_POLL), stop_consumer, address.shown)
         self._lock = asyncio.Lock()
 
     async def close(self) -> None:
         """Idempotent."""
-        consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            await stop_consumer(consumer)
+        await self._consumer.close()
 
     async def read(self, topic: str, *, since: float | None = None) -> Sequence[ConsumerRecord]:
         """All records of a topic's first partition, or those since that moment (seconds by the brokers' clock).
@@ -113,14 +113,13 @@ class KafkaScan:
         async with self._lock:
             try:
                 async with asyncio.timeout(2 * self._settings.connect_timeout):
-                    if self._consumer is None:
-                        self._consumer = await open_reader(self._address, self._settings, long_poll=SHORT_POLL)
+                    consumer = await self._consumer.get()
                     try:
-                        yield self._consumer
+                        yield consumer
                     finally:
-                        self._consumer.pause(*self._consumer.assignment())  # else it goes on reading
+                        consumer.pause(*consumer.assignment())  # else it goes on reading
             except (KafkaError, OSError) as exc:
-                await self.close()
+                await self._consumer.drop()
                 raise explain(exc, self._address.shown) from exc
 
 

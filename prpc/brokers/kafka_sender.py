@@ -23,7 +23,7 @@ from aiokafka.structs import RecordMetadata
 
 from prpc.brokers.awaiting import background
 from prpc.brokers.kafka_address import KafkaAddress, explain
-from prpc.brokers.kafka_driver import stop_producer, why_unreachable
+from prpc.brokers.kafka_driver import keep_first_connection, stop_producer
 from prpc.exceptions import BrokerUnavailableError, EncodeError
 from prpc.settings import Settings
 
@@ -140,14 +140,14 @@ class KafkaSender:
             retry_backoff_ms=100,
             request_timeout_ms=max(1000, round(self._patience * 1000)),
         )
+        keep_first_connection(producer.client, self._address.options)
         try:
             async with asyncio.timeout(self._patience):
                 await producer.start()
         except BaseException as exc:
             await stop_producer(producer)
             if isinstance(exc, (KafkaError, OSError)):
-                reason = await why_unreachable(self._address.hosts, self._address.options, self._patience)
-                raise explain(reason or exc, self._address.shown) from exc
+                raise explain(exc, self._address.shown) from exc
             raise
         return producer
 

@@ -15,7 +15,8 @@ from aiokafka.errors import InvalidPartitionsError, KafkaError, for_code
 from aiokafka.structs import OffsetAndMetadata
 
 from prpc.brokers.kafka_address import KafkaAddress, explain
-from prpc.brokers.kafka_driver import partitions_of, stop_admin
+from prpc.brokers.kafka_driver import keep_first_connection, partitions_of, stop_admin
+from prpc.brokers.kafka_shared import Shared
 from prpc.exceptions import ConfigurationError
 from prpc.names import QueueNames
 from prpc.settings import Settings
@@ -73,31 +74,29 @@ class KafkaTopics:
 
     def __init__(self, address: KafkaAddress, settings: Settings) -> None:
         self._address, self._settings = address, settings
-        self._admin: AIOKafkaAdminClient | None = None
-        self._lock = asyncio.Lock()
+        self._admin = Shared(self._start, stop_admin, address.shown)
 
     async def admin(self) -> Any:
         """aiokafka's admin client, connected. Raises BrokerUnavailableError."""
-        async with self._lock:
-            if self._admin is None:
-                timeout = max(1000, round(self._settings.connect_timeout * 1000))
-                admin = AIOKafkaAdminClient(**self._address.client_options(client_id="prpc", request_timeout_ms=timeout))
-                try:
-                    async with asyncio.timeout(self._settings.connect_timeout):
-                        await admin.start()
-                except BaseException as exc:
-                    await stop_admin(admin)
-                    if isinstance(exc, (KafkaError, OSError)):
-                        raise explain(exc, self._address.shown) from exc
-                    raise
-                self._admin = admin
-            return self._admin
+        return await self._admin.get()
+
+    async def _start(self) -> AIOKafkaAdminClient:
+        timeout = max(1000, round(self._settings.connect_timeout * 1000))
+        admin = AIOKafkaAdminClient(**self._address.client_options(client_id="prpc", request_timeout_ms=timeout))
+        keep_first_connection(admin._client, self._address.options)
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout):
+                await admin.start()
+        except BaseException as exc:
+            await stop_admin(admin)
+            if isinstance(exc, (KafkaError, OSError)):
+                raise explain(exc, self._address.shown) from exc
+            raise
+        return admin
 
     async def close(self) -> None:
         """Idempotent."""
-        admin, self._admin = self._admin, None
-        if admin is not None:
-            await stop_admin(admin)
+        await self._admin.close()
 
     async def ensure(self, queue: str, *, grow: bool) -> None:
         """Make the queue's topics where they are missing; `grow`: add partitions where there are too few.

@@ -179,7 +179,7 @@ class Call:
         reply = self.reply
         if reply is None:
             self.told = True
-            raise _copy_of(self.error)
+            raise copy_of(self.error)
         if reply.failure is not None:
             raise with_times(restore(reply.failure), (self.ended - self.message.date_create_message).total_seconds())
         return reply.result
@@ -282,7 +282,7 @@ class Call:
         return self.ready()
 
 
-def _copy_of(error: Exception | None) -> Exception:
+def copy_of(error: Exception | None) -> Exception:
     if error is None:
         return RuntimeError("the call is not done")
     if isinstance(error, PRPCError):

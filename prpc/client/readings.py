@@ -6,9 +6,10 @@ import asyncio
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 from uuid import UUID
 
-from prpc.client.call import Call, Home
+from prpc.client.call import Call, Home, copy_of
 from prpc.client.connection import Connection
 from prpc.client.feeds import Failed, Feeding
 from prpc.client.options import CallOptions
@@ -61,7 +62,14 @@ class StreamCall(Call):
 
     def ready(self) -> bool:
         """Whether there is an item, or there are no more."""
-        return bool(len(self.reading.inbox)) or (self.done and self.missing == 0)
+        reading = self.reading
+        return bool(len(reading.inbox)) or reading.error is not None or (self.done and self.missing == 0)
+
+    def value(self) -> Any:
+        """See Call."""
+        if self.reading.error is not None:
+            raise copy_of(self.reading.error)
+        return super().value()
 
     @property
     def missing(self) -> int:
@@ -188,4 +196,4 @@ class Readings:
             writer.beat(greet=True)  # its reader learns that somebody is there
         if readers or self._desk.writers:
             self._wind()
-            self._desk.say(list(readers))
+            self._desk.beat()

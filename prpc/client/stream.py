@@ -22,7 +22,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 _NO_OPTIONS = CallOptions()
 _NOTHING: Any = object()
-#: Seconds that the last items may take after the call has ended: they were sent before its outcome.
+#: Seconds that the next one of the last items may take after the call has ended: they were sent before its outcome.
 _LAST_ITEMS = 10.0
 
 
@@ -57,8 +57,9 @@ class Stream(Generic[T_co]):
         self._reading = self.call.reading
         self._convert = convert
         self._closed = False
-        #: Until when (monotonic seconds) items are waited for that were sent before the call ended.
-        self._late: float | None = None
+        #: Until when (monotonic seconds) the next of the items is waited for that were sent before the call ended, and how many
+        #: had come then.
+        self._late: tuple[float, int] | None = None
         self._over = weakref.finalize(self, _abandon, self.call)
         self._over.atexit = False
 
@@ -105,14 +106,15 @@ class Stream(Generic[T_co]):
             raise ClientTimeOutError(text, message_id=str(call.message_id), timeout=seconds)
         if call.done:
             if self._late is None:
-                self._late = now + _LAST_ITEMS
                 self._reading.again = True
                 call.home.streams.speak(call.message_id)
-            elif now >= self._late:
+            if self._late is None or self._late[1] != self.received:
+                self._late = now + _LAST_ITEMS, self.received
+            elif now >= self._late[0]:
                 self._end()
                 text = f"the server of {call.message.func_name}() was lost with the last {call.missing} items of the stream"
                 raise WorkerLostError(text, function=call.message.func_name)
-            until = self._late if until is None else min(until, self._late)
+            until = self._late[0] if until is None else min(until, self._late[0])
         return None if until is None else until - now
 
     def _take(self, end: type[Exception]) -> T_co:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,13 @@ from prpc.codec.text import check_bounds, has_no_tags, parse
 from prpc.codec.values import DialectWalk
 from prpc.exceptions import DecodeError, EncodeError
 
-__all__ = ["MAX_ITEM_BYTES", "Items", "read_items", "write_item", "write_items"]
+__all__ = ["MAX_ITEM_BYTES", "Items", "call_of_items", "read_items", "write_item", "write_items"]
 
 #: Largest text of one item: brokers cut off readers of larger mail (Redis at 32 MB).
 MAX_ITEM_BYTES = 16 * 1024 * 1024
 #: Longest name of a parameter that is fed from a stream, and longest address, in characters.
 _MAX_NAME = 500
+_START = re.compile(rb'\{"prpc_mail" ?: ?"items" ?, ?"id" ?: ?"([0-9a-fA-F-]{32,36})"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,15 @@ def read_items(body: bytes, limits: Limits) -> Items:
         values=values,
         total=None if tree.get("total") is None else _number(tree["total"], 0),
     )
+
+
+def call_of_items(body: bytes) -> UUID | None:
+    """The call whose items these are, of a mail that may be unreadable; None where that is not known."""
+    found = _START.match(body)
+    try:
+        return None if found is None else UUID(found[1].decode())
+    except ValueError:
+        return None
 
 
 def _text(value: str) -> bytes:

@@ -119,11 +119,13 @@ class Outbox:
             self._sent = self._have
 
     def beat(self) -> bool:
-        """Once in a while: where the reader got no further since the last beat, what it lacks is sent again (True)."""
+        """Once in a while: whether the reader got no further since the last beat though it was sent more.
+
+        It may have lost that, or be slow: a mail without items tells it how much was sent, and it asks for what it misses.
+        Sending again unasked would bury a slow reader.
+        """
         stuck = self._had == self._have and self._sent > self._have and bool(self._held)
         self._had = self._have
-        if stuck:
-            self._sent = self._have
         return stuck
 
 

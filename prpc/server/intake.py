@@ -63,14 +63,15 @@ class Intake:
         self.news()
 
     def _is_ready(self) -> bool:
-        return bool(len(self._reader.inbox)) or self._reader.is_over or self._error is not None
+        reader = self._reader
+        return bool(len(reader.inbox)) or reader.is_over or self._error is not None or reader.error is not None
 
     def _take(self, end: type[Exception]) -> Any:
         inbox = self._reader.inbox
         if self._error is not None:
             raise self._error
         if not len(inbox):
-            raise end
+            raise self._reader.error or end
         item = inbox.take()
         if inbox.wants_more and not self._reader.is_over:
             self._loop.call_soon_threadsafe(self._speak)

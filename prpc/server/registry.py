@@ -112,7 +112,7 @@ class Registry:
     ) -> RegisteredFunction:
         """Register a function. Raises RegistrationError, naming the function, where it cannot be served as asked.
 
-        `lacks`: what a server that runs already was started without and the function needs; None where it can run it.
+        `lacks`: what a server that runs already would have had to be started with to run it; None where there is all it needs.
         `max_streams`: stands for `max_concurrency` of a streaming function that has none.
         """
         name = _checked_name(function, name)
@@ -129,7 +129,8 @@ class Registry:
             registered.broadcast, registered.events_at_once = True, limit
         else:
             registered.max_concurrency = max_streams if registered.streams and limit is None else limit
-        if lacks is not None and (missing := lacks(registered)) is not None:
+        missing = None if lacks is None else lacks(registered)
+        if missing is not None:
             raise _refused(name, f"function {name!r} comes too late: the server runs, and was started without any {missing}")
         self._functions[name] = registered
         return registered

@@ -64,28 +64,26 @@ class Service:
         self._opened = False
         #: What there are workers for: the kind, and whether for events or for calls.
         self._served: set[tuple[WorkerKind, bool]] = set()
-        #: The kinds of streaming functions that there are workers for, and whether there is a way for items at all.
-        self._streamed: set[WorkerKind] = set()
-        self._has_streams = False
+        #: Kinds that stream, and whether streams that are sent are heard.
+        self._streaming, self._hears_streams = frozenset[WorkerKind](), False
         self._dispatcher: Dispatcher | None = None
         #: Calls that ended otherwise than by themselves, or whose outcome the broker did not take, when the server stopped.
         self.cut_short = 0
         self.health = Health(clock, settings.health_window)
 
     def lacks(self, function: RegisteredFunction) -> str | None:
-        """What a function that is registered now needs and is not there: it was made when calls were about to be taken.
+        """What is missing for a function that is registered now: pools are made when calls are about to be taken.
 
-        Raises RegistrationError where a parameter that is fed from a stream cannot be.
+        Raises RegistrationError as for a function that was there before.
         """
         if not self._opened:
             return None
         check_feeds(function)
-        kind = function.kind.value
         if function.streams:
-            return None if function.kind in self._streamed else f"streaming function of type {kind!r}"
+            return None if function.kind in self._streaming else f"streaming function of type {function.kind.value!r}"
         if (function.kind, function.broadcast) not in self._served:
-            return f"broadcast function of type {kind!r}" if function.broadcast else f"function of type {kind!r}"
-        return "function that streams or reads a stream" if function.binder.feeds and not self._has_streams else None
+            return f"{'broadcast function' if function.broadcast else 'function'} of type {function.kind.value!r}"
+        return None if self._hears_streams or not function.binder.feeds else "function that streams or is sent streams"
 
     def request_stop(self, grace: float | None = None) -> None:
         """Make `serve` drain and return. `grace`: seconds for the calls that run; None for the setting's."""
@@ -201,10 +199,10 @@ class Service:
                 slots[function.kind] += function.max_concurrency or 1
         if not slots and not any(function.binder.feeds for function in self._registry):
             return None
+        self._streaming, self._hears_streams = frozenset(slots), True
         streams = Streams(broker, self._settings, codec, seal)
         stack.push_async_callback(streams.close)
         await streams.open(slots)
-        self._streamed, self._has_streams = set(slots), True
         return streams
 
     def _slots(self, functions: Sequence[RegisteredFunction], kind: WorkerKind) -> int:

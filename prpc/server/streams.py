@@ -238,8 +238,8 @@ class Streams:
             elif silent > self._patience:
                 self._give_up(streaming, f"was silent for {silent:g} s")
             elif writer is not None:
-                writer.beat()
-        self._desk.say(list(self._desk.readers))
+                writer.beat(greet=silent >= 2 * BEAT)  # it may not know yet where to speak to
+        self._desk.beat()
 
     def _give_up(self, streaming: Streaming, why: str) -> None:
         """Nobody is there any more."""

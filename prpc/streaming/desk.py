@@ -8,6 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from prpc.codec import Codec
+from prpc.codec.items import call_of_items
+from prpc.exceptions import DecodeError
 from prpc.protocol.streams import LEFT, MAX_WORDS, Word, read_words, write_words
 from prpc.streaming.ends import Key, Reader, Writer
 
@@ -69,7 +71,11 @@ class Desk:
             for word in words:
                 self._hear(word, reader)
             return
-        items = self._codec.read_items(body)
+        try:
+            items = self._codec.read_items(body)
+        except DecodeError as exc:
+            self._spoil(body, exc)
+            raise
         found = self.readers.get((items.message_id, items.parameter))
         if found is not None:
             self._heard(items.message_id)
@@ -111,6 +117,12 @@ class Desk:
                 part = said[start : start + MAX_WORDS]
                 self._post(writer, write_words(self.address, part), part[0].message_id)
 
+    def beat(self) -> None:
+        """Once in a while: words about every stream, by which its writer knows that somebody is there."""
+        for reader in self.readers.values():
+            reader.beat()
+        self.say(list(self.readers))
+
     def close(self) -> None:
         """Forget every stream."""
         if self._handle is not None:
@@ -122,6 +134,14 @@ class Desk:
     def _send_away(self, key: Key, writer: str, run: int) -> None:
         """Tell a writer that it is not read."""
         self._post(writer, write_words(self.address, [Word(*key, run, LEFT, 0, 0)]), key[0])
+
+    def _spoil(self, body: bytes, error: DecodeError) -> None:
+        """Items came that cannot be read, and never will be: what is beyond them is not read either."""
+        message_id = call_of_items(body)
+        for key in [key for key in self.readers if key[0] == message_id]:
+            reader = self.readers[key]
+            reader.error = reader.error or error
+            self._news(reader)
 
     def _hear(self, word: Word, reader: str) -> None:
         self._heard(word.message_id)

@@ -106,9 +106,9 @@ class Writer:
         self.flush(greet=tell)
 
     def beat(self, *, greet: bool = False) -> None:
-        """Once in a while: send again what seems lost; with `greet` at least one mail."""
+        """Once in a while: tell a reader that stands still how much was sent; with `greet` any reader."""
         if self.outbox.beat() or greet:
-            self.flush(greet=greet)
+            self.flush(greet=True)
 
     def flush_soon(self) -> None:
         """Send at the end of this tick what is there."""
@@ -150,8 +150,13 @@ class Reader:
         self._former: deque[str] = deque(maxlen=MAX_FORMER)
         #: Items in all, once that is known.
         self.total: int | None = None
+        #: Why what comes next cannot be read; None where it can.
+        self.error: Exception | None = None
         #: Whether items are known to be missing.
         self.again = False
+        #: The run, and the number of items that were there, when missing ones were asked for since the last beat. More that
+        #: comes out of turn is no further reason to ask: the answer is under way.
+        self._asked: tuple[int, int] | None = None
         #: Whether nobody wants more of it.
         self.left = False
 
@@ -181,10 +186,15 @@ class Reader:
         first_word, self._new = self._new or items.run > self.inbox.run, False
         if items.total is not None:
             self.total = items.total
-        if not self.inbox.arrive(items.run, items.first, items.values, size):
-            self.again = True
+        inbox = self.inbox
+        if not inbox.arrive(items.run, items.first, items.values, size) and self._asked != (inbox.run, inbox.have):
+            self._asked, self.again = (inbox.run, inbox.have), True
         # That there is room is looked at here, too: a reader in another thread may have looked while the items came in.
         return first_word or self.again or self.is_over or self.inbox.wants_more
+
+    def beat(self) -> None:
+        """Once in a while: what is still missing may be asked for again."""
+        self._asked = None
 
     def word(self) -> Word:
         """What the writer is to know now."""

@@ -13,12 +13,21 @@ from typing import Any
 import pytest
 from broker_harness import Harness, connected
 from client_kit import PATIENCE
-from stream_kit import AsyncStreams, Book, StreamFace, SyncStreams, served, stream_server
+from stream_kit import AsyncFunctions, AsyncStreams, Book, Functions, StreamFace, SyncStreams, served, stream_server
 
 from prpc.app_client import AsyncClient, OutgoingCall, Proceed
 from prpc.app_server import AppServer
+from prpc.call_context import current_call
 from prpc.codec.items import Items, write_items
-from prpc.exceptions import BrokerUnavailableError, CallCancelledError, ClientTimeOutError
+from prpc.exceptions import (
+    BrokerUnavailableError,
+    CallCancelledError,
+    ClientTimeOutError,
+    DecodeError,
+    NoServerError,
+    RegistrationError,
+    WorkerTimeoutError,
+)
 from prpc.protocol.streams import LEFT, Word, write_words
 from prpc.server.middleware import IncomingCall
 from prpc.settings import Settings
@@ -53,9 +62,10 @@ Scenario = Callable[[Any], Any]
 def run(face: StreamFace, settings: Settings, harness: Harness, book: Book) -> Callable[..., None]:
     """Runs a scenario with a server and a client: `run(scenario, app, stream_window=5)`."""
 
-    def start(scenario: Scenario, app: AppServer | None = None, **more: Any) -> None:
+    def start(scenario: Scenario, app: AppServer | None = None, call_timeout: float | None = None, **more: Any) -> None:
         async def work() -> None:
-            client = face.client(settings, connect_timeout=settings.connect_timeout, **more)
+            ours = dataclasses.replace(settings, call_timeout=call_timeout)
+            client = face.client(ours, connect_timeout=settings.connect_timeout, **more)
             await scenario(client)
             await face.close(client)
 
@@ -380,6 +390,168 @@ def test_plain_code_cannot_send_an_async_iterable(settings: Settings, harness: H
     with pytest.raises(TypeError, match="is an async iterable: send it in a coroutine, or send a plain iterable"):
         client.call("async.total", "t", each())
     client.close()
+
+
+def test_items_that_a_reader_cannot_read_end_its_stream(run: Any, face: StreamFace, settings: Settings, book: Book) -> None:
+    """Its bounds are narrower than the writer's: whatever it is sent again will not fit either."""
+    app = stream_server(settings, book)
+
+    def nested(number: int) -> Any:
+        value: Any = number
+        for _ in range(number):
+            value = [value]
+        return value
+
+    @app.decorator_reg_func("async")
+    async def deeper(token: str) -> AsyncIterator[Any]:
+        try:
+            for number in range(100):
+                yield nested(number)
+        finally:
+            book.end(token)
+
+    async def scenario(client: Any) -> None:
+        stream = client.stream("deeper", "t")
+        found = []
+        with pytest.raises(DecodeError, match=r"nested|deep"):
+            while True:
+                found.append(await face.next(stream))
+        assert found == [nested(number) for number in range(len(found))]
+        await face.wait(book.until_ended, "t")
+
+    run(scenario, app, max_message_depth=8, stream_window=2)
+
+
+def test_items_that_a_function_cannot_read_are_its_error(run: Any, face: StreamFace, settings: Settings, book: Book) -> None:
+    async def scenario(client: Any) -> None:
+        deep: Any = [[[[[[[[[[[1]]]]]]]]]]]
+        for kind in ("thread.", "async."):
+            with pytest.raises(DecodeError, match=r"nested|deep"):
+                await face.result(client.call(kind + "listed", face.feed([1, [2], deep, 3])))
+
+    run(scenario, stream_server(settings, book, max_message_depth=8))
+
+
+def test_what_comes_too_late_to_stream_is_refused(settings: Settings, harness: Harness, book: Book) -> None:
+    plain = AppServer(settings.type_broker, settings.url_broker, "async", name_queue=settings.queue_name)
+
+    @plain.decorator_reg_func
+    async def add(one: int, other: int) -> int:
+        return one + other
+
+    async def streaming() -> AsyncIterator[int]:
+        yield 1
+
+    async def sent(numbers: AsyncIterator[int]) -> int:
+        return 1
+
+    async def wrong(numbers: Iterator[int]) -> int:
+        return 1
+
+    with served(plain):
+        with pytest.raises(RegistrationError, match=r"too late: .* without any streaming function of type 'async'"):
+            plain.register_func(streaming)
+        with pytest.raises(RegistrationError, match=r"too late: .* without any function that streams or is sent streams"):
+            plain.register_func(sent)
+        with pytest.raises(RegistrationError, match="reads a stream as AsyncIterator"):
+            plain.register_func(wrong)
+    with served(app := stream_server(settings, book)):
+        app.register_func(streaming, "async")
+        app.register_func(sent, "async")
+        with SyncStreams().client(settings) as client:
+            assert list(client.stream("streaming")) == [1]
+            assert client.call("sent", iter([1])).sync_wait_result_task(PATIENCE) == 1
+
+
+def test_a_generator_knows_its_call(run: Any, face: StreamFace, settings: Settings, book: Book) -> None:
+    app = stream_server(settings, book)
+
+    @app.decorator_reg_func("thread", name="thread.call")
+    def plain(number: int) -> Iterator[Any]:
+        for _ in range(number):
+            yield [current_call().function, dict(current_call().headers)]
+
+    @app.decorator_reg_func("async", name="async.call")
+    async def asynchronous(number: int) -> AsyncIterator[Any]:
+        for _ in range(number):
+            await asyncio.sleep(0)
+            yield [current_call().function, dict(current_call().headers)]
+
+    async def scenario(client: Any) -> None:
+        for name in ("thread.call", "async.call"):
+            stream = client.options(headers={"a": "b"}).stream(name, 300)
+            assert await face.items(stream) == [[name, {"a": "b"}]] * 300
+
+    run(scenario, app)
+
+
+def test_a_functions_own_time_ends_its_stream_and_the_servers_does_not(
+    run: Any, face: StreamFace, settings: Settings, book: Book
+) -> None:
+    app = stream_server(settings, book, timeout_worker=0.2)
+    functions, coroutines = Functions(book), AsyncFunctions(book)
+    app.register_func(functions.endless, "thread", name="short.thread", timeout=0.2)
+    app.register_func(coroutines.endless, "async", name="short.async", timeout=0.2)
+
+    async def scenario(client: Any) -> None:
+        for kind in ("thread", "async"):
+            stream = client.stream(f"short.{kind}", kind)
+            with pytest.raises(WorkerTimeoutError):
+                while True:
+                    await face.next(stream)
+            await face.wait(book.until_ended, kind)
+        for kind in ("thread.", "async."):
+            stream = client.stream(kind + "gated", kind, 2)
+            book.open(f"{kind} 0")
+            assert await face.next(stream) == 0
+            with pytest.raises(ClientTimeOutError):
+                await face.next(stream, 0.5)
+            book.open(f"{kind} 1")
+            assert [await face.next(stream), await face.at_end(stream)] == [1, True]
+
+    run(scenario, app, call_timeout=0.2)
+
+
+def test_nobody_there_to_stream(face: StreamFace, settings: Settings, harness: Harness) -> None:
+    async def scenario() -> None:
+        client = face.client(settings, connect_timeout=settings.connect_timeout)
+        with pytest.raises(NoServerError):
+            await face.items(client.options(require_server=True).stream("async.count", "t", 1))
+        await face.close(client)
+
+    face.run(scenario())
+
+
+def test_many_large_streams_at_once(settings: Settings, harness: Harness, book: Book, kind: str) -> None:
+    """More is on its way than a broker keeps for a reader (Redis: 32 MB)."""
+
+    async def scenario() -> None:
+        async with AsyncStreams().client(settings, connect_timeout=settings.connect_timeout) as client:
+
+            async def sizes(stream: Any) -> list[int]:
+                return [len(item) async for item in stream]
+
+            streams = [client.stream(kind + "large", 12, 1_000_000) for _ in range(12)]
+            for stream in streams:
+                await stream.async_next(PATIENCE)
+            assert await asyncio.gather(*map(sizes, streams)) == [[1_000_000] * 11] * 12
+
+    with served(stream_server(settings, book)):
+        asyncio.run(scenario())
+
+
+def test_nothing_is_left_of_streams_that_ended(run: Any, face: StreamFace, settings: Settings, book: Book, kind: str) -> None:
+    async def scenario(client: Any) -> None:
+        for number in range(20):
+            assert await face.items(client.stream(kind + "count", "t", number)) == list(range(number))
+            assert await face.result(client.call(kind + "total", "t", face.feed(range(number)))) == sum(range(number))
+            assert await face.leave(client.stream(kind + "endless", "u"), 3) == [0, 1, 2]
+        await face.wait(book.until, lambda: book.ended["u"] == 20)
+        desk = client.channel.pump().streams._desk
+        assert await face.result(client.call(kind + "add", 1, 2)) == 3  # whatever was queued in the client's loop has happened
+        assert (desk.readers, desk.writers) == ({}, {})
+
+    run(scenario)
 
 
 def test_types_that_say_nothing_of_items(run: Any, face: StreamFace, settings: Settings, book: Book) -> None:

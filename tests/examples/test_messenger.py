@@ -8,13 +8,16 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import grpc
 import pytest
+import redis.asyncio
 from messenger_kit import Chat, Http, Reading, Talk, ascends
 from metrics_kit import PATIENCE
 
+from prpc.dev_broker import DevBroker
 from prpc.settings import Settings
 
 BROKERS = (pytest.param("redis", marks=pytest.mark.real_redis), pytest.param("kafka", marks=pytest.mark.real_kafka))
@@ -210,6 +213,17 @@ def test_messages_over_http(shared: Chat, http: Http) -> None:
     talking(shared, scenario)
 
 
+def test_many_http_clients_at_once(http: Http) -> None:
+    http.flush()
+    with ThreadPoolExecutor(30) as pool:
+        times = list(pool.map(lambda number: http.send(str(number), "at once"), range(150)))
+    messages: list[dict[str, str]] = []
+    while len(messages) < 150:
+        messages += http.flush()
+    assert [message["sendTime"] for message in messages] == sorted(times) and ascends(sorted(times))
+    assert {message["author"]: message["sendTime"] for message in messages} == {str(n): t for n, t in enumerate(times)}
+
+
 @pytest.mark.parametrize("kind", ["application/json", "text/plain; charset=latin-1", "application/x-www-form-urlencoded", None])
 def test_a_body_is_utf_8_whatever_its_content_type_says(http: Http, kind: str | None) -> None:
     http.flush()
@@ -344,13 +358,95 @@ def test_a_worker_is_killed_and_another_one_begins(chat: Chat) -> None:
         assert await reading.until(1) == [("a", "again", again)]
 
     talking(chat, scenario)
-    heard: list[str] = []
+    # The stream of the killed worker, if nothing else, is found out by what it misses.
+    http.flush()
     end = time.monotonic() + PATIENCE
-    while "again" not in heard and time.monotonic() < end:
-        heard += [message["text"] for message in http.flush()]
-        http.send("b", "knock")  # the stream of the killed worker is found out by what it misses
-    http.send("c", "at last")
-    http_until(http, "at last")
+    while not any(message["text"] == "knock" for message in http.flush()):
+        assert time.monotonic() < end, "the client has no stream that lives"
+        http.send("b", "knock")
+
+
+@pytest.mark.real_redis
+def test_the_server_ends_streams_that_miss_a_message(redis_url: str) -> None:
+    """Those of a killed worker, long before its lease has run out."""
+    chat = Chat.on(Settings(type_broker="redis", url_broker=redis_url, queue_name=f"chat_{uuid4().hex}"))
+
+    async def scenario(talk: Talk) -> None:
+        (old,) = await talk.read()
+        await asyncio.to_thread(chat.start_worker)
+        killed.end(signal.SIGKILL)
+        (new,) = await talk.read()
+        sent = []
+        while not old.call.done():
+            sent.append(await send_until(talk, str(len(sent))))
+        assert (await old.end()) == (grpc.StatusCode.UNAVAILABLE, "the stream has missed a message; open another stream")
+        rows = await new.until(len(sent))
+        assert {row[2] for row in rows} >= set(sent)
+
+    try:
+        killed = chat.start_worker()
+        chat.start_server()
+        talking(chat, scenario)
+    finally:
+        chat.close()
+
+
+@pytest.mark.real_redis
+@pytest.mark.parametrize("kind", ["pubsub", "normal"])
+def test_a_stream_has_everything_or_is_ended_when_redis_cuts_connections(
+    private_redis: Callable[..., DevBroker], kind: str
+) -> None:
+    broker = private_redis()
+    chat = Chat.on(Settings(type_broker="redis", url_broker=broker.url))
+    confirmed: list[int] = []
+
+    async def send(talk: Talk, author: str) -> None:
+        for number in range(60):
+            if number == 20 and author == "b":
+                async with redis.asyncio.Redis.from_url(broker.url) as admin:
+                    await admin.client_kill_filter(_type=kind)
+            confirmed.append(await send_until(talk, f"{author} {number}"))
+
+    async def whole(reading: Reading, last: int) -> bool:
+        """Whether it got to the last message with all before it; False where it was ended."""
+        try:
+            while not reading.rows or reading.rows[-1][2] < last:
+                await reading.until(len(reading.rows) + 1)
+        except (AssertionError, grpc.aio.AioRpcError):
+            assert (await reading.end())[0] is grpc.StatusCode.UNAVAILABLE
+            return False
+        if {row[2] for row in reading.rows} >= set(confirmed):
+            return True
+        assert (await reading.end())[0] is grpc.StatusCode.UNAVAILABLE
+        return False
+
+    async def whole_from_now(reading: Reading, last: int) -> bool:
+        while not reading.rows or reading.rows[-1][2] < last:
+            await reading.until(len(reading.rows) + 1)
+        return reading.rows[-1][2] == last
+
+    async def scenario(talk: Talk) -> None:
+        readings = await talk.read(10)
+        await asyncio.gather(*(send(talk, author) for author in "abc"))
+        readings += await talk.read(5)
+        last = await send_until(talk, "last")
+        confirmed.append(last)
+        assert ascends(sorted(confirmed))
+        wholes = [await whole(reading, last) for reading in readings[:10]]
+        for reading in readings:
+            assert ascends([row[2] for row in reading.rows])
+        for reading in readings[10:]:
+            assert await whole_from_now(reading, last)
+        assert kind == "pubsub" or all(wholes), "only events are lost for ever"
+
+    try:
+        for _ in range(2):
+            chat.start_worker()
+        chat.start_server()
+        talking(chat, scenario)
+        chat.end()
+    finally:
+        chat.close()
 
 
 def test_a_server_that_begins_anew(chat: Chat) -> None:

@@ -67,7 +67,9 @@ class TwoEnds(RuleBasedStateMachine):
 
     @rule()
     def beat(self) -> None:
-        self.outbox.beat()
+        if self.outbox.beat():
+            first, texts = self.outbox.take()
+            self.mail.append(Letter(self.run, (first, [int(text) for text in texts])))
 
     @precondition(lambda self: self.run < 4)
     @rule()

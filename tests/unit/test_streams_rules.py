@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from prpc.codec.items import MAX_ITEM_BYTES, Items, read_items, write_item, write_items
+from prpc.codec.items import MAX_ITEM_BYTES, Items, call_of_items, read_items, write_item, write_items
 from prpc.codec.limits import Limits
 from prpc.exceptions import DecodeError, EncodeError
 from prpc.protocol.facts import CallFacts
@@ -28,6 +28,7 @@ from prpc.protocol.streams import (
     read_words,
     write_words,
 )
+from prpc.streaming.ends import Reader
 from prpc.streaming.feeding import Feeder, feed
 
 ID = uuid.UUID(int=7)
@@ -136,13 +137,16 @@ class TestOutbox:
         outbox.hear(0, 2**62, 0)
         assert outbox.allows(MAX_WINDOW - 1) and not outbox.allows(MAX_WINDOW)
 
-    def test_a_beat_without_progress_sends_again(self) -> None:
+    def test_a_beat_without_progress_is_told(self) -> None:
+        """And nothing is sent again unasked: the reader may be slow."""
         outbox = filled(2)
         assert not outbox.beat() and sent(outbox) == [(1, [b"1", b"2"])]
-        assert outbox.beat() and sent(outbox) == [(1, [b"1", b"2"])]
+        assert outbox.beat() and outbox.take() == (3, [])
         outbox.hear(1, 100, 1)
-        assert not outbox.beat() and sent(outbox) == []
-        assert outbox.beat() and sent(outbox) == [(2, [b"2"])]
+        assert not outbox.beat()
+        assert outbox.beat() and outbox.take() == (3, [])
+        outbox.hear(1, 100, 1, again=True)
+        assert sent(outbox) == [(2, [b"2"])]
         outbox.hear(2, 100, 2)
         assert not outbox.beat() and not outbox.beat()
 
@@ -272,6 +276,12 @@ class TestItems:
         with pytest.raises(DecodeError):
             read_items(body, Limits())
 
+    def test_whose_they_are_is_known_of_unreadable_ones(self) -> None:
+        for body in (mail(), mail()[:-1], mail(run=0), mail().replace(b": ", b":")):
+            assert call_of_items(body) == ID
+        for body in (b"", b"{}", mail(id="0" * 33), mail(id=5), b'{"id": "x", "prpc_mail": "items"}'):
+            assert call_of_items(body) is None
+
     def test_bounds_hold_for_reading(self) -> None:
         deep: Any = []
         for _ in range(10):
@@ -316,6 +326,32 @@ class TestFacts:
     def test_what_cannot_be_read_is_refused(self, fields: dict[str, str]) -> None:
         with pytest.raises(DecodeError, match=next(iter(fields))):
             CallFacts.from_fields(fields)
+
+
+class TestReader:
+    def test_what_is_missing_is_asked_for_once(self) -> None:
+        """Else each mail behind a hole would have everything sent again."""
+        reader = Reader((ID, ""), 100)
+
+        def come(first: int, run: int = 1) -> bool:
+            return reader.arrive(Items(ID, "", run, first, "w", [0]), 10)
+
+        assert come(1)  # a writer that was not known
+        assert not reader.word().again
+        assert come(3) and reader.word().again
+        assert not come(4) and not reader.word().again
+        assert not come(2)
+        assert come(5) and reader.word().again
+        assert come(9, run=2) and reader.word().again
+        reader.beat()
+        assert come(9, run=2) and reader.word().again
+
+    def test_another_writer_hears_at_once_where_its_reader_is(self) -> None:
+        """A later run goes on elsewhere, and may have the same number where it was given back."""
+        reader = Reader((ID, ""), 100)
+        reader.arrive(Items(ID, "", 1, 1, "one", [1, 2]), 10)
+        assert reader.arrive(Items(ID, "", 1, 1, "other", []), 10)
+        assert (reader.writer, reader.word().have) == ("other", 2)
 
 
 class Sink:

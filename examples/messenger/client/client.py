@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import socketserver
 import sys
 import threading
@@ -21,6 +20,7 @@ import grpc
 
 from examples.messenger.client.inbox import Inbox, iso_time, nanoseconds
 from examples.messenger.proto import messenger_pb2, messenger_pb2_grpc
+from examples.messenger.stopping import on_signal
 
 __all__ = ["ChatServer", "main", "run_client"]
 
@@ -220,8 +220,7 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logger.setLevel(logging.INFO)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    on_signal(stop.set)
     try:
         port = int(os.environ.get("MESSENGER_HTTP_PORT") or DEFAULT_PORT)
         run_client(port, os.environ.get("MESSENGER_SERVER_ADDR") or DEFAULT_SERVER, stop)

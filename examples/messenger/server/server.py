@@ -5,10 +5,8 @@ It keeps no messages: any number of gateways may stand before any number of work
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -19,6 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from examples.messenger.proto import messenger_pb2, messenger_pb2_grpc
 from examples.messenger.server.readers import Readers
+from examples.messenger.stopping import run_until_signal
 from prpc import AsyncClient, PRPCError, Stream
 
 __all__ = ["Gateway", "main", "serve"]
@@ -132,26 +131,16 @@ async def serve(port: int) -> NoReturn:
             await server.stop(STOP_WITHIN)
 
 
-async def _until_signal(port: int) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    await serve(port)
-
-
 def main() -> None:
     """The command: serve until SIGTERM or Ctrl-C; exit code 1 where it cannot."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logger.setLevel(logging.INFO)
     try:
         port = int(os.environ.get("MESSENGER_SERVER_PORT") or DEFAULT_PORT)
-        asyncio.run(_until_signal(port))
-    except asyncio.CancelledError:
-        return
+        run_until_signal(serve(port))
     except (PRPCError, RuntimeError, ValueError) as exc:
         print(f"messenger server: {exc}", file=sys.stderr)
-    raise SystemExit(1)
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":
