@@ -272,10 +272,14 @@ class Dispatcher:
         first = self._table.running(run.message.message_id)
         if first is None:
             return False
+        if run.delivery.attempt > first.delivery.attempt:
+            # The lease on the call was lost while it runs, and it came back here: its outcome is handed over under the new one.
+            first.delivery = run.delivery
+            return True
         if first.followers is None:
             first.followers = []
         if run.facts.reply_to == first.facts.reply_to or len(first.followers) >= _MAX_FOLLOWERS:
-            self._settlements.watch(run.delivery.settle(None))
+            self._watch(run.delivery.settle(None))
         else:
             first.followers.append(run)
         return True

@@ -15,6 +15,7 @@ from prpc import AsyncClient
 from prpc.app_server import AppServer
 from prpc.brokers.base import Outgoing
 from prpc.brokers.kafka import KafkaBroker
+from prpc.brokers.kafka_marks import read_marks
 from prpc.dev_kafka import Code, FakeKafka
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
@@ -71,6 +72,11 @@ class World:
         finally:
             await app.stop(grace=5)
             await task
+
+    def second_deliveries(self) -> int:
+        """Calls that were handed out twice, as far as it is written down."""
+        committed = self.kafka.committed(NAMES.group("prpc_group_consumers")).values()
+        return sum(mark.attempts == 2 for offset, text in committed for mark in read_marks(offset, text).open.values())
 
     async def begin(self, client: AsyncClient) -> asyncio.Future[Any]:
         """A call that runs from now on and ends when the gate opens."""
@@ -263,5 +269,23 @@ def test_a_take_that_is_cancelled_as_its_records_come_loses_none(fake_kafka: Fak
         assert delivery.body == b"call"
         await consumer.close()
         await broker.close()
+
+    run(scenario())
+
+
+def test_a_call_that_runs_while_its_server_is_given_up_is_answered_by_it(world: World) -> None:
+    """The lease is lost, and the call comes back to the very server that runs it: once, and with its outcome."""
+
+    async def scenario() -> None:
+        async with world.serving() as client:
+            calls = [await world.begin(client) for _ in range(4)]
+            world.kafka.fail("Heartbeat", Code.UNKNOWN_MEMBER_ID)
+            while world.second_deliveries() < len(calls):
+                await asyncio.sleep(0.01)
+            await asyncio.gather(*(client.ping() for _ in range(20)))  # what was handed out before them has come, too
+            world.gate.set()
+            assert await asyncio.gather(*calls) == [0, 1, 2, 3]
+            assert world.ran == Counter(range(4))
+            await world.succeeds(client)
 
     run(scenario())
