@@ -279,7 +279,7 @@ class Dispatcher:
         if first.followers is None:
             first.followers = []
         if run.facts.reply_to == first.facts.reply_to or len(first.followers) >= _MAX_FOLLOWERS:
-            self._watch(run.delivery.settle(None))
+            self._settlements.watch(run.delivery.settle(None))
         else:
             first.followers.append(run)
         return True
