@@ -278,12 +278,8 @@ class Dispatcher:
             return False
         if first.followers is None:
             first.followers = []
-<<<<<<< HEAD
         doubled = run.facts.reply_to == first.facts.reply_to and run.delivery.attempt <= first.delivery.attempt
         if doubled or len(first.followers) >= _MAX_FOLLOWERS:
-=======
-        if run.facts.reply_to == first.facts.reply_to or len(first.followers) >= _MAX_FOLLOWERS:
->>>>>>> reading
             self._settlements.watch(run.delivery.settle(None))
         else:
             first.followers.append(run)
