@@ -79,10 +79,10 @@ class Desk:
         found = self.readers.get((items.message_id, items.parameter))
         if found is not None:
             self._heard(items.message_id)
-            if (away := found.choose(items)) is not None:
-                self._send_away(found.key, *away)
             if found.arrive(items, len(body)):
                 self.speak(found.key)
+            if found.away is not None:
+                self._send_away(found.key, *found.away)
             self._news(found)
 
     def speak(self, key: Key) -> None:

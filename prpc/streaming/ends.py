@@ -144,6 +144,8 @@ class Reader:
         self.inbox: Inbox[Any] = Inbox(window)
         self.writer = writer
         self._only = writer
+        #: Mailbox and run of a writer that the last mail showed to be one that is not read: it may stop.
+        self.away: tuple[str, int] | None = None
         #: Whether the writer waits for its first word.
         self._new = False
         #: Writers that were read before this one.
@@ -165,22 +167,9 @@ class Reader:
         """Whether everything that there is has come."""
         return self.total is not None and self.inbox.have >= self.total
 
-    def choose(self, items: Items) -> tuple[str, int] | None:
-        """Items came: whose are read from now on. Gives mailbox and run of a writer that is not read any more.
-
-        A call that is repeated may run in two servers, and one may have lost it to another or have given it back: the one
-        that began last is read, and those before it never again.
-        """
-        if self._only or items.writer == self.writer:
-            return None
-        if items.run < self.inbox.run or items.writer in self._former or self.total is not None:
-            return items.writer, items.run
-        former, self.writer, self._new = self.writer, items.writer, True
-        self._former.append(former)
-        return (former, self.inbox.run) if former else None
-
     def arrive(self, items: Items, size: int) -> bool:
-        """Items came, in a mail of `size` bytes. Whether the writer must hear a word at once."""
+        """Items came, in a mail of `size` bytes. Whether the writer must hear a word at once; see `away`, too."""
+        self.away = None if self._only or items.writer == self.writer else self._choose(items)
         if items.writer != self.writer or items.run < self.inbox.run:
             return False
         first_word, self._new = self._new or items.run > self.inbox.run, False
@@ -191,6 +180,18 @@ class Reader:
             self._asked, self.again = (inbox.run, inbox.have), True
         # That there is room is looked at here, too: a reader in another thread may have looked while the items came in.
         return first_word or self.again or self.is_over or self.inbox.wants_more
+
+    def _choose(self, items: Items) -> tuple[str, int] | None:
+        """Whose items are read from now on; gives mailbox and run of the other writer.
+
+        A call that is repeated may run in two servers, and one may have lost it to another or have given it back: the one
+        that began last is read, and those before it never again.
+        """
+        if items.run < self.inbox.run or items.writer in self._former or self.total is not None:
+            return items.writer, items.run
+        former, self.writer, self._new = self.writer, items.writer, True
+        self._former.append(former)
+        return (former, self.inbox.run) if former else None
 
     def beat(self) -> None:
         """Once in a while: what is still missing may be asked for again."""

@@ -45,7 +45,8 @@ def eager(app: AppServer, *, use: bool = False, clock: ManualClock | None = None
     what a real call refuses is refused here, with the same errors. `current_call()`, middleware and lifespan work.
 
     What does not hold: a deadline counts only where it is over before the call, no limit ends a function, process functions
-    run in this process, nothing is signed, and streams need `running(app)`.
+    run in this process, nothing is signed, streams need `running(app)`, of a function's progress the last word is there, and
+    what a broadcast function raises comes to the caller, who would hear nothing of it otherwise.
 
     A plain function runs in the calling thread. An async one, and middleware, run in a loop that the block keeps; where a loop
     runs in the calling thread already, in a new loop in a thread of its own while the caller waits: what belongs to the
@@ -129,6 +130,9 @@ class _EagerChannel(Channel):
             call.end(self._outcome(call, body))
         except PRPCError as exc:
             call.end(exc)
+        said = self._server.progress.pop(str(call.message_id), None)
+        if said is not None:
+            call.note(said)
         return call
 
     def _outcome(self, call: Call, body: bytes) -> ReadReply:

@@ -15,6 +15,7 @@ from prpc.call_context import CurrentCall
 from prpc.codec import Codec, Limits
 from prpc.exceptions import BadArgumentsError, DecodeError
 from prpc.failure import describe, failure_of
+from prpc.progress import Progress
 from prpc.protocol.facts import CallFacts
 from prpc.prpcmessage import PRPCMessage
 from prpc.server.catalogue import Catalogue
@@ -49,6 +50,8 @@ class EagerServer:
         self._loops = Loops()
         self._stack = ExitStack()
         self._closed = False
+        #: Message id -> what its function said last of its progress; whoever made the call takes it out.
+        self.progress: dict[str, Progress] = {}
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -115,8 +118,13 @@ class EagerServer:
             return Outcome(failure=describe(exc))
         # In a context of its own: a function on a server sees nothing of its caller's either.
         limit = self.settings.timeout_worker
-        job, current = Context().run(job_of, run, function, args, kwargs, limit=limit, clock=self._clock)
-        return self._run(replace(job, timeout=None), function.kind, current)
+        job, current = Context().run(job_of, run, function, args, kwargs, limit=limit, clock=self._clock, sink=self)
+        outcome = self._run(replace(job, timeout=None), function.kind, current)
+        return replace(outcome, value=None) if function.broadcast else outcome
+
+    def report(self, message_id: str, progress: Progress) -> None:
+        """See ProgressSink."""
+        self.progress[message_id] = progress
 
     def _run(self, job: Job, kind: WorkerKind, current: CurrentCall) -> Outcome:
         middleware = self._app._middleware

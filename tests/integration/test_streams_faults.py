@@ -142,6 +142,25 @@ def test_an_idempotent_stream_goes_on_at_another_server(place: Place, kind: str)
     run(work)
 
 
+@pytest.mark.parametrize("kind", ["again", "aagain"])
+def test_a_server_that_wakes_up_after_it_lost_a_stream_is_told_to_stop(place: Place, kind: str) -> None:
+    async def work() -> None:
+        servers = [await asyncio.to_thread(place.server) for _ in range(2)]
+        async with client_of(place) as client:
+            stream = client.options(idempotent=True).stream(kind, "t", 10**9)
+            assert await read(stream, 50) == list(range(50))
+            (first,) = (server for server in servers if "begin t" in server.lines)
+            (second,) = (server for server in servers if server is not first)
+            first.kill(signal.SIGSTOP)
+            await until(second, "begin t")
+            assert await read(stream, 200) == list(range(50, 250))
+            first.kill(signal.SIGCONT)
+            await until(first, "end t")
+            assert await read(stream, 200) == list(range(250, 450))
+
+    run(work)
+
+
 def test_a_killed_server_ends_a_call_that_sends_a_stream(place: Place) -> None:
     async def work() -> None:
         server = await asyncio.to_thread(place.server)

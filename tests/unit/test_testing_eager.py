@@ -500,6 +500,42 @@ def test_an_argument_that_is_a_stream_is_run_through_first() -> None:
         assert client.call("total", range(4)).get_result() == 6
 
 
+@pytest.mark.parametrize("worker", ["thread", "async"])
+def test_the_last_word_of_progress_is_there(worker: str) -> None:
+    app = AppServer("memory")
+
+    def plain() -> None:
+        for done in range(3):
+            prpc.current_call().progress(done, 2)
+
+    async def coroutine() -> None:
+        plain()
+
+    app.register_func(plain if worker == "thread" else coroutine, worker, name="work")
+    with eager(app) as client:
+        task, heard = client.call("work"), []
+        task.on_progress(heard.append)
+        assert [(said.done, said.total) for said in heard] == [(2, 2)]
+        assert task.progress == heard[0]
+
+
+def test_a_broadcast_function_runs_here_and_gives_nothing() -> None:
+    app, heard = AppServer("memory"), []
+
+    def hear(word: str):  # type: ignore[no-untyped-def]
+        heard.append(word)
+        if word == "bad":
+            raise ValueError(word)
+        return len(word)
+
+    app.register_func(hear, "thread", broadcast=True)
+    with eager(app) as client:
+        assert client.call("hear", "good").get_result() is None
+        with pytest.raises(ValueError, match="bad"):
+            client.call("hear", "bad").get_result()
+    assert heard == ["good", "bad"]
+
+
 def test_the_block_ends() -> None:
     block = eager(make_app())
     with block as client:
