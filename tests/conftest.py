@@ -15,7 +15,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from prpc.dev_broker import DevBroker, KafkaCluster, KafkaKit, Server, find_server, start_dev_broker
+from prpc.dev_broker import DevBroker, KafkaCluster, KafkaKit, Server, find_kafka, find_server, start_dev_broker
 from prpc.dev_broker.kafka import prepare
 from prpc.dev_broker.kafka_start import start_real_kafka
 from prpc.dev_kafka import FakeKafka
@@ -43,6 +43,37 @@ BROKER_KINDS = (
     "kafka",
     pytest.param("real_kafka", marks=pytest.mark.real_kafka),
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--everything", action="store_true", help="also what `pytest_collection_modifyitems` of tests/ leaves out")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what another test shows already, so that the tests stay quick; `--everything` runs it all the same.
+
+    The Kafka in memory stands in for a real one: where there is a real one, it is that which counts. A scenario for both faces
+    and both kinds of functions runs crosswise in memory, and on a broker once for each face and each kind.
+    """
+    if config.getoption("--everything"):
+        return
+    real_kafka = bool(EXTERNAL_KAFKA) or find_kafka(ENVIRONMENT) is not None
+    kept, left = list[pytest.Item](), list[pytest.Item]()
+    for item in items:
+        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        (left if _is_shown_elsewhere(params, real_kafka) else kept).append(item)
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
+
+
+def _is_shown_elsewhere(params: dict[str, Any], real_kafka: bool) -> bool:
+    broker = params.get("broker_kind", "memory")
+    if broker == "kafka" and real_kafka:
+        return True
+    if broker == "memory" or "face" not in params or "kind" not in params:
+        return False
+    return ("Async" in params["face"].__name__) is not str(params["kind"]).startswith("async")
 
 
 def missing(what: str) -> None:

@@ -268,17 +268,18 @@ class Dispatcher:
         return self._submit(run, function, args, kwargs)
 
     def _joined(self, run: Run) -> bool:
-        """Whether a call of this id runs: the further entry waits for its outcome or, from the same caller, is dropped."""
+        """Whether a call of this id runs: the further entry waits for its outcome or, from the same caller, is dropped.
+
+        Not where it comes with a later attempt: then the lease under which the call runs may be lost, and it is the call itself
+        that came back here. Its outcome is handed over under the new lease, too.
+        """
         first = self._table.running(run.message.message_id)
         if first is None:
             return False
-        if run.delivery.attempt > first.delivery.attempt:
-            # The lease on the call was lost while it runs, and it came back here: its outcome is handed over under the new one.
-            first.delivery = run.delivery
-            return True
         if first.followers is None:
             first.followers = []
-        if run.facts.reply_to == first.facts.reply_to or len(first.followers) >= _MAX_FOLLOWERS:
+        doubled = run.facts.reply_to == first.facts.reply_to and run.delivery.attempt <= first.delivery.attempt
+        if doubled or len(first.followers) >= _MAX_FOLLOWERS:
             self._settlements.watch(run.delivery.settle(None))
         else:
             first.followers.append(run)
@@ -369,7 +370,7 @@ class Dispatcher:
                 written, failure = self._replies.write(
                     entry.message, outcome.value, failure, when=self._clock.now(), address=address, raw=raw
                 )
-                replies.append(None if superseded and entry is run else written)
+                replies.append(None if superseded and address == run.facts.reply_to else written)
         if logger.isEnabledFor(logging.INFO):
             log_outcome(run.message, outcome.worker, run.queued, outcome.running, failure)
         if give_back:

@@ -531,12 +531,12 @@ def test_many_large_streams_at_once(settings: Settings, harness: Harness, book: 
             async def sizes(stream: Any) -> list[int]:
                 return [len(item) async for item in stream]
 
-            streams = [client.stream(kind + "large", 12, 1_000_000) for _ in range(12)]
+            streams = [client.stream(kind + "large", 10, 1_000_000) for _ in range(8)]
             for stream in streams:
                 await stream.async_next(PATIENCE)
-            assert await asyncio.gather(*map(sizes, streams)) == [[1_000_000] * 11] * 12
+            assert await asyncio.gather(*map(sizes, streams)) == [[1_000_000] * 9] * 8
 
-    with served(stream_server(settings, book)):
+    with served(stream_server(settings, book, redis_heartbeat=3.0, redis_recover=20.0)):
         asyncio.run(scenario())
 
 

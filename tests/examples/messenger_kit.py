@@ -6,17 +6,23 @@ import asyncio
 import http.client
 import json
 import signal
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
+from uuid import uuid4
 
 import grpc
+import pytest
 from metrics_kit import PATIENCE, Program
 
 from examples.messenger.proto import messenger_pb2, messenger_pb2_grpc
 from prpc.settings import Settings
+
+#: The real brokers.
+BROKERS = (pytest.param("redis", marks=pytest.mark.real_redis), pytest.param("kafka", marks=pytest.mark.real_kafka))
 
 #: Author, text, time in nanoseconds since 1970.
 Row = tuple[str, str, int]
@@ -171,3 +177,56 @@ class Reading:
 def ascends(times: Sequence[Any]) -> bool:
     """Whether they ascend strictly."""
     return all(one < other for one, other in pairwise(times))
+
+
+def settings_on(request: pytest.FixtureRequest) -> Settings:
+    kind = request.param
+    url = request.getfixturevalue("redis_url" if kind == "redis" else "kafka_bootstrap")
+    return Settings(type_broker=kind, url_broker=url, queue_name=f"chat_{uuid4().hex}")
+
+
+def talking(chat: Chat, scenario: Callable[[Talk], Awaitable[None]]) -> None:
+    """Run a scenario over one channel."""
+
+    async def run() -> None:
+        async with chat.talk() as talk:
+            await scenario(talk)
+
+    asyncio.run(asyncio.wait_for(run(), 110))
+
+
+async def send_until(talk: Talk, text: str) -> int:
+    """Send until it is confirmed, as somebody would whose message came back."""
+    while True:
+        try:
+            return await talk.send("a", text)
+        except grpc.aio.AioRpcError as exc:
+            assert exc.code() is grpc.StatusCode.UNAVAILABLE, exc
+            await asyncio.sleep(0.1)
+
+
+async def until_there(reading: Reading, its_time: int) -> None:
+    """Read until this message; before it there may be those that were not confirmed."""
+    while not reading.rows or reading.rows[-1][2] < its_time:
+        await reading.until(len(reading.rows) + 1)
+    assert reading.rows[-1][2] == its_time
+
+
+async def get_or_end(reading: Reading, count: int) -> list[Row] | None:
+    """So many rows; None where its worker has stopped."""
+    try:
+        return await reading.until(count)
+    except (AssertionError, grpc.aio.AioRpcError):
+        assert (await reading.end())[0] is grpc.StatusCode.UNAVAILABLE
+        return None
+
+
+def http_until(http: Http, text: str) -> dict[str, str]:
+    """What the buffer has of this text; waits for it."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        for message in http.flush():
+            if message["text"] == text:
+                return message
+        time.sleep(0.02)
+    raise AssertionError(f"{text} did not come")

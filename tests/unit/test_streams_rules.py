@@ -334,7 +334,9 @@ class TestReader:
         reader = Reader((ID, ""), 100)
 
         def come(first: int, run: int = 1) -> bool:
-            return reader.arrive(Items(ID, "", run, first, "w", [0]), 10)
+            items = Items(ID, "", run, first, "w", [0])
+            reader.choose(items)
+            return reader.arrive(items, 10)
 
         assert come(1)  # a writer that was not known
         assert not reader.word().again
@@ -349,8 +351,9 @@ class TestReader:
     def test_another_writer_hears_at_once_where_its_reader_is(self) -> None:
         """A later run goes on elsewhere, and may have the same number where it was given back."""
         reader = Reader((ID, ""), 100)
-        reader.arrive(Items(ID, "", 1, 1, "one", [1, 2]), 10)
-        assert reader.arrive(Items(ID, "", 1, 1, "other", []), 10)
+        one, other = Items(ID, "", 1, 1, "one", [1, 2]), Items(ID, "", 1, 1, "other", [])
+        assert reader.choose(one) is None and reader.arrive(one, 10)
+        assert reader.choose(other) == ("one", 1) and reader.arrive(other, 10)
         assert (reader.writer, reader.word().have) == ("other", 2)
 
 
