@@ -82,10 +82,27 @@ class Channel:
     ) -> Call:
         """Send a call without waiting. Raises EncodeError where an argument cannot be written."""
         pump = self.pump()
-        feeding = None
-        if not (_are_plain(map(type, args)) and (not kwargs or _are_plain(map(type, kwargs.values())))):
-            args, kwargs, streams = take_out(args, kwargs)
-            feeding = Feeding(streams, in_loop=running_loop() is not None) if streams else None
+        plain = _are_plain(map(type, args)) and (not kwargs or _are_plain(map(type, kwargs.values())))
+        if self._middleware or reading is not None or not plain:
+            return self._submit_any(pump, name, args, kwargs, options, schema, reading)
+        call = self._call(pump, uuid4(), name, args, kwargs, options, schema, None)
+        if options.idempotent:
+            self._set_repeats(call, options)
+        pump.submit(call)
+        return call
+
+    def _submit_any(
+        self,
+        pump: CallPump,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: CallOptions,
+        schema: str | None,
+        reading: Reading | None,
+    ) -> Call:
+        args, kwargs, streams = take_out(args, kwargs)
+        feeding = Feeding(streams, in_loop=running_loop() is not None) if streams else None
         if self._middleware:
             return self._submit_layered(pump, name, args, kwargs, options, schema, reading, feeding)
         message_id = uuid4() if reading is None else reading.key[0]
