@@ -82,7 +82,7 @@ class Feeding:
                     failed(call, end)
 
             if isinstance(items, AsyncIterable):
-                task = background(self._feed(items, writer, ended))
+                task = background(self._feed(items, writer, ended), context=self._context.copy())
                 self._stops.append(task.cancel)
             else:
                 feeder = Feeder(f"prpc-feed-{name}", loop, writer, _opener(items), ended)
