@@ -23,6 +23,8 @@ __all__ = ["Messenger", "main", "serve"]
 SENDS_AT_ONCE = 16
 #: Seconds after which a delivery that nobody has taken is repeated; it stays one delivery.
 REPEAT_AFTER = 1.0
+#: Seconds that a stopping worker gives to messages that are being sent, and to streams whose readers do not read.
+STOP_WITHIN = HEARD_WITHIN + 1
 
 
 class Messenger:
@@ -89,7 +91,7 @@ async def _serving(app: AppServer) -> AsyncIterator[asyncio.Task[None]]:
     try:
         yield task
     finally:
-        await app.stop()
+        await app.stop(STOP_WITHIN)
         await task
 
 

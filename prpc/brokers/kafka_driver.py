@@ -157,6 +157,7 @@ async def stop_producer(producer: AIOKafkaProducer) -> None:
     await _ends(_no_more_metadata(producer.client))
     if not await _ends(producer.stop()):
         await _ends(producer._sender.close())  # it would go on trying, and connecting
+        producer._message_accumulator.fail_all(KafkaConnectionError("the producer was closed"))  # `stop` waits in a task for them
     await _ends(_close(producer.client))
 
 

@@ -83,7 +83,7 @@ class Service:
             return None if function.kind in self._streaming else f"streaming function of type {function.kind.value!r}"
         if (function.kind, function.broadcast) not in self._served:
             return f"{'broadcast function' if function.broadcast else 'function'} of type {function.kind.value!r}"
-        return None if self._hears_streams or not function.binder.feeds else "function that streams or is sent streams"
+        return None if self._hears_streams or not function.binder.feeds else "function that streams or reads a stream"
 
     def request_stop(self, grace: float | None = None) -> None:
         """Make `serve` drain and return. `grace`: seconds for the calls that run; None for the setting's."""

@@ -131,10 +131,6 @@ class Desk:
         for table in (self.readers, self.writers, self._due, self._leaving):
             table.clear()
 
-    def _send_away(self, key: Key, writer: str, run: int) -> None:
-        """Tell a writer that it is not read."""
-        self._post(writer, write_words(self.address, [Word(*key, run, LEFT, 0, 0)]), key[0])
-
     def _spoil(self, body: bytes, error: DecodeError) -> None:
         """Items came that cannot be read, and never will be: what is beyond them is not read either."""
         message_id = call_of_items(body)
@@ -142,6 +138,10 @@ class Desk:
             reader = self.readers[key]
             reader.error = reader.error or error
             self._news(reader)
+
+    def _send_away(self, key: Key, writer: str, run: int) -> None:
+        """Tell a writer that it is not read."""
+        self._post(writer, write_words(self.address, [Word(*key, run, LEFT, 0, 0)]), key[0])
 
     def _hear(self, word: Word, reader: str) -> None:
         self._heard(word.message_id)

@@ -451,7 +451,7 @@ def test_what_comes_too_late_to_stream_is_refused(settings: Settings, harness: H
     with served(plain):
         with pytest.raises(RegistrationError, match=r"too late: .* without any streaming function of type 'async'"):
             plain.register_func(streaming)
-        with pytest.raises(RegistrationError, match=r"too late: .* without any function that streams or is sent streams"):
+        with pytest.raises(RegistrationError, match=r"too late: .* without any function that streams or reads a stream"):
             plain.register_func(sent)
         with pytest.raises(RegistrationError, match="reads a stream as AsyncIterator"):
             plain.register_func(wrong)

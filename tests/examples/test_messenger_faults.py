@@ -220,6 +220,22 @@ def test_sigterm_ends_everything_in_any_order(chat: Chat) -> None:
     chat.end()
 
 
+def test_sigterm_while_clients_do_not_read(chat: Chat) -> None:
+    worker = chat.start_worker()
+    server = chat.start_server()
+
+    async def scenario(talk: Talk) -> None:
+        readings = await talk.read(2)
+        for _ in range(30):
+            await asyncio.gather(*(talk.send("a", "x" * 3000) for _ in range(20)))
+        for program in (worker, server):
+            assert await asyncio.to_thread(program.end, signal.SIGTERM) == 0, program.output
+            assert "Traceback" not in program.output, program.output
+        assert all(reading.rows == [] for reading in readings)
+
+    talking(chat, scenario)
+
+
 def test_programs_that_cannot_start_say_why() -> None:
     nowhere = Chat({"PRPC_TYPE_BROKER": "redis", "PRPC_URL_BROKER": "redis://127.0.0.1:1/0", "PRPC_CONNECT_TIMEOUT_SEC": "1"})
     try:

@@ -270,8 +270,10 @@ def test_a_sender_waits_for_the_streams_that_are_open_and_read(monkeypatch: pyte
         book.opened(late)
         late.since = began + 1  # it was opened after the message was sent, and need not have it
         book.takes(lazy)
+        lazy.giving -= PATIENCE  # its client has not read for long
         book.takes(one)
         book.took(one, 7)  # the stream may be quicker than the answer
+        book.takes(two)
         having = asyncio.create_task(book.have(7, began))
         await asyncio.sleep(0)
         assert not having.done()

@@ -22,7 +22,12 @@ PATIENCE = 30.0
 
 
 def run(scenario: Awaitable[None]) -> None:
-    kafka_talk.run(scenario)  # type: ignore[arg-type]
+    async def checked() -> None:
+        before = asyncio.all_tasks()
+        await scenario
+        assert asyncio.all_tasks() == before
+
+    kafka_talk.run(checked())
     gc.collect()
 
 

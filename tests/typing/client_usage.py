@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, assert_type
 
 import prpc
 from prpc import AsyncClient, AwaitableTask, Client, Progress, RemoteFunction, as_completed, gather, progress_bar
-from prpc.app_client import AsCompleted, Mapped, remote_function
+from prpc.app_client import AsCompleted, Mapped, RemoteStream, Stream, remote_function, remote_stream
 from prpc.brokers.base import ServerRecord
 
 
@@ -125,3 +125,52 @@ def wider(task: AwaitableTask[float | None]) -> float | None:
 def typed_names(task: AwaitableTask[float], function: RemoteFunction[[int], str]) -> None:
     assert_type(wider(task), float | None)
     assert_type(function(1).result(), str)
+
+
+@remote_stream("points", schema="0123456789abcdef", idempotent=True)
+def points(number: int, /, *, first: int = 0) -> Iterator[Point]:
+    raise NotImplementedError
+
+
+@remote_function("farthest")
+def farthest(points: Iterable[Point] | AsyncIterable[Point]) -> Point | None:
+    raise NotImplementedError
+
+
+def streams() -> None:
+    stream = points(3, first=1)
+    assert_type(stream, Stream[Point])
+    for point_ in stream:
+        assert_type(point_, Point)
+    with points(3) as block:
+        assert_type(block, Stream[Point])
+        assert_type(next(block), Point)
+        assert_type(block.next(timeout=1.5), Point)
+        assert_type(block.next(timedelta(seconds=1)), Point)
+    assert_type(stream.cancel(), bool)
+    assert_type(stream.received, int)
+    stream.close()
+    assert_type(points.options(timeout=60, item_timeout=timedelta(seconds=1), headers={"a": "b"})(3), Stream[Point])
+    with Client() as client:
+        assert_type(client.stream("points", 3), Stream[Any])
+        assert_type(client.options(item_timeout=1).stream("points", 3), Stream[Any])
+        assert_type(points.options(client=client)(3), Stream[Point])
+    assert_type(farthest(points(3)), AwaitableTask[Point | None])
+    assert_type(farthest([Point(1)]).result(), Point | None)
+    assert_type(farthest(Point(x) for x in range(3)).result(), Point | None)
+
+
+async def async_points() -> AsyncIterator[Point]:
+    async for point_ in points(3):
+        assert_type(point_, Point)
+        yield point_
+    async with points(3) as block:
+        assert_type(await block.async_next(timeout=1), Point)
+        assert_type(await anext(block), Point)
+    async with AsyncClient() as client:
+        assert_type(client.stream("points", 3), Stream[Any])
+    assert_type(await farthest(async_points()), Point | None)
+
+
+def stream_names(function: RemoteStream[[int], str]) -> None:
+    assert_type(function(1), Stream[str])

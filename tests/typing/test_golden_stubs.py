@@ -16,14 +16,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from prpc.app_client import AwaitableTask, RemoteFunction, use_client
+from prpc.app_client import AwaitableTask, RemoteFunction, RemoteStream, Stream, use_client
 from prpc.app_server import AppServer
 from prpc.exceptions import FunctionNotFoundError
 from prpc.stubs.codegen import generate
@@ -51,6 +51,7 @@ other = load("awkward_other")
 functions = load("awkward_functions")
 types = load("awkward_types")
 modern = load("awkward_modern")
+streams = load("awkward_streams")
 
 
 def modern_module() -> ModuleType:
@@ -75,6 +76,7 @@ GROUPS: dict[str, Callable[[], Mapping[str, Callable[..., Any]]]] = {
     "stub_names": lambda: functions.NAMED,
     "stub_services": lambda: {**_methods(functions.Calculator(3), "calc."), **_methods(types.Service(), "shapes.")},
     "stub_types": lambda: _named(types),
+    "stub_streams": lambda: streams.NAMED,
     "stub_modern": lambda: {name: getattr(modern_module(), name) for name in modern.NAMES},
 }
 AVAILABLE = [name for name in GROUPS if MODERN or name != "stub_modern"]
@@ -100,8 +102,9 @@ def test_there_are_at_least_forty_awkward_signatures() -> None:
 @pytest.mark.parametrize("group", GROUPS)
 def test_each_function_can_be_imported_with_its_signature(group: str) -> None:
     module = load(group)
-    found = [value for value in vars(module).values() if isinstance(value, RemoteFunction)]
-    assert len(found) == (HERE / f"{group}.py").read_text(encoding="utf-8").count('remote_function("')
+    found = [value for value in vars(module).values() if isinstance(value, RemoteFunction | RemoteStream)]
+    text = (HERE / f"{group}.py").read_text(encoding="utf-8")
+    assert len(found) == text.count('remote_function("') + text.count('remote_stream("')
     for function in found:
         assert inspect.signature(function).return_annotation is not inspect.Signature.empty
 
@@ -164,7 +167,8 @@ def served(request: pytest.FixtureRequest) -> Iterator[str]:
     app = AppServer("memory", max_number_worker=2)
     registered = {name: function for name, function in GROUPS[group]().items() if name not in FOREIGN.values()}
     for name, function in registered.items():
-        app.register_func(function, "async" if inspect.iscoroutinefunction(function) else "thread", name=name)
+        needs_loop = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+        app.register_func(function, "async" if needs_loop else "thread", name=name)
     with running(app) as client:
         stubs = client.get_function_server()
         assert [item["func_name"] for item in stubs] == ["ping", *registered]
@@ -236,12 +240,18 @@ def _calls(group: str) -> Mapping[str, str]:
         return SERVICE_CALLS
     if group == "stub_names":
         return NAMED_CALLS
-    module = {"stub_functions": functions, "stub_types": types, "stub_modern": modern}[group]
+    module = {"stub_functions": functions, "stub_types": types, "stub_modern": modern, "stub_streams": streams}[group]
     return {call: call for call in module.CALLS}
 
 
 def _local_names(group: str) -> dict[str, Any]:
-    sources = {"stub_functions": functions, "stub_names": functions, "stub_types": types, "stub_services": types}
+    sources = {
+        "stub_streams": streams,
+        "stub_functions": functions,
+        "stub_names": functions,
+        "stub_types": types,
+        "stub_services": types,
+    }
     source = sources.get(group) or modern_module()
     names = {**vars(source), "OTHER": other.Address, "FLOOR": other.Outer.Address, "OTHER_COLOR": other.Color}
     return {**names, "MADE": MADE, "calc": functions.Calculator(3), "shapes": types.Service(), **_people(source)}
@@ -269,10 +279,19 @@ def test_a_call_gives_what_the_function_gives_locally(served: str) -> None:
         local = eval(local_call, dict(here))
         if inspect.iscoroutine(local):
             local = asyncio.run(local)
+        elif isinstance(local, AsyncIterator):
+            local = asyncio.run(_items(local))
         task = eval(remote_call, dict(there))
-        assert isinstance(task, AwaitableTask)
-        remote = task.result(20)
+        if isinstance(task, Stream):
+            local, remote = list(local), list(task)
+        else:
+            assert isinstance(task, AwaitableTask)
+            remote = task.result(20)
         assert plain(remote) == plain(local), remote_call
+
+
+async def _items(stream: AsyncIterator[Any]) -> list[Any]:
+    return [item async for item in stream]
 
 
 def plain(value: Any) -> Any:

@@ -16,6 +16,8 @@ __all__ = ["Reader", "Readers"]
 OPENED_WITHIN = 1.0
 #: Seconds that a sender waits for the streams to have its message.
 ARRIVED_WITHIN = 1.0
+#: Seconds that a client may take for one message before it counts as one that does not read.
+STUCK_AFTER = 0.25
 #: Seconds after which a stream that has not got a message will not get it.
 MISSED_AFTER = 5.0
 #: Seconds for which a stream must have been open before a message came: then the message was for it.
@@ -32,14 +34,20 @@ class Reader:
         self.end = end
         #: Since when it is open; None before.
         self.since: float | None = None
-        #: Since when it waits for messages; None while its client does not take the one that it is given.
+        #: Since when it waits for messages; None while its client is given one.
         self.idle: float | None = None
+        #: Since when its client has not taken the message that it is given.
+        self.giving = now
         #: Time of the last message that it got (nanoseconds since 1970).
         self.last = 0
 
     def was_open(self, when: float) -> bool:
         """Whether it was open at this time by the loop's clock."""
         return self.since is not None and self.since <= when
+
+    def is_stuck(self, now: float) -> bool:
+        """Whether its client does not read."""
+        return self.idle is None and now - self.giving >= STUCK_AFTER
 
 
 class _Sight:
@@ -49,7 +57,9 @@ class _Sight:
         self.when = now
         #: Streams that have not got it.
         self.missing = missing
-        self.news = asyncio.Event()
+        #: Those that its sender waits for, and whether there are none any more.
+        self.awaited: set[Reader] = set()
+        self.arrived = asyncio.Event()
 
 
 class Readers:
@@ -75,7 +85,7 @@ class Readers:
 
     def takes(self, reader: Reader) -> None:
         """Its client is given a message."""
-        reader.idle = None
+        reader.idle, reader.giving = None, self._loop.time()
 
     def took(self, reader: Reader, send_time: int) -> None:
         """Its client has taken the message of this time."""
@@ -109,12 +119,17 @@ class Readers:
         Those whose clients do not read are not waited for.
         """
         sight = self._see(send_time)
-        theirs = [reader for reader in sight.missing if reader.was_open(began)]
-        with suppress(TimeoutError):
-            async with asyncio.timeout(ARRIVED_WITHIN):
-                while any(reader in sight.missing and reader.idle is not None for reader in theirs):
-                    sight.news.clear()
-                    await sight.news.wait()
+        sight.awaited = {reader for reader in sight.missing if reader.was_open(began)}
+        end = (now := self._loop.time()) + ARRIVED_WITHIN
+        while now < end:
+            sight.awaited -= {reader for reader in sight.awaited if reader.is_stuck(now)}
+            if not sight.awaited:
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(min(end, now + STUCK_AFTER)):
+                    await sight.arrived.wait()
+                    return
+            now = self._loop.time()
 
     def _see(self, send_time: int) -> _Sight:
         sight = self._sights.get(send_time)
@@ -124,9 +139,11 @@ class Readers:
         return sight
 
     def _has(self, reader: Reader, sight: _Sight) -> None:
-        if reader in sight.missing:
-            sight.missing.remove(reader)
-            sight.news.set()
+        sight.missing.discard(reader)
+        if reader in sight.awaited:
+            sight.awaited.remove(reader)
+            if not sight.awaited:
+                sight.arrived.set()
 
     def _check(self, send_time: int) -> None:
         sight = self._sights.pop(send_time)
