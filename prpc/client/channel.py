@@ -16,9 +16,9 @@ from uuid import UUID, uuid4
 from prpc.brokers import adapter_of
 from prpc.brokers.base import ServerRecord
 from prpc.call_context import inherited_timeout
-from prpc.client.call import Call, Home
+from prpc.client.call import Call
 from prpc.client.client import CallPump
-from prpc.client.feeds import Feeding, take_out
+from prpc.client.feeds import PLAIN, Feeding, take_out
 from prpc.client.middleware import Layers, Middleware, OutgoingCall
 from prpc.client.options import CallOptions
 from prpc.client.portal import current_portal, guard, running_loop
@@ -31,6 +31,10 @@ from prpc.prpcmessage import PRPCMessage
 from prpc.settings import Settings
 
 __all__ = ["Channel", "default_channel", "set_default_channel", "swap_default_channel"]
+
+
+#: Whether all these types are of values that are no streams: every call passes here.
+_are_plain = PLAIN.issuperset
 
 
 class Channel:
@@ -78,6 +82,25 @@ class Channel:
     ) -> Call:
         """Send a call without waiting. Raises EncodeError where an argument cannot be written."""
         pump = self.pump()
+        plain = _are_plain(map(type, args)) and (not kwargs or _are_plain(map(type, kwargs.values())))
+        if self._middleware or reading is not None or not plain:
+            return self._submit_any(pump, name, args, kwargs, options, schema, reading)
+        call = self._call(pump, uuid4(), name, args, kwargs, options, schema, None)
+        if options.idempotent:
+            self._set_repeats(call, options)
+        pump.submit(call)
+        return call
+
+    def _submit_any(
+        self,
+        pump: CallPump,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: CallOptions,
+        schema: str | None,
+        reading: Reading | None,
+    ) -> Call:
         args, kwargs, streams = take_out(args, kwargs)
         feeding = Feeding(streams, in_loop=running_loop() is not None) if streams else None
         if self._middleware:
@@ -117,7 +140,11 @@ class Channel:
         reading: Reading | None,
     ) -> Call:
         message = PRPCMessage(name, tuple(args), dict(kwargs), message_id, datetime.now(UTC))
-        call = _new_call(message, self._codec.write_call(message), options, schema, pump, reading)
+        body = self._codec.write_call(message)
+        if reading is None:
+            call = Call(message, body, options, schema, pump)
+        else:
+            call = StreamCall(message, body, options, schema, pump, reading)
         self._set_deadline(call)
         return call
 
@@ -146,8 +173,10 @@ class Channel:
         layers = Layers(pump, self._middleware)
         message_id = uuid4() if reading is None else reading.key[0]
         message = PRPCMessage(name, tuple(args), dict(kwargs), message_id, datetime.now(UTC))
-        call = _new_call(message, None, options, schema, layers, reading)
-        if reading is not None:
+        if reading is None:
+            call = Call(message, None, options, schema, layers)
+        else:
+            call = StreamCall(message, None, options, schema, layers, reading)
             reading.call = weakref.ref(call)
         call.feeds = feeding
         self._set_deadline(call)
@@ -192,14 +221,6 @@ class Channel:
                 pump.close_soon()
         if self._pumps:
             current_portal().run(self.close())
-
-
-def _new_call(
-    message: PRPCMessage, body: bytes | None, options: CallOptions, schema: str | None, home: Home, reading: Reading | None
-) -> Call:
-    if reading is None:
-        return Call(message, body, options, schema, home)
-    return StreamCall(message, body, options, schema, home, reading)
 
 
 _default: Channel | None = None

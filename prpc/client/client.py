@@ -213,7 +213,8 @@ class CallPump(LoopBound):
         self._withdraw(call)
 
     def _end(self, call: Call, outcome: ReadReply | Exception) -> None:
-        self._release(call)
+        if call.tick or call.feeds is not None:
+            self._release(call)
         if isinstance(call, StreamCall) and isinstance(outcome, ReadReply):
             call.reading.conclude(outcome)
         call.end(outcome)

@@ -15,10 +15,10 @@ from prpc.streaming.desk import Desk
 from prpc.streaming.ends import Writer
 from prpc.streaming.feeding import Feeder, feed
 
-__all__ = ["Failed", "Feeding", "is_stream", "take_out"]
+__all__ = ["PLAIN", "Failed", "Feeding", "is_stream", "take_out"]
 
 #: Types that are no streams, and make up most arguments.
-_PLAIN = frozenset({int, str, float, bool, list, dict, tuple, bytes, type(None)})
+PLAIN = frozenset({int, str, float, bool, list, dict, tuple, bytes, type(None)})
 
 #: Told what an iterable raised.
 Failed = Callable[[Call, BaseException], None]
@@ -27,12 +27,10 @@ Failed = Callable[[Call, BaseException], None]
 def take_out(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any], dict[str, Any]]:
     """The arguments, with None where one is a stream, and the streams by place or name."""
     streams: dict[str, Any] = {}
-    if _PLAIN.issuperset(map(type, args)) and _PLAIN.issuperset(map(type, kwargs.values())):
-        return args, kwargs, streams
     for place, value in enumerate(args):
-        if type(value) not in _PLAIN and is_stream(value):
+        if type(value) not in PLAIN and is_stream(value):
             streams[str(place)] = value
-    streams.update({name: value for name, value in kwargs.items() if type(value) not in _PLAIN and is_stream(value)})
+    streams.update({name: value for name, value in kwargs.items() if type(value) not in PLAIN and is_stream(value)})
     if streams:
         args = [None if str(place) in streams else value for place, value in enumerate(args)]
         kwargs = {name: None if name in streams else value for name, value in kwargs.items()}
@@ -84,7 +82,7 @@ class Feeding:
                     failed(call, end)
 
             if isinstance(items, AsyncIterable):
-                task = background(self._feed(items, writer, ended))
+                task = background(self._feed(items, writer, ended), context=self._context.copy())
                 self._stops.append(task.cancel)
             else:
                 feeder = Feeder(f"prpc-feed-{name}", loop, writer, _opener(items), ended)

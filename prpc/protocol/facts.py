@@ -93,7 +93,7 @@ class CallFacts:
             headers={} if headers is None else _read_headers(headers),
             attempt=1 if attempt is None else int(attempt),
             window=None if window is None else int(window),
-            feeds=_read_feeds(fields.get("feeds")),
+            feeds=_read_feeds(fields["feeds"]) if "feeds" in fields else (),
         )
 
 
@@ -107,9 +107,7 @@ def _is_count(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 16
 
 
-def _read_feeds(text: str | None) -> tuple[str, ...]:
-    if text is None:
-        return ()
+def _read_feeds(text: str) -> tuple[str, ...]:
     feeds = tuple(text.split(","))
     if len(set(feeds)) != len(feeds) or len(feeds) > MAX_FEEDS or not all(0 < len(feed) <= MAX_ADDRESS for feed in feeds):
         raise DecodeError(f"field feeds={text[:40]!r} is no list of arguments", reason="form")

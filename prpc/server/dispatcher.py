@@ -370,7 +370,7 @@ class Dispatcher:
                 written, failure = self._replies.write(
                     entry.message, outcome.value, failure, when=self._clock.now(), address=address, raw=raw
                 )
-                replies.append(None if superseded and entry is run else written)
+                replies.append(None if superseded and address == run.facts.reply_to else written)
         if logger.isEnabledFor(logging.INFO):
             log_outcome(run.message, outcome.worker, run.queued, outcome.running, failure)
         if give_back:

@@ -11,7 +11,7 @@ from prpc.exceptions import CallCancelledError
 from prpc.workers.base import Job, Outcome, WorkerKind
 from prpc.workers.slots import SlotExecution, SlotPool, describe_raised
 
-__all__ = ["CoroutinePool", "call_function"]
+__all__ = ["CoroutinePool"]
 
 logger = logging.getLogger(__name__)
 
@@ -20,16 +20,10 @@ STOP_SECONDS = 1.0
 WORKER = "loop"
 
 
-def call_function(job: Job) -> Coroutine[Any, Any, Any]:
-    """The function's result."""
-    coroutine: Coroutine[Any, Any, Any] = job.function(*job.args, **job.kwargs)
-    return coroutine
-
-
 class CoroutinePool(SlotPool):
     """One task for each job. Aborting cancels it; a function that does not heed that keeps its slot until it ends."""
 
-    def __init__(self, slots: int, call: Callable[[Job], Coroutine[Any, Any, Any]] = call_function) -> None:
+    def __init__(self, slots: int, call: Callable[[Job], Coroutine[Any, Any, Any]] | None = None) -> None:
         """`call`: runs one job's function and returns its result."""
         super().__init__(WorkerKind.ASYNC, slots)
         self._call = call
@@ -59,7 +53,8 @@ class CoroutinePool(SlotPool):
     async def _run(self, execution: SlotExecution) -> None:
         job = execution.job
         try:
-            outcome = Outcome(await self._call(job), running=execution.running, worker=WORKER)
+            value = await (job.function(*job.args, **job.kwargs) if self._call is None else self._call(job))
+            outcome = Outcome(value, running=execution.running, worker=WORKER)
         except BaseException as exc:  # SystemExit and KeyboardInterrupt would end the loop, and with it the server
             if self.loop.is_closed():
                 raise

@@ -11,6 +11,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -195,6 +196,26 @@ def test_a_server_middleware_that_ends_the_call_ends_the_generator(kind: str, ho
                 assert str(exc) == "too slow"
             assert (read is None) == (how == "raises")
             await until(lambda: book.ended["x"])
+
+    run(scenario)
+
+
+def test_what_a_caller_sends_is_made_in_its_context() -> None:
+    app, book = make_app(), Book()
+    app.register_service(AsyncFunctions(book))
+    request = ContextVar("request", default="nobody's")
+
+    def plain() -> Iterator[str]:
+        yield request.get()
+
+    async def asynchronous() -> AsyncIterator[str]:
+        yield request.get()
+
+    async def scenario() -> None:
+        async with serving(app) as client:
+            request.set("mine")
+            assert await client.call("listed", plain()) == ["mine"]
+            assert await client.call("listed", asynchronous()) == ["mine"]
 
     run(scenario)
 
