@@ -342,7 +342,7 @@ class TestLateRegistration:
                     RegistrationError, match=r"'streams_late' comes too late: .* streaming function of type 'async'"
                 ):
                     plain.register_func(streams_late, "async")
-                with pytest.raises(RegistrationError, match=r"'reads_late' comes too late: .* that streams or is sent streams"):
+                with pytest.raises(RegistrationError, match=r"'reads_late' comes too late: .* that streams or reads a stream"):
                     plain.register_func(reads_late, "thread")
                 with pytest.raises(RegistrationError, match=r"'reads_late', parameter 'numbers': .* cannot be idempotent"):
                     plain.register_func(reads_late, "thread", idempotent=True)

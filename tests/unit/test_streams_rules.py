@@ -334,9 +334,7 @@ class TestReader:
         reader = Reader((ID, ""), 100)
 
         def come(first: int, run: int = 1) -> bool:
-            items = Items(ID, "", run, first, "w", [0])
-            reader.choose(items)
-            return reader.arrive(items, 10)
+            return reader.arrive(Items(ID, "", run, first, "w", [0]), 10)
 
         assert come(1)  # a writer that was not known
         assert not reader.word().again
@@ -351,10 +349,10 @@ class TestReader:
     def test_another_writer_hears_at_once_where_its_reader_is(self) -> None:
         """A later run goes on elsewhere, and may have the same number where it was given back."""
         reader = Reader((ID, ""), 100)
-        one, other = Items(ID, "", 1, 1, "one", [1, 2]), Items(ID, "", 1, 1, "other", [])
-        assert reader.choose(one) is None and reader.arrive(one, 10)
-        assert reader.choose(other) == ("one", 1) and reader.arrive(other, 10)
-        assert (reader.writer, reader.word().have) == ("other", 2)
+        assert reader.arrive(Items(ID, "", 1, 1, "one", [1, 2]), 10)
+        assert reader.away is None
+        assert reader.arrive(Items(ID, "", 1, 1, "other", []), 10)
+        assert (reader.away, reader.writer, reader.word().have) == (("one", 1), "other", 2)
 
 
 class Sink:
