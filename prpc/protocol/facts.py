@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 from uuid import UUID
 
 from prpc.exceptions import DecodeError, EncodeError
@@ -34,9 +36,8 @@ MAX_FEEDS = 16
 NO_DEADLINE = 1e11
 
 
-@dataclass(frozen=True, slots=True)
-class CallFacts:
-    """The facts of one call, beside its message."""
+class CallFacts(NamedTuple):
+    """The facts of one call, beside its message. A tuple, as each side makes one for every call."""
 
     #: Mailbox of the caller; None where it named none (it reads the result's key).
     reply_to: str | None = None
@@ -45,7 +46,7 @@ class CallFacts:
     #: Hash of the function's signature that the caller's stub was made from.
     schema: str | None = None
     #: What the caller set with `options(headers=...)`.
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
     #: Which of the caller's attempts this is, from 1; all of one call have the same message id.
     attempt: int = 1
     #: Items that the caller takes from a streaming function before its first word; None where it expects a single result.

@@ -56,7 +56,7 @@ from prpc.workers.base import Execution, Outcome, Runner, WorkerKind, WorkerPool
 
 __all__ = ["Dispatcher"]
 
-_NO_FACTS = CallFacts()
+_NO_FACTS = CallFacts(headers={})
 #: Seconds between two attempts to read after a broker error that the adapter did not ride out.
 _READ_AGAIN_AFTER = 1.0
 #: What a stopping server waits for runs that were ended, and then for the broker to take the outcomes.
