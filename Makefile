@@ -14,13 +14,17 @@ export PYTHONDONTWRITEBYTECODE :=
 # Runs under faults for so many minutes; a seed repeats a run.
 MINUTES ?= 30
 
-.PHONY: demo test test-all chaos chaos-test coverage test-coverage coverage-report check format bench bench-kafka clean
+.PHONY: demo test test-long test-all chaos chaos-test coverage test-coverage coverage-report check format bench bench-kafka clean
 
 demo: $(VENV)/.demo
 	@$(RUN) -m examples.demo
 
 test: $(VENV)/.test
 	$(PYTEST) $(ARGS)
+
+# Whole runs of the example systems and of streams under faults, over every broker: some four minutes.
+test-long: $(VENV)/.test
+	$(PYTEST) -m long $(ARGS)
 
 # Every Python from 3.11 up that the machine has, each in an environment of its own.
 test-all:

@@ -22,6 +22,7 @@ from prpc.dev_kafka import FakeKafka
 from prpc.exceptions import ConfigurationError
 from prpc.settings import Settings, load_environment
 from tests import kafka_desk
+from tests.tiers import is_long
 
 TEST_URL = "PRPC_TEST_REDIS_URL"
 #: Where PRPC_TEST_REDIS_URL was set when the tests began; the variables themselves are taken away from each test.
@@ -49,12 +50,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--everything", action="store_true", help="also what `pytest_collection_modifyitems` of tests/ leaves out")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what another test shows already, so that the tests stay quick; `--everything` runs it all the same.
 
     The Kafka in memory stands in for a real one: where there is a real one, it is that which counts. A scenario for both faces
     and both kinds of functions runs crosswise in memory, and on a broker once for each face and each kind.
     """
+    for item in items:
+        if is_long(item):
+            item.add_marker(pytest.mark.long)
     if config.getoption("--everything"):
         return
     real_kafka = bool(EXTERNAL_KAFKA) or find_kafka(ENVIRONMENT) is not None

@@ -7,6 +7,7 @@ Its own reading and writing costs a task and two to three turns of the loop for 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -44,6 +45,8 @@ ERRORS: dict[str, type[RedisError]] = {
     "TRYAGAIN": TryAgainError,
     "WRONGPASS": AuthenticationError,
 }
+#: How a Redis before 7 tells what went wrong inside a script.
+_IN_SCRIPT = re.compile(r"^ERR Error running script .*: -([A-Z]+) (.*)$", re.DOTALL)
 _NOTHING = object()
 
 pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
@@ -52,6 +55,9 @@ pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 def error_of(text: str) -> RedisError:
     """An error reply as the exception that redis-py makes of it: known first words become the class and leave the text."""
     word, _, rest = text.partition(" ")
+    inner = _IN_SCRIPT.search(text)
+    if inner is not None and inner[1] in ERRORS:
+        word, rest = inner.groups()
     known = ERRORS.get(word)
     return ResponseError(text) if known is None else known(rest, status_code=word)
 
