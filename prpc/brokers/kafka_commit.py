@@ -95,7 +95,7 @@ class Committer:
             return went_through
 
     async def _send(self, wanted: Mapping[TopicPartition, Tenure]) -> bool:
-        states = [(tenure, tenure.progress.changes, frozenset(tenure.uncommitted)) for tenure in wanted.values()]
+        states = [(t, t.progress.changes, frozenset(t.uncommitted), frozenset(t.unstarted)) for t in wanted.values()]
         offsets: dict[TopicPartition, OffsetAndMetadata] = {}
         for place, tenure in wanted.items():
             marks = tenure.progress.marks
@@ -107,9 +107,10 @@ class Committer:
             log.debug("a commit did not go through: %s", exc)
             return False
         self.confirmed = sent
-        for tenure, changes, ended in states:
+        for tenure, changes, ended, unstarted in states:
             tenure.committed = changes
             tenure.uncommitted -= ended
+            tenure.unstarted -= unstarted
         return True
 
     def _take_asked(self) -> list[KafkaDelivery]:
