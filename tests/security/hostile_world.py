@@ -77,7 +77,7 @@ class World:
         assert not self.watch.canary
         assert CANARY_MODULE not in sys.modules
         assert not Path(CANARY_FILE).exists()
-        twice = {run: times for run, times in self.watch.ran.items() if times > 1}
+        twice = {run: times for run, times in list(self.watch.ran.items()) if times > 1}
         assert not twice, f"ran more than once: {twice}"
 
     async def close_account(self, what: str) -> None:
