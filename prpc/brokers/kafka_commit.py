@@ -95,7 +95,7 @@ class Committer:
             return went_through
 
     async def _send(self, wanted: Mapping[TopicPartition, Tenure]) -> bool:
-        states = [(t, t.progress.changes, frozenset(t.uncommitted), frozenset(t.unstarted)) for t in wanted.values()]
+        states = [(tenure, tenure.progress.changes, frozenset(tenure.uncommitted)) for tenure in wanted.values()]
         offsets: dict[TopicPartition, OffsetAndMetadata] = {}
         for place, tenure in wanted.items():
             marks = tenure.progress.marks
@@ -107,10 +107,9 @@ class Committer:
             log.debug("a commit did not go through: %s", exc)
             return False
         self.confirmed = sent
-        for tenure, changes, ended, unstarted in states:
+        for tenure, changes, ended in states:
             tenure.committed = changes
             tenure.uncommitted -= ended
-            tenure.unstarted -= unstarted
         return True
 
     def _take_asked(self) -> list[KafkaDelivery]:

@@ -62,8 +62,7 @@ class KafkaEndings:
             self._group.ended(delivery)
             return answered(False)
         tenure.progress.start(delivery.offset, self._group.token)
-        tenure.unstarted.discard(delivery.offset)
-        delivery.message_id, delivery.started, delivery.marked = message_id, True, self._group.token
+        delivery.message_id, delivery.started = message_id, True
         if repeatable and delivery.attempt == 1:
             self._group.committer.soon()
             return answered(True)

@@ -70,8 +70,6 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         self._orphans: dict[Place, KafkaDelivery] = {}
         #: What ended while its partition was nobody's, or its end could not be committed.
         self._unsaid: set[Place] = set()
-        #: Records of partitions that went away whose start may be committed, although they were not started after all.
-        self._unstarted: set[Place] = set()
         #: The same and what of it was said, oldest first: a partition may come back before anybody has committed that end.
         self._ended: dict[Place, None] = {}
         self._ids: dict[int, KnownIds] = {}
@@ -183,13 +181,9 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         if tenure.live:
             if delivery.started:
                 tenure.progress.give_back(delivery.offset)
-                tenure.unstarted.add(delivery.offset)
                 self.committer.soon()
         elif self._orphans.pop(place, None) is not None or delivery.started:
-            # By the name under which it is marked; who has the partition now may be this very server.
-            word = Word(delivery.marked or self.token, released=(place,))
-            self._say(word)
-            self._apply(word)
+            self._say(Word(self.token, released=(place,)))
         delivery.started = False
 
     async def confirm(self) -> bool:
@@ -286,7 +280,6 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         for tenure in tenures.values():
             tenure.live = False
             self._keep_ended((tenure.place, offset) for offset in tenure.uncommitted)
-            self._unstarted.update((tenure.place, offset) for offset in tenure.unstarted)
             for offset, delivery in tenure.held.items():
                 if delivery.started:
                     self._orphans[tenure.place, offset] = delivery
@@ -304,8 +297,6 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
             for offset, mark in list(tenure.progress.open.items()):
                 if mark.attempts and mark.owner == self.token:
                     self._adopt(tenure, (place, offset))
-                elif mark.attempts and (place, offset) in self._unstarted and _name(mark.owner) == self._member:
-                    tenure.progress.give_back(offset)
         self.tenures = tenures
         self.share += 1
         self._membership = kafka._coordinator.generation, kafka._coordinator.member_id
@@ -315,13 +306,13 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         self._had = places
         holds = frozenset(self._orphans)
         unsaid, self._unsaid = self._unsaid, set()
-        unstarted, self._unstarted = self._unstarted, set()
-        self._say(Word(self.token, tuple(unsaid), tuple(unstarted), 0 if word is None else word.round, holds))
+        self._say(Word(self.token, tuple(unsaid), round=0 if word is None else word.round, holds=holds))
         for at, heard in list(self._words):
             if time.monotonic() - at < WORD_HOLDS:
                 self._apply(heard)
         if self._looking is None or self._looking.done():
             self._looking = background(self._look_for_topics(), "prpc-kafka-topics")
+        log.debug("queue %s: partitions %s", self._names.queue, sorted(place.partition for place in places))
 
     async def _look_for_topics(self) -> None:
         """While one of them is missing: aiokafka itself looks again only when what it knows is old."""
@@ -332,8 +323,6 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _lose_all(self) -> None:
         log.warning("Kafka gave this server's membership up; %d calls that it ran count as lost", len(self._orphans))
-        if self._unstarted:  # by the name under which they are marked: nobody ran them, and nobody will
-            self._say(Word(self.token, released=tuple(self._unstarted)))
         self._losses += 1
         for delivery in self._orphans.values():
             delivery.lost = True

@@ -38,8 +38,6 @@ class Tenure:
     #: State of the progress that is committed, and what has ended since.
     committed: int = 0
     uncommitted: set[int] = field(default_factory=set)
-    #: Records whose start may be committed, although they were not started after all, until a commit says so.
-    unstarted: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True, eq=False)
@@ -59,8 +57,6 @@ class KafkaDelivery:
     admitted: bool = False
     #: Whether it counts as started; it goes on where its partition goes to another server then.
     started: bool = False
-    #: The name under which its start is committed, or may be.
-    marked: str = ""
     #: Whether others have decided about it: this server was away for too long.
     lost: bool = False
     #: Whether it was settled, released or buried.
