@@ -184,6 +184,7 @@ class Stream(Generic[T_co]):
 
     def _drop(self) -> None:
         """Nothing that is here or still comes is read."""
+        self._reading.left = True  # first, so that no word counts what is dropped as read and makes room for more
         self._reading.inbox.clear()
         self._reading.total = None
         self.call.home.streams.let_go(self.call.message_id)
