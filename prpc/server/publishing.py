@@ -47,7 +47,7 @@ class _Way:
 
     publisher: Publisher
     run: Run
-    taken: float = field(default_factory=time.monotonic)
+    taken: float = field(default_factory=lambda: time.monotonic())
 
     def submit(self, job: Job) -> Publication:
         """Publish the call now."""

@@ -1,0 +1,281 @@
+"""The reading side of SimBroker: a blocking read on a connection of its own, a lease that its own loop renews, take-over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from prpc.brokers.base import Reply
+from prpc.exceptions import BrokerUnavailableError
+from tests.sim.network import Broken
+from tests.sim.store import Given
+
+if TYPE_CHECKING:
+    from tests.sim.broker import SimBroker
+
+__all__ = ["SimConsumer", "SimDelivery"]
+
+#: Seconds that a read blocks at the broker, and after which it is given up.
+BLOCK, GIVE_UP = 4.0, 6.5
+
+
+@dataclass(slots=True, eq=False)
+class SimDelivery:
+    """See prpc.brokers.base.Delivery."""
+
+    _consumer: SimConsumer
+    given: Given
+
+    @property
+    def body(self) -> bytes | None:
+        return self.given.entry.body
+
+    @property
+    def facts(self) -> Any:
+        return self.given.entry.facts
+
+    @property
+    def attempt(self) -> int:
+        return self.given.attempt
+
+    @property
+    def raw(self) -> bool:
+        return self.given.entry.raw
+
+    @property
+    def age(self) -> float:
+        return self.given.age
+
+    @property
+    def admitted(self) -> bool:
+        return self.given.admitted
+
+    def claim(self, message_id: UUID, address: str | None, *, repeatable: bool = False, again: bool = False) -> Awaitable[bool]:
+        return self._consumer.claim(self.given, message_id, address, repeatable=repeatable, again=again)
+
+    def settle(self, reply: Reply | None) -> Awaitable[bool]:
+        consumer, given = self._consumer, self.given
+        return consumer.end("settle", given, lambda: consumer.store.settle(consumer.queue, given, reply, consumer.expire))
+
+    def release(self) -> Awaitable[bool]:
+        consumer, given = self._consumer, self.given
+        return consumer.end("release", given, lambda: consumer.store.release(consumer.queue, given))
+
+    def bury(
+        self, reason: str, reply: Reply | None = None, *, details: str = "", keep: bool = True, claim: bool = False
+    ) -> Awaitable[bool]:
+        consumer, given, settings = self._consumer, self.given, self._consumer.broker.settings
+        seconds = consumer.expire if keep else 0.0
+        work = lambda: consumer.store.bury(  # noqa: E731
+            consumer.queue, given, reason, reply, details, seconds, settings.duplicate_window, settings.dead_letters_kept, claim
+        )
+        return consumer.end("bury", given, work)
+
+
+class SimConsumer:
+    """See prpc.brokers.base.Consumer."""
+
+    def __init__(self, broker: SimBroker, queue: str, name: str) -> None:
+        from tests.sim.broker import SimLink
+
+        self.broker, self.queue, self._name, self._first_name = broker, queue, name, name
+        self._epoch = 0
+        self.store = broker.site.store
+        self.expire = float(broker.settings.redis_expire)
+        self._server = broker.link.host.name if broker.link.host is not None else name
+        self._link = SimLink(broker.site, broker.settings)
+        self._found: deque[Given] = deque()
+        #: Deliveries that were handed over or wait here, by their names.
+        self._known: set[str] = set()
+        self._doubt = False
+        self._news = asyncio.Event()
+        self._stopped = self._closed = False
+        self._keeper: asyncio.Task[None] | None = None
+        self._reading: asyncio.Future[list[Given]] | None = None
+
+    async def open(self) -> None:
+        """See Consumer."""
+
+    # taking
+
+    async def take(self, most: int) -> Sequence[SimDelivery]:
+        if self._keeper is None and not self._stopped:
+            await self._begin()
+        while not self._stopped:
+            if self._doubt:
+                await self._look()
+            if self._found:
+                return [self._deliver(self._found.popleft()) for _ in range(min(most, len(self._found)))]
+            await self._read(most)
+        return ()
+
+    async def _begin(self) -> None:
+        while not self._stopped:
+            try:
+                await self._link.open()
+                await self._renew()
+                break
+            except BrokerUnavailableError:
+                await asyncio.sleep(0.1)
+        self._keeper = asyncio.get_running_loop().create_task(self._keep(), name="sim lease")
+
+    def _deliver(self, given: Given) -> SimDelivery:
+        self.broker.site.note("delivered", delivery=given.name, server=self._server)
+        return SimDelivery(self, given)
+
+    async def _read(self, most: int) -> None:
+        """One blocking read, or until something is found in another way."""
+        if self._reading is None or self._reading.done():
+            connection = self._link.connection
+            if connection is None:
+                self._doubt = True
+                await self._first(self._link.usable())
+                return
+            self._reading = connection.ask("take", lambda: self._take(connection, most), patience=GIVE_UP)
+        self._news.clear()
+        await self._first(self._reading)
+        reading = self._reading
+        if not reading.done():
+            return
+        self._reading = None
+        try:
+            self._keep_found(reading.result())
+        except Broken:
+            self._doubt = True
+
+    async def _first(self, awaited: Awaitable[Any]) -> None:
+        """Wait for it or for news."""
+        news = asyncio.ensure_future(self._news.wait())
+        task = asyncio.ensure_future(awaited)
+        await asyncio.wait([news, task], return_when=asyncio.FIRST_COMPLETED)
+        news.cancel()
+        if task is not awaited and not task.done():
+            task.cancel()
+
+    def _keep_found(self, found: Sequence[Given]) -> None:
+        for given in found:
+            if given.name not in self._known:
+                self._known.add(given.name)
+                self._found.append(given)
+
+    def _take(self, connection: Any, most: int) -> Any:
+        """At the broker: what is there, or a future for what comes."""
+        store, queue, name = self.store, self.queue, self._name
+        if store.queue(queue).limits is None:
+            self.broker._declare(queue)
+        found = store.take(queue, name, self._server, most)
+        if found:
+            return found
+        answer: asyncio.Future[list[Given]] = asyncio.get_running_loop().create_future()
+        blocked = store.blocked.setdefault(queue, {})
+        key = object()
+
+        def end(found: list[Given]) -> None:
+            blocked.pop(key, None)
+            timer.cancel()
+            if not answer.done():
+                answer.set_result(found)
+
+        def wake() -> None:
+            if found := store.take(queue, name, self._server, most):
+                end(found)
+
+        timer = asyncio.get_running_loop().call_later(BLOCK, end, [])
+        connection.hung_up.append(lambda: (blocked.pop(key, None), timer.cancel()))
+        blocked[key] = wake
+        return answer
+
+    # the lease
+
+    async def _renew(self) -> None:
+        settings = self.broker.settings
+        kept = await self.broker.link.ask(
+            "renew", lambda: self.store.renew(self.queue, self._name, self._server, settings.redis_recover)
+        )
+        if not kept:
+            self._lose()
+
+    def _lose(self) -> None:
+        """Others have what we held; we go on under a name of our own."""
+        self._epoch += 1
+        self._found.clear()
+        self._name = f"{self._first_name}.{self._epoch}"
+
+    async def _keep(self) -> None:
+        settings = self.broker.settings
+        while True:
+            await asyncio.sleep(settings.redis_heartbeat)
+            try:
+                name = self._name
+                await self._renew()
+                if self._name != name:
+                    await self._renew()
+                self._keep_found(
+                    await self.broker.link.ask("reclaim", lambda: self.store.reclaim(self.queue, self._name, self._server))
+                )
+                if self._found:
+                    self._news.set()
+            except BrokerUnavailableError:
+                self._doubt = True
+                self._news.set()
+
+    async def _look(self) -> None:
+        """What was given to us on a connection that broke stands under our name without our knowing."""
+        self._doubt = False
+        try:
+            self._keep_found(await self.broker.link.ask("held", lambda: self.store.held(self.queue, self._name)))
+        except BrokerUnavailableError:
+            self._doubt = True
+            await asyncio.sleep(0.1)
+
+    # ending
+
+    def claim(self, given: Given, message_id: UUID, address: str | None, *, repeatable: bool, again: bool) -> Awaitable[bool]:
+        if again and self.store.admits:
+            future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            future.set_result(True)
+            return future
+        window = self.broker.settings.duplicate_window
+        work = lambda: self.store.claim(self.queue, given, message_id, address, window, repeatable=repeatable)  # noqa: E731
+        task = self.broker.start("claim", work, insist=True)
+        task.add_done_callback(lambda done: self._claimed(given, done))
+        return task
+
+    def _claimed(self, given: Given, done: asyncio.Task[bool]) -> None:
+        if not done.cancelled() and done.exception() is None and not done.result():
+            self.broker.site.note("ending", delivery=given.name, how="claim")
+
+    def end(self, how: str, given: Given, work: Callable[[], bool]) -> Awaitable[bool]:
+        """Begin to settle, release or bury."""
+        self.broker.site.note("ending", delivery=given.name, how=how)
+        return self.broker.start(how, work, insist=True)
+
+    async def stop(self) -> None:
+        self._stopped = True
+        self._news.set()
+
+    async def close(self) -> None:
+        await self.stop()
+        if self._closed:
+            return
+        self._closed = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+        await self._link.close()
+        store, queue, name = self.store, self.queue, self._name
+        given_back = [self.broker.start("release", lambda each=each: store.release(queue, each), insist=True) for each in self._found]
+        self._found.clear()
+        if given_back:
+            await asyncio.wait(given_back)
+        try:
+            left = await self.broker.link.ask("held", lambda: store.held(queue, name))
+            for each in left:
+                if each.name not in self._known:
+                    await self.broker.link.insist("release", lambda each=each: store.release(queue, each))
+            await self.broker.link.ask("leave", lambda: store.leave(queue, name))
+        except BrokerUnavailableError:
+            pass

@@ -1,0 +1,278 @@
+"""An event loop for many simulated processes: a seeded order, virtual time, and no way out.
+
+Every simulated process is a `Host` with its own queue, clock and life. The seed picks which host runs next; inside a host the
+order is FIFO, as asyncio documents for `call_soon`. Time stands still while anything is ready and then jumps to the next timer.
+The host of a callback stands in its context, so that tasks inherit it from what made them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from asyncio import base_events, events
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
+from random import Random
+from typing import Any, TypeVar
+
+__all__ = ["HOST", "Deadlock", "Host", "Livelock", "SimLoop", "SimulationFenceError", "host_here"]
+
+T = TypeVar("T")
+
+#: Most steps of one run; what takes more turns in a circle.
+MAX_STEPS = 400_000
+#: Most steps in which time does not move.
+MAX_STEPS_AT_ONCE = 60_000
+
+
+class SimulationFenceError(BaseException):
+    """Something in the simulation reached for the real world: a socket, a thread, a process, the real time."""
+
+
+class Deadlock(Exception):
+    """Nothing is ready and no timer is set, but the run has not ended."""
+
+
+class Livelock(Exception):
+    """The run goes on and on without an end, or without time."""
+
+
+class Host:
+    """One simulated process, or what a process has beside its loop: workers, threads."""
+
+    def __init__(self, name: str, number: int, *, offset: float = 0.0, rate: float = 1.0, wall: float = 0.0) -> None:
+        """`offset`, `rate`: of its monotonic clock against the true time. `wall`: seconds that its date is wrong by."""
+        self.name, self.number = name, number
+        self.queue: deque[events.Handle] = deque()
+        self.alive, self.paused = True, 0
+        self.offset, self.rate, self.wall = offset, rate, wall
+        #: What dies and stands still with it.
+        self.parts: list[Host] = []
+        #: For the policy of priorities.
+        self.priority = 0.0
+        #: Whatever belongs to the process alone.
+        self.globals: dict[str, Any] = {}
+
+    def monotonic(self, now: float) -> float:
+        """Its clock at the true time `now`."""
+        return self.offset + now * self.rate
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+HOST: ContextVar[Host] = ContextVar("host")
+
+
+def host_here() -> Host:
+    """The host whose code runs."""
+    return HOST.get()
+
+
+class SimLoop(base_events.BaseEventLoop):
+    """See the module. `order` draws which host runs; `demotions`: steps at which the running host becomes the last (policy PCT)."""
+
+    def __init__(self, order: Random, demotions: frozenset[int] | None = None) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.steps = 0
+        #: Hash over moment and host of every step: two runs that have the same one were the same.
+        self.trace = 0
+        self.errors: list[dict[str, Any]] = []
+        self.hosts: list[Host] = []
+        self._order, self._demotions = order, demotions
+        self._numbers = itertools.count()
+        self._busy: list[Host] = []
+        self._timers: list[tuple[float, int, events.TimerHandle, Host]] = []
+        self._graveyard: list[Any] = []
+        self.root = self.add_host("world")
+        #: Whose code runs now.
+        self.current = self.root
+        self.set_exception_handler(lambda _, context: self.errors.append({**context, "host": self.current.name}))
+
+    # hosts
+
+    def add_host(self, name: str, parent: Host | None = None, **clock: float) -> Host:
+        """A further process; with `parent` a part of one, on its clock."""
+        if parent is not None:
+            clock = {"offset": parent.offset, "rate": parent.rate, "wall": parent.wall}
+        host = Host(name, len(self.hosts), **clock)
+        if parent is not None:
+            parent.parts.append(host)
+        if self._demotions is not None:
+            host.priority = self._order.random()
+        self.hosts.append(host)
+        return host
+
+    def spawn(self, host: Host, work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
+        """A task of this host."""
+        context = Context()
+        context.run(HOST.set, host)
+        return self.create_task(work, name=name or f"{host.name} main", context=context)
+
+    def on(self, host: Host, function: Callable[..., object], *args: Any) -> None:
+        """Call a function in this host, soon."""
+        context = Context()
+        context.run(HOST.set, host)
+        self.call_soon(function, *args, context=context)
+
+    def at(self, host: Host, when: float, function: Callable[..., object], *args: Any) -> None:
+        """Call a function in this host at this true time, soon where it has come."""
+        context = Context()
+        context.run(HOST.set, host)
+        if when <= self.now:
+            self.call_soon(function, *args, context=context)
+            return
+        timer = events.TimerHandle(when, function, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._numbers), timer, host))
+
+    def pause(self, host: Host) -> None:
+        """SIGSTOP: it runs nothing, and its timers wait for it. May be nested."""
+        host.paused += 1
+        if host.paused == 1 and host.queue:
+            self._busy.remove(host)
+        for part in host.parts:
+            self.pause(part)
+
+    def resume(self, host: Host) -> None:
+        """Take back one `pause`."""
+        host.paused -= 1
+        if host.paused == 0 and host.queue and host.alive:
+            self._busy.append(host)
+        for part in host.parts:
+            self.resume(part)
+
+    def kill(self, host: Host) -> None:
+        """SIGKILL: nothing is cancelled, no `finally` runs. What it held is kept, or collecting it would run them."""
+        if host.alive and host.queue and not host.paused:
+            self._busy.remove(host)
+        host.alive = False
+        self._graveyard.append(host.queue)
+        host.queue = deque()
+        for part in host.parts:
+            self.kill(part)
+
+    # asyncio's face
+
+    def time(self) -> float:
+        """The clock of the host that runs."""
+        host = self.current
+        return host.offset + self.now * host.rate
+
+    def _place(self, context: Context | None) -> tuple[Context, Host]:
+        if context is None:
+            context = copy_context()
+        host = context.get(HOST)
+        if host is None:  # a fresh context, of work that shall not inherit anything else
+            host = self.current
+            context.run(HOST.set, host)
+        return context, host
+
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> events.Handle:  # type: ignore[override]
+        context, host = self._place(context)
+        handle = events.Handle(callback, args, self, context)
+        self._push(host, handle)
+        return handle
+
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> events.TimerHandle:
+        context, host = self._place(context)
+        timer = events.TimerHandle(when, callback, args, self, context)
+        at = max(self.now, (when - host.offset) / host.rate)
+        heapq.heappush(self._timers, (at, next(self._numbers), timer, host))
+        return timer
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> events.TimerHandle:
+        context, host = self._place(context)
+        return self.call_at(host.monotonic(self.now) + delay, callback, *args, context=context)
+
+    def _timer_handle_cancelled(self, handle: events.TimerHandle) -> None:
+        """It is skipped when its time comes."""
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        raise SimulationFenceError(f"run_in_executor({func!r}) in the simulation")
+
+    def _push(self, host: Host, handle: events.Handle) -> None:
+        if not host.alive:
+            self._graveyard.append(handle)
+            return
+        if not host.queue and not host.paused:
+            self._busy.append(host)
+        host.queue.append(handle)
+
+    # running
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run until this coroutine of the root host ends; raises Deadlock and Livelock."""
+        main = self.spawn(self.root, work, "world")
+        old = events._get_running_loop()
+        events._set_running_loop(self)
+        self._thread_id = 1  # what `is_running` looks at
+        try:
+            self._go(main)
+        finally:
+            self._thread_id = None
+            events._set_running_loop(old)
+        return main.result()
+
+    def _go(self, main: asyncio.Task[Any]) -> None:
+        busy, timers, since = self._busy, self._timers, 0
+        while not main.done():
+            while timers and (not busy or timers[0][0] <= self.now):
+                at, _, timer, host = heapq.heappop(timers)
+                if timer._cancelled or not host.alive:
+                    continue
+                if at > self.now:
+                    self.now, since = at, self.steps
+                self._push(host, timer)
+            if not busy:
+                raise Deadlock(f"nothing will ever happen any more, at {self.now:.3f} s")
+            host = self._next(busy)
+            handle = host.queue.popleft()
+            if not host.queue:
+                busy.remove(host)
+            if handle._cancelled:
+                continue
+            self.steps += 1
+            if self.steps > MAX_STEPS or self.steps - since > MAX_STEPS_AT_ONCE:
+                raise Livelock(f"{self.steps} steps, {self.steps - since} of them at {self.now:.3f} s: {handle!r}")
+            self.trace = hash((self.trace, self.now, host.number))
+            self.current = host
+            handle._run()
+            self.current = self.root
+
+    def _next(self, busy: list[Host]) -> Host:
+        if len(busy) == 1:
+            return busy[0]
+        if self._demotions is None:
+            return busy[int(self._order.random() * len(busy))]
+        host = max(busy, key=lambda each: each.priority)
+        if self.steps in self._demotions:
+            host.priority = -self.steps
+        return host
+
+    def dump(self) -> str:
+        """What every host waits for."""
+        lines = []
+        tasks = sorted(asyncio.all_tasks(self), key=lambda task: task.get_name())
+        for host in self.hosts:
+            state = "dead" if not host.alive else "paused" if host.paused else "alive"
+            lines.append(f"{host.name} ({state}, {len(host.queue)} ready):")
+            for task in tasks:
+                if _host_of(task) is host and not task.done():
+                    frames = task.get_stack(limit=2)
+                    where = ", ".join(f"{f.f_code.co_name}:{f.f_lineno}" for f in frames)
+                    lines.append(f"    {task.get_name()}: {where}")
+        return "\n".join(lines)
+
+
+def _host_of(task: asyncio.Task[Any]) -> Host | None:
+    context = getattr(task, "get_context", None)  # Python 3.12
+    return None if context is None else context().get(HOST)
