@@ -66,7 +66,6 @@ def _no_thread(thread: threading.Thread) -> None:
     _start_thread(thread)
 
 
-
 def _rebind(new: dict[Any, Any]) -> Callable[[], None]:
     """Replace these objects wherever a module of PRPC holds one by a name of its own; returns what takes it back."""
     undo: list[tuple[Any, str, Any]] = []
@@ -79,7 +78,7 @@ def _rebind(new: dict[Any, Any]) -> Callable[[], None]:
 
     for name in DATED:
         undo.append((sys.modules[name], "datetime", datetime))
-        setattr(sys.modules[name], "datetime", SimDatetime)
+        sys.modules[name].datetime = SimDatetime
 
     def back() -> None:
         for module, key, value in undo:
