@@ -41,13 +41,46 @@ class Livelock(Exception):
     """The run goes on and on without an end, or without time."""
 
 
+class SimHandle:
+    """What asyncio.Handle is: a callback that waits for its turn. Smaller, as half of a run is making them."""
+
+    __slots__ = ("_args", "_callback", "_cancelled", "_context")
+
+    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], context: Context) -> None:
+        self._callback, self._args, self._context, self._cancelled = callback, args, context, False
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback, self._args = _nothing, ()
+
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def __repr__(self) -> str:
+        return f"<{self._callback!r}>"
+
+
+class SimTimer(SimHandle):
+    """What asyncio.TimerHandle is. `_when`: on its host's clock."""
+
+    __slots__ = ("_when",)
+    _when: float
+
+    def when(self) -> float:
+        return self._when
+
+
+def _nothing() -> None:
+    """Of a handle that was cancelled."""
+
+
 class Host:
     """One simulated process, or what a process has beside its loop: workers, threads."""
 
     def __init__(self, name: str, number: int, *, offset: float = 0.0, rate: float = 1.0, wall: float = 0.0) -> None:
         """`offset`, `rate`: of its monotonic clock against the true time. `wall`: seconds that its date is wrong by."""
         self.name, self.number = name, number
-        self.queue: deque[events.Handle] = deque()
+        self.queue: deque[SimHandle] = deque()
         self.alive, self.paused = True, 0
         self.offset, self.rate, self.wall = offset, rate, wall
         #: What dies and stands still with it.
@@ -56,6 +89,9 @@ class Host:
         self.priority = 0.0
         #: Whatever belongs to the process alone.
         self.globals: dict[str, Any] = {}
+        #: A context in which nothing but the host is set, to copy from.
+        self.context = Context()
+        self.context.run(HOST.set, self)
 
     def monotonic(self, now: float) -> float:
         """Its clock at the true time `now`."""
@@ -87,7 +123,7 @@ class SimLoop(base_events.BaseEventLoop):
         self._order, self._demotions = order, demotions
         self._numbers = itertools.count()
         self._busy: list[Host] = []
-        self._timers: list[tuple[float, int, events.TimerHandle, Host]] = []
+        self._timers: list[tuple[float, int, SimHandle, Host]] = []
         self._graveyard: list[Any] = []
         self.root = self.add_host("world")
         #: Whose code runs now.
@@ -111,25 +147,19 @@ class SimLoop(base_events.BaseEventLoop):
 
     def spawn(self, host: Host, work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
         """A task of this host."""
-        context = Context()
-        context.run(HOST.set, host)
-        return self.create_task(work, name=name or f"{host.name} main", context=context)
+        return self.create_task(work, name=name or f"{host.name} main", context=host.context.copy())
 
     def on(self, host: Host, function: Callable[..., object], *args: Any) -> None:
         """Call a function in this host, soon."""
-        context = Context()
-        context.run(HOST.set, host)
-        self.call_soon(function, *args, context=context)
+        self._push(host, SimHandle(function, args, host.context.copy()))
 
     def at(self, host: Host, when: float, function: Callable[..., object], *args: Any) -> None:
         """Call a function in this host at this true time, soon where it has come."""
-        context = Context()
-        context.run(HOST.set, host)
+        handle = SimHandle(function, args, host.context.copy())
         if when <= self.now:
-            self.call_soon(function, *args, context=context)
-            return
-        timer = events.TimerHandle(when, function, args, self, context)
-        heapq.heappush(self._timers, (when, next(self._numbers), timer, host))
+            self._push(host, handle)
+        else:
+            heapq.heappush(self._timers, (when, next(self._numbers), handle, host))
 
     def pause(self, host: Host, parts: bool = True) -> None:
         """SIGSTOP: it runs nothing, and its timers wait for it. May be nested. Without `parts` only its loop stands still."""
@@ -176,9 +206,9 @@ class SimLoop(base_events.BaseEventLoop):
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> events.Handle:  # type: ignore[override]
         context, host = self._place(context)
-        handle = events.Handle(callback, args, self, context)
+        handle = SimHandle(callback, args, context)
         self._push(host, handle)
-        return handle
+        return handle  # type: ignore[return-value]
 
     call_soon_threadsafe = call_soon  # type: ignore[assignment]
 
@@ -186,11 +216,12 @@ class SimLoop(base_events.BaseEventLoop):
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> events.TimerHandle:
         context, host = self._place(context)
-        timer = events.TimerHandle(when, callback, args, self, context)
+        timer = SimTimer(callback, args, context)
+        timer._when = when
         # Never a hair before its moment: where time stands still, who looks at the clock would wait for ever.
         at = max(self.now, (when - host.offset) / host.rate + HAIR)
         heapq.heappush(self._timers, (at, next(self._numbers), timer, host))
-        return timer
+        return timer  # type: ignore[return-value]
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -198,13 +229,10 @@ class SimLoop(base_events.BaseEventLoop):
         context, host = self._place(context)
         return self.call_at(host.monotonic(self.now) + delay, callback, *args, context=context)
 
-    def _timer_handle_cancelled(self, handle: events.TimerHandle) -> None:
-        """It is skipped when its time comes."""
-
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         raise SimulationFenceError(f"run_in_executor({func!r}) in the simulation")
 
-    def _push(self, host: Host, handle: events.Handle) -> None:
+    def _push(self, host: Host, handle: SimHandle) -> None:
         if not host.alive:
             self._graveyard.append(handle)
             return
@@ -228,10 +256,10 @@ class SimLoop(base_events.BaseEventLoop):
         return main.result()
 
     def _go(self, main: asyncio.Task[Any]) -> None:
-        busy, timers, since = self._busy, self._timers, 0
+        busy, timers, since, pop = self._busy, self._timers, 0, heapq.heappop
         while not main.done():
             while timers and (not busy or timers[0][0] <= self.now):
-                at, _, timer, host = heapq.heappop(timers)
+                at, _, timer, host = pop(timers)
                 if timer._cancelled or not host.alive:
                     continue
                 if at > self.now:
@@ -239,7 +267,7 @@ class SimLoop(base_events.BaseEventLoop):
                 self._push(host, timer)
             if not busy:
                 raise Deadlock(f"nothing will ever happen any more, at {self.now:.3f} s")
-            host = self._next(busy)
+            host = busy[0] if len(busy) == 1 else self._next(busy)
             handle = host.queue.popleft()
             if not host.queue:
                 busy.remove(host)
@@ -250,12 +278,13 @@ class SimLoop(base_events.BaseEventLoop):
                 raise Livelock(f"{self.steps} steps, {self.steps - since} of them at {self.now:.3f} s: {handle!r}")
             self.trace = hash((self.trace, self.now, host.number))
             self.current = host
-            handle._run()
+            try:
+                handle._context.run(handle._callback, *handle._args)
+            except Exception as exc:
+                self.call_exception_handler({"message": f"exception in {handle!r}", "exception": exc, "handle": handle})
             self.current = self.root
 
     def _next(self, busy: list[Host]) -> Host:
-        if len(busy) == 1:
-            return busy[0]
         if self._demotions is None:
             return busy[int(self._order.random() * len(busy))]
         host = max(busy, key=lambda each: each.priority)
