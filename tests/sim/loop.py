@@ -205,9 +205,15 @@ class SimLoop(base_events.BaseEventLoop):
         return context, host
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> events.Handle:  # type: ignore[override]
-        context, host = self._place(context)
+        host = None if context is None else context.get(HOST)
+        if host is None:
+            context, host = self._place(context)
+        assert context is not None
         handle = SimHandle(callback, args, context)
-        self._push(host, handle)
+        if host.queue:  # the short way of `_push`
+            host.queue.append(handle)
+        else:
+            self._push(host, handle)
         return handle  # type: ignore[return-value]
 
     call_soon_threadsafe = call_soon  # type: ignore[assignment]
@@ -216,6 +222,11 @@ class SimLoop(base_events.BaseEventLoop):
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> events.TimerHandle:
         context, host = self._place(context)
+        return self._set(context, host, when, callback, args)
+
+    def _set(
+        self, context: Context, host: Host, when: float, callback: Callable[..., object], args: tuple[Any, ...]
+    ) -> events.TimerHandle:
         timer = SimTimer(callback, args, context)
         timer._when = when
         # Never a hair before its moment: where time stands still, who looks at the clock would wait for ever.
@@ -227,7 +238,7 @@ class SimLoop(base_events.BaseEventLoop):
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> events.TimerHandle:
         context, host = self._place(context)
-        return self.call_at(host.monotonic(self.now) + delay, callback, *args, context=context)
+        return self._set(context, host, host.monotonic(self.now) + delay, callback, args)
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         raise SimulationFenceError(f"run_in_executor({func!r}) in the simulation")
