@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 import psutil
 from redis.exceptions import RedisError
 
-from tests.chaos.causes import BROKER
 from tests.chaos.clocks import HOUR, SIGNAL, set_clock
 from tests.chaos.program import Program, workers_of
 from tests.chaos.world import World
+from tests.ledger.causes import BROKER
 
 __all__ = ["BROKER_FAULTS", "NETWORK_FAULTS", "PROGRAM_FAULTS", "WORKER_FAULTS", "Fault", "one_of", "roll_over"]
 

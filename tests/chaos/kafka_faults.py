@@ -10,10 +10,10 @@ from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from prpc.codec import Codec
 from prpc.names import QueueNames
-from tests.chaos.causes import BROKER
 from tests.chaos.options import QUEUE
 from tests.chaos.world import World
 from tests.kafka_talk import consumer, producer
+from tests.ledger.causes import BROKER
 
 __all__ = ["copy_records", "kill_coordinator", "restart_kafka"]
 

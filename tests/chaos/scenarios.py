@@ -11,10 +11,10 @@ from pathlib import Path
 from tests.chaos import entries, faults, kafka_faults
 from tests.chaos.clocks import HOUR
 from tests.chaos.journal import read_journals
-from tests.chaos.ledger import Ledger, Promise, Violation
 from tests.chaos.options import Options
 from tests.chaos.sweep import sweep
 from tests.chaos.world import World
+from tests.ledger.ledger import Ledger, Promise, Violation
 
 __all__ = ["KAFKA", "RANDOM", "SCENARIOS", "Report", "Scenario", "run_scenario"]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from tests.chaos.causes import BROKER
 from tests.chaos.program import PATIENCE, Program
 from tests.chaos.world import World
+from tests.ledger.causes import BROKER
 
 __all__ = ["cut_points", "sweep"]
 

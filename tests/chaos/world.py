@@ -111,7 +111,7 @@ class World:
 
     @contextlib.contextmanager
     def fault(self, name: str, *hits: str, mended: str = "", calls: Iterable[str] = (), **effects: bool) -> Iterator[None]:
-        """A fault is there while the block runs. What it hits, and `effects` (kills, forgets): see tests/chaos/causes.py."""
+        """A fault is there while the block runs. What it hits, and `effects` (kills, forgets): see tests/ledger/causes.py."""
         number = next(self._numbers)
         self.tell(name)
         self.journal.write("fault", number=number, name=name, hits=hits, calls=list(calls), **effects)

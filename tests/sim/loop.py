@@ -143,7 +143,8 @@ class SimLoop(base_events.BaseEventLoop):
         host = Host(name, next(self._numbered), parent, **clock)
         if parent is not None:
             parent.parts.append(host)
-            host.alive, host.paused, host.own = parent.alive, parent.paused, parent.own
+            host.alive, host.paused = parent.alive, parent.paused
+            host.globals, host.own = parent.globals, parent.own
         if self._demotions is not None:
             host.priority = self._order.random()
         self.hosts.append(host)
@@ -180,21 +181,22 @@ class SimLoop(base_events.BaseEventLoop):
         timer = events.TimerHandle(when, function, args, self, context)
         heapq.heappush(self._timers, (when, next(self._numbers), timer, host))
 
-    def pause(self, host: Host) -> None:
-        """SIGSTOP: it runs nothing, and its timers wait for it. May be nested."""
+    def pause(self, host: Host, parts: bool = True) -> None:
+        """SIGSTOP: it runs nothing, and its timers wait for it. May be nested. Without `parts` only its loop stands still."""
         host.paused += 1
-        if host.paused == 1 and host.queue:
+        if host.paused == 1 and host in self._busy:
             self._busy.remove(host)
-        for part in host.parts:
+        for part in host.parts if parts else ():
             self.pause(part)
 
-    def resume(self, host: Host) -> None:
+    def resume(self, host: Host, parts: bool = True) -> None:
         """Take back one `pause`."""
         host.paused -= 1
         if host.paused == 0 and host.queue and host.alive:
             self._busy.append(host)
-        for part in host.parts:
-            self.resume(part)
+        for part in host.parts if parts else ():
+            if part.paused:  # it may have come since
+                self.resume(part)
 
     def kill(self, host: Host) -> None:
         """SIGKILL: nothing is cancelled, no `finally` runs. What it held is kept, or collecting it would run them."""
@@ -233,7 +235,7 @@ class SimLoop(base_events.BaseEventLoop):
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> events.Handle:
-        if self.current is self.current.process and not self.current.plain:
+        if not self.current.plain:
             return self.call_soon(callback, *args, context=context)
         if context is None:
             context = copy_context()

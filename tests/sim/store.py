@@ -379,3 +379,8 @@ class Store:
         queue, now = self.queue(name), self.clock()
         ages = [now - queue.entries[line[0]].born for line in (queue.waiting, queue.raw_waiting) if line]
         return QueueState(len(queue.waiting) + len(queue.raw_waiting), len(queue.holders), max(ages, default=None), len(queue.dead))
+
+    def restore(self, data: Data | None) -> None:
+        """What a broker has after its restart; None: nothing."""
+        self.data = Data() if data is None else data
+        self.blocked.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,9 +44,12 @@ class Faults:
 
     def __init__(self) -> None:
         self._by_number: dict[int, Fault] = {}
+        #: When programs and processes of each name were killed, in order.
+        self._kills: dict[str, list[float]] = {}
 
     def begin(self, event: Mapping[str, Any]) -> None:
-        self._by_number[event["number"]] = Fault(
+        """Faults begin in their order."""
+        fault = self._by_number[event["number"]] = Fault(
             event["name"],
             event["at"],
             frozenset(event["hits"]),
@@ -53,12 +57,28 @@ class Faults:
             event.get("forgets", False),
             frozenset(event.get("calls", ())),
         )
+        if fault.kills:
+            for name in fault.hits - {BROKER}:
+                self._kills.setdefault(name, []).append(fault.at)
 
     def end(self, event: Mapping[str, Any]) -> None:
         self._by_number[event["number"]].until = event["at"]
 
     def __iter__(self) -> Iterator[Fault]:
         return iter(self._by_number.values())
+
+    def killed(self, process: str, first: float, last: float) -> bool:
+        """Whether this very process was killed between these moments; that the broker was killed is no matter."""
+        for name in (process, process.rpartition("-")[0]):
+            kills = self._kills.get(name)
+            if kills is not None and (at := bisect_left(kills, first)) < len(kills) and kills[at] <= last:
+                return True
+        return False
+
+    def hit(self, process: str, first: float, last: float, aftermath: float) -> bool:
+        """Whether a fault that leaves it alive hit this process, or any hit the broker, between these moments."""
+        near = (fault for fault in self._by_number.values() if fault.lasts(first, last, aftermath))
+        return any(BROKER in fault.hits or (not fault.kills and fault.hits_process(process)) for fault in near)
 
     def explain(self, how: str, message_id: str, starts: Collection[tuple[str, float]], life: tuple[float, float, float]) -> bool:
         """Whether a fault may have caused this error of a call. `starts`: on which process each execution began, and when;

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.causes import BROKER
-from tests.chaos.ledger import Ledger, Promise
+from tests.ledger.causes import BROKER
+from tests.ledger.ledger import Ledger, Promise
 
 CALL = {"event": "call", "at": 1.0, "id": "a", "client": "c", "function": "f", "idempotent": False, "timeout": 5.0}
 HARMLESS = {**CALL, "idempotent": True}

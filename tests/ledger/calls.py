@@ -1,0 +1,87 @@
+"""Rules of one call: its outcomes, its executions, and when they may come."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from tests.ledger.book import Book, Call
+from tests.ledger.terms import Promise, Violation
+
+__all__ = ["judge"]
+
+#: Outcomes which say that the function was not started.
+NOT_STARTED = frozenset(
+    {"DeadlineExceededError", "QueueFullError", "NoServerError", "FunctionNotFoundError", "BadArgumentsError"}
+)
+#: Seconds that a timer may be early, as it rounds.
+ROUNDING = 0.001
+
+
+def judge(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
+    yield from _of_outcomes(call, book, promise)
+    yield from _of_executions(call)
+    yield from _of_late_starts(call, promise)
+    yield from _of_first_outcome(call)
+
+
+def _of_outcomes(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
+    """One outcome, and that by the deadline; a client that was killed has nobody to tell, a reader that left does not listen."""
+    outcomes, due = call.outcomes, call.due + promise.slack
+    if call.cancelled and any(outcome["how"] != "CallCancelledError" for outcome in outcomes):
+        won = next(event["at"] for event in call.of("cancel") if event["won"])
+        how = ", ".join(f"{outcome['how']} at {outcome['at']:.3f}" for outcome in outcomes)
+        yield Violation("cancelled", f"{call.name} was cancelled at {won:.3f}, yet it ended with {how}")
+    if len(outcomes) > 1:
+        yield Violation("one outcome", f"{call.name} ended {len(outcomes)} times: {[o['how'] for o in outcomes]}")
+    elif not outcomes:
+        heard = call.event["client"] not in book.gone or book.gone[call.event["client"]] > due
+        if heard and not call.of("leave"):
+            yield Violation("no silence", f"{call.name} has no outcome")
+    elif outcomes[0]["at"] > due:
+        late = outcomes[0]["at"] - call.due
+        yield Violation("deadline", f"{call.name} ended {late:.3f} s after its deadline with {outcomes[0]['how']}")
+    elif promise.exact and outcomes[0]["how"] == "ClientTimeOutError" and outcomes[0]["at"] < call.due - ROUNDING:
+        yield Violation(
+            "early timeout", f"{call.name} ran out of time at {outcomes[0]['at']:.3f}, which it had until {call.due:.3f}"
+        )
+
+
+def _of_executions(call: Call) -> Iterator[Violation]:
+    starts = call.starts
+    if not call.idempotent and len(starts) > 1:
+        where = ", ".join(f"{s['server']} at {s['at']:.3f}" for s in starts)
+        yield Violation("at most once", f"{call.name} ran {len(starts)} times: {where}")
+    for outcome in call.outcomes:
+        # Of an idempotent call it is the last attempt that was not started.
+        further = call.idempotent and outcome["how"] == "DeadlineExceededError"
+        if outcome["how"] in NOT_STARTED and starts and not further:
+            yield Violation("true outcome", f"{call.name} ended with {outcome['how']}, yet it ran")
+        if outcome["how"] == "value" and outcome["token"] not in {end["token"] for end in call.of("end")}:
+            yield Violation("true outcome", f"{call.name} got {outcome['token']!r}, which no execution of it made")
+
+
+def _of_late_starts(call: Call, promise: Promise) -> Iterator[Violation]:
+    """Nothing starts once the time that its entries name is over."""
+    entered = call.of("entered")
+    if not entered:
+        return
+    for start in call.starts:
+        ends = [math.inf if e["timeout"] is None else e["at"] + e["timeout"] for e in entered if e["at"] <= start["at"]]
+        if ends and start["at"] > max(ends) + promise.skew:
+            text = f"{call.name} started on {start['server']} at {start['at']:.3f}; its entries had time until {max(ends):.3f}"
+            yield Violation("late start", text)
+
+
+def _of_first_outcome(call: Call) -> Iterator[Violation]:
+    first = [(o["how"], o["token"]) for o in call.outcomes[:1]]
+    for event in call.of("again"):
+        if first and (event["how"], event["token"]) != first[0]:
+            yield Violation("first outcome", f"{call.name} had {first[0]}, later {(event['how'], event['token'])}")
+    if len(call.of("stored")) < 2:
+        return
+    # Once the caller of a repeated call has its outcome, the broker may hold that of a further attempt until it is removed.
+    until = call.ended if call.idempotent else math.inf
+    stored = {event["content"] for event in call.of("stored") if event["at"] <= until}
+    if len(stored) > 1:
+        yield Violation("first outcome", f"{call.name}: the broker kept {len(stored)} outcomes one after the other")

@@ -1,0 +1,84 @@
+"""Rules of the errors that callers see: which the run allows, and what explains each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.ledger.book import Book, Call
+from tests.ledger.terms import Promise, Violation
+
+__all__ = ["judge"]
+
+#: Errors that a function brings about by running, with no fault: it raised, or ran longer than it may.
+OF_RUNNING = frozenset({"RemoteError", "WorkerTimeoutError"})
+
+
+def judge(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
+    if call.outcomes and call.outcomes[0]["how"] != "value":
+        yield from _of_errors(call, book, promise)
+    if promise.told_within is not None:
+        yield from _of_losses(call, book, promise, promise.told_within)
+    yield from _of_dead_letters(call)
+
+
+def _of_errors(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
+    """Only the errors that the run allows, and those only where something explains them."""
+    how, sure = call.outcomes[0]["how"], book.is_sure(call)
+    if how == "CallCancelledError" and (call.cancelled or call.of("leave")):
+        return
+    allowed = promise.idempotent if call.idempotent else promise.plain
+    kind = "idempotent " if call.idempotent else ""
+    if how not in allowed or sure:
+        when = "where no fault excuses it" if sure else f"{len(call.starts)} executions"
+        yield Violation("allowed outcome", f"{kind}{call.name} ended with {how} ({when})")
+    elif call.idempotent and how == "WorkerLostError":
+        if not any(letter["reason"] == "attempts" for letter in call.of("dead")):
+            yield Violation("true error", f"{kind}{call.name} ended with {how}, yet nobody gave it up")
+    elif not (how in promise.natural or _of_itself(how, call, promise) or _by_fault(how, call, book, promise)):
+        where = ", ".join(f"on {start['server']} from {start['at']:.3f}" for start in call.starts) or "nowhere"
+        yield Violation("true error", f"{kind}{call.name}, run {where}, ended with {how} at {call.ended:.3f}, by no fault")
+
+
+def _of_itself(how: str, call: Call, promise: Promise) -> bool:
+    """Whether what the call went through explains the error without a fault."""
+    if how in OF_RUNNING:
+        return any(start["at"] <= call.ended for start in call.starts)
+    if how == "DeadlineExceededError":
+        return any(e["timeout"] is not None and e["at"] + e["timeout"] - promise.skew <= call.ended for e in call.of("entered"))
+    return False
+
+
+def _by_fault(how: str, call: Call, book: Book, promise: Promise) -> bool:
+    starts = [(start["server"], start["at"]) for start in call.starts]
+    if how == "CallCancelledError":  # nobody cancelled it: a stream whose reader seemed to be gone, as it could not be heard
+        client, first = call.event["client"], call.event["at"]
+        return call.streams and book.faults.hit(client, first, call.ended, promise.aftermath)
+    if how == "WorkerLostError" and (deaths := call.of("worker")):
+        died = [(death["server"], death["at"]) for death in deaths]
+        starts = [(server, at) for server, at in starts if not any(s == server and at <= t <= call.ended for s, t in died)]
+        if not starts:
+            return True
+    return book.faults.explain(how, call.id, starts, (call.event["at"], call.ended, promise.aftermath))
+
+
+def _of_losses(call: Call, book: Book, promise: Promise, within: float) -> Iterator[Violation]:
+    """The caller of a server that was killed knows it in time; an idempotent call runs again instead."""
+    if call.idempotent or call.event["client"] in book.gone:
+        return
+    runs: list[tuple[str | None, float]] = [(start["server"], start["at"]) for start in call.starts]
+    if not runs and call.outcomes and call.outcomes[0]["how"] == "WorkerLostError":
+        runs = [(None, call.event["at"])]
+    for server, at in runs:
+        known = book.faults.loss_known_by(server, at, call.ended, within)
+        if known is not None and call.ended > known[1]:
+            ended = f"{call.ended - known[0]:.3f} s later" if call.outcomes else "never"
+            text = f"{call.name}: its server {server or ''} was killed at {known[0]:.3f}, its caller knew it {ended}"
+            yield Violation("told in time", text)
+            return
+
+
+def _of_dead_letters(call: Call) -> Iterator[Violation]:
+    """Nothing but an idempotent call that lost its server or its worker too often is given up."""
+    reasons = {letter["reason"] for letter in call.of("dead")} - ({"attempts"} if call.idempotent else set())
+    if reasons:
+        yield Violation("dead letter", f"{call.name} is a dead letter: {', '.join(sorted(reasons))}")

@@ -1,0 +1,146 @@
+"""What the simulated clients do: calls of every kind by a drawn script, each noted with how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from tests.sim.workload import IDEMPOTENT, STREAMS
+
+if TYPE_CHECKING:
+    from tests.sim.world import Client, World
+
+__all__ = ["Plan", "drawn_plan", "run_plan"]
+
+#: The errors that scripts raise by themselves.
+OF_SCRIPT = {"raise": "ValueError", "exit": "SystemExit", "unwritable": "EncodeError"}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One call: when, of what, how it ends by itself, and what its caller does meanwhile."""
+
+    at: float
+    kind: str
+    seconds: float
+    end: str
+    timeout: float
+    #: Seconds after which the caller cancels, or the reader leaves; None for never.
+    leave: float | None
+    count: int
+    sure: bool = False
+
+
+def drawn_plan(draw: Random, span: float, kinds: tuple[str, ...]) -> Plan:
+    kind = draw.choice(kinds)
+    return Plan(
+        at=draw.random() * span,
+        kind=kind,
+        seconds=draw.choice((0.0, 0.01, 0.1, 0.5, 2.0, 6.0)),
+        end=draw.choice(("value",) * 6 + ("raise", "exit", "unwritable", "hold", "stubborn", "progress")),
+        timeout=draw.choice((1.0, 8.0, 30.0, 30.0)),
+        leave=draw.choice((None,) * 6 + (0.0, 0.05, 1.0)),
+        count=draw.choice((0, 1, 3, 20)),
+    )
+
+
+async def run_plan(world: World, client: Client, plan: Plan) -> None:
+    """One call from its beginning to its outcome."""
+    function = "work" if plan.kind == "odd" else plan.kind
+    options = client.client.options(timeout=plan.timeout, idempotent=function in IDEMPOTENT)
+    if function in STREAMS:
+        await _stream(world, client, options, function, plan)
+        return
+    args: tuple[Any, ...] = (plan.seconds, plan.end)
+    if function == "feed":
+        args = (_items(plan), plan.end)
+    task = options.call(function, *args)
+    message_id = str(task.message.message_id)
+    _note_call(world, client, message_id, function, plan)
+    if plan.leave is not None:
+        await _wait(task, plan.leave)
+        if not task.is_done_task():
+            won = task.cancel()
+            world.note("cancel", id=message_id, won=won)
+    try:
+        await task
+    except Exception:
+        pass
+    _note_outcome(world, message_id, task, plan, "outcome")
+    await asyncio.sleep(1.0)
+    _note_outcome(world, message_id, task, plan, "again")
+
+
+async def _wait(task: Any, seconds: float) -> None:
+    try:
+        await task.async_wait_result_task(seconds)
+    except Exception:
+        pass
+
+
+def _note_call(world: World, client: Client, message_id: str, function: str, plan: Plan) -> None:
+    world.note(
+        "call",
+        id=message_id,
+        client=client.name,
+        function=function,
+        idempotent=function in IDEMPOTENT,
+        timeout=plan.timeout,
+        sure=plan.sure,
+        stream=function in STREAMS,
+        expects=_expected(plan),
+    )
+
+
+def _expected(plan: Plan) -> list[str]:
+    """Errors that the call may end with although nothing goes wrong."""
+    found = [OF_SCRIPT[plan.end]] if plan.end in OF_SCRIPT else []
+    if plan.seconds >= plan.timeout or not plan.sure:
+        found += ["ClientTimeOutError", "WorkerTimeoutError", "DeadlineExceededError"]
+    return found
+
+
+def _note_outcome(world: World, message_id: str, task: Any, plan: Plan, event: str) -> None:
+    how, token = "value", None
+    try:
+        token = task.get_result()
+    except BaseException as exc:
+        how = type(exc).__name__
+        if how in ("ValueError", "SystemExit"):
+            token = str(exc)
+    world.note(event, id=message_id, how=how, token=token)
+    if event == "outcome":
+        world.counts[f"outcome {how}"] += 1
+
+
+async def _items(plan: Plan) -> AsyncIterator[int]:
+    for number in range(plan.count):
+        await asyncio.sleep(plan.seconds / plan.count)
+        yield number
+
+
+async def _stream(world: World, client: Client, options: Any, function: str, plan: Plan) -> None:
+    reading = options.stream(function, plan.seconds, plan.end, plan.count)
+    message_id = str(reading.message.message_id)
+    _note_call(world, client, message_id, function, plan)
+    how, read, left = "value", 0, False
+    try:
+        async for item in reading:
+            world.note("read", id=message_id, index=int(item))
+            read += 1
+            if plan.leave is not None and read > plan.leave * 10:
+                left = True
+                break
+            if plan.leave == 1.0:
+                await asyncio.sleep(0.3)
+    except Exception as exc:
+        how = type(exc).__name__
+    if left:
+        world.note("leave", id=message_id)
+        await reading.aclose()
+        how = "left"
+    world.note("outcome", id=message_id, how=how, token=None)
+    world.counts[f"outcome {how}"] += 1

@@ -1,0 +1,23 @@
+"""From a world's events to its violations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.ledger.ledger import Ledger, Promise
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+__all__ = ["judge", "promise_of"]
+
+ALWAYS = frozenset({"WorkerLostError", "ServerShutdownError", "BrokerUnavailableError", "ClientTimeOutError", "CallCancelledError"})
+
+
+def promise_of(world: World) -> Promise:
+    """What may be seen in this world."""
+    return Promise(plain=ALWAYS, idempotent=ALWAYS, slack=0.1, aftermath=2.0)
+
+
+def judge(world: World) -> list[str]:
+    return [str(violation) for violation in Ledger(world.events).violations(promise_of(world))]

@@ -1,0 +1,111 @@
+"""From a seed to a world: everything that a run draws in advance, so that it can be printed, changed and shrunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from random import Random
+from typing import Any
+
+__all__ = ["FAULTS", "NOISE", "Options", "options_of", "read_options"]
+
+#: What happens to single hosts or to the broker at a moment: the nemesis's deeds.
+FAULTS = (
+    *("kill", "kill_at_operation", "stop", "pause", "worker_lost", "kill_client", "clock_jump"),
+    *("partition", "deaf", "mute", "clog", "swizzle", "cut", "broker_restart", "broker_forgets_second", "broker_forgets_all"),
+    *("broker_pause", "double", "garbage"),
+)
+#: What happens all the time, at a rate.
+NOISE = ("cut_before", "cut_after", "slow")
+
+
+@dataclass(frozen=True)
+class Options:
+    """One run. Times in seconds."""
+
+    seed: int = 0
+    broker: str = "redis"
+    #: "fifo": a drawn host is next; "pct": hosts have priorities that change so many times.
+    policy: str = "fifo"
+    demotions: int = 0
+    servers: int = 2
+    clients: int = 2
+    slots: int = 3
+    calls: int = 10
+    #: Calls are sent and faults happen within this time.
+    span: float = 10.0
+    #: Kinds of calls that occur.
+    kinds: tuple[str, ...] = ("work",)
+    #: Deeds in their order.
+    faults: tuple[str, ...] = ()
+    #: Kind -> probability for each request.
+    noise: dict[str, float] = field(default_factory=dict)
+    #: Mean seconds on the way, and how the clocks of hosts differ.
+    latency: float = 0.001
+    drift: float = 0.0
+    skew: float = 0.0
+    window: int = 8
+    max_queue: int = 0
+    secret: str = ""
+    heartbeat: float = 1.0
+    recover: float = 3.0
+    grace: float = 3.0
+    silence: float = 2.0
+    connect_timeout: float = 3.0
+
+    @property
+    def exact(self) -> bool:
+        """Whether the ways are quiet, so that every outcome can be judged to the moment."""
+        return not self.noise and not self.skew and not set(self.faults) - EXACT
+
+    def text(self) -> str:
+        """What differs from the defaults, as it is read by `read_options`."""
+        plain = Options()
+        changed = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(plain, f.name)}
+        return repr(changed)
+
+
+#: Deeds that leave the ways to the broker alone.
+EXACT = frozenset({"kill", "stop", "worker_lost", "pause", "kill_client"})
+
+
+def read_options(text: str) -> Options:
+    """The options that `Options.text` wrote."""
+    from ast import literal_eval
+
+    values: dict[str, Any] = literal_eval(text)
+    return replace(Options(), **values)
+
+
+#: Kinds of calls: what they are is said in workload.py.
+KINDS = ("work", "safe", "process", "process_safe", "thread", "thread_safe", "stream", "safe_stream", "feed", "nested", "capped", "odd")
+
+
+def options_of(seed: int, broker: str | None = None) -> Options:
+    """The options of a seed: one run in four is exact."""
+    draw = Random(f"{seed} options")
+    exact = draw.random() < 0.3
+    pct = draw.random() < 0.2
+    kinds = tuple(kind for kind in KINDS if draw.random() < 0.5) or ("work", "safe")
+    enabled = [fault for fault in (sorted(EXACT) if exact else FAULTS) if draw.random() < 0.4]
+    faults = tuple(draw.choice(enabled) for _ in range(draw.choice((0, 1, 1, 2, 3, 5)))) if enabled else ()
+    noise = {} if exact else {kind: draw.choice((0.005, 0.02, 0.05)) for kind in NOISE if draw.random() < 0.35}
+    return Options(
+        seed=seed,
+        broker=broker or draw.choice(("redis", "kafka")),
+        policy="pct" if pct else "fifo",
+        demotions=draw.randrange(1, 8) if pct else 0,
+        servers=draw.choice((1, 2, 2, 3)),
+        clients=draw.choice((1, 2)),
+        slots=draw.choice((1, 2, 4)),
+        calls=draw.choice((4, 8, 12, 16)),
+        span=draw.choice((2.0, 6.0, 12.0)),
+        kinds=kinds,
+        faults=faults,
+        noise=noise,
+        latency=draw.choice((0.0005, 0.002, 0.02)),
+        drift=0.0 if exact else draw.choice((0.0, 0.01)),
+        skew=0.0 if exact else draw.choice((0.0, 0.0, 600.0)),
+        window=draw.choice((1, 3, 8)),
+        max_queue=draw.choice((0, 0, 0, 3)),
+        secret=draw.choice(("", "", "", "0123456789abcdef0123456789abcdef")),
+    )

@@ -1,0 +1,181 @@
+"""One run of the simulation: from options to a verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from random import Random
+from typing import Any
+
+import prpc.brokers
+import prpc.server.service
+from prpc.server.registry import Registry
+from prpc.workers import create_pool
+from prpc.workers.base import WorkerKind
+from tests.sim.caller import Plan, drawn_plan, run_plan
+from tests.sim.fence import fenced, installed
+from tests.sim.loop import HOST, SimLoop
+from tests.sim.nemesis import Nemesis
+from tests.sim.options import Options
+from tests.sim.workers import SimProcessPool
+from tests.sim.workload import make_registry
+from tests.sim.world import World
+
+__all__ = ["Verdict", "prepared", "run_once"]
+
+#: Seconds that a healed world gets before it is judged by what still happens.
+QUIET = 4.0
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What came of one run."""
+
+    options: Options
+    violations: list[str]
+    trace: int
+    steps: int
+    seconds: float
+    counts: Counter[str]
+    events: list[dict[str, Any]] = field(repr=False, default_factory=list)
+    dump: str = ""
+
+
+@contextmanager
+def prepared() -> Iterator[None]:
+    """The seams are the simulation's for as many runs as one likes."""
+    old = prpc.brokers.adapter_of, prpc.server.service.create_pool
+    logging.disable(logging.CRITICAL)
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    prpc.brokers.adapter_of = lambda _: HOST.get().globals["world"].broker
+    prpc.server.service.create_pool = _pool  # type: ignore[assignment]
+    gc_was = gc.isenabled()
+    gc.disable()
+    try:
+        with installed():
+            yield
+    finally:
+        prpc.brokers.adapter_of, prpc.server.service.create_pool = old
+        logging.disable(logging.NOTSET)
+        if gc_was:
+            gc.enable()
+        gc.collect()
+        sys.unraisablehook = hook
+
+
+def _pool(kind: WorkerKind, slots: int, settings: Any, *, functions: Any = ()) -> Any:
+    return SimProcessPool(slots) if kind is WorkerKind.PROCESS else create_pool(kind, slots, settings, functions=functions)
+
+
+@cache
+def _registry() -> Registry:
+    return make_registry()
+
+
+def run_once(options: Options) -> Verdict:
+    """Within `prepared`."""
+    order = Random(f"{options.seed} order")
+    demotions = None
+    if options.policy == "pct":
+        demotions = frozenset(order.randrange(20_000) for _ in range(options.demotions))
+    loop = SimLoop(order, demotions)
+    problem, dump = None, ""
+    with fenced(loop, Random(f"{options.seed} ids")):
+        world = World(loop, options, _registry())
+        try:
+            loop.run(_live(world))
+        except Exception as exc:
+            problem, dump = f"{type(exc).__name__}: {exc}", loop.dump()
+        verdict = _judge(world, problem)
+        verdict.dump = dump
+    _bury(loop)
+    return verdict
+
+
+def _bury(loop: SimLoop) -> None:
+    """Let go of everything at once: nothing of it runs any more."""
+    loop._graveyard.clear()
+    loop._timers.clear()
+    for host in loop.hosts:
+        host.alive = False
+        host.queue.clear()
+    loop.set_exception_handler(lambda *_: None)
+
+
+async def _live(world: World) -> None:
+    options, loop = world.options, world.loop
+    for server in world.servers:
+        world.start_server(server)
+    for _ in range(options.clients):
+        world.start_client()
+    draw, nemesis = world.random["workload"], Nemesis(world)
+    await asyncio.sleep(0.5)
+    plans = [drawn_plan(draw, options.span, options.kinds) for _ in range(options.calls)]
+    callers = [_caller(world, number, plan) for number, plan in enumerate(plans)]
+    await nemesis.run()
+    await nemesis.heal()
+    await asyncio.sleep(QUIET)
+    world.note("calm")
+    for number, kind in enumerate(("work", "safe")):
+        plan = Plan(at=0.0, kind=kind, seconds=0.01, end="value", timeout=30.0, leave=None, count=1, sure=True)
+        callers.append(_caller(world, number, plan))
+    await asyncio.wait([task for client, task in callers if client.host.alive] or [asyncio.create_task(asyncio.sleep(0))])
+    await _end(world)
+    assert loop.current is loop.root
+
+
+def _caller(world: World, number: int, plan: Plan) -> Any:
+    living = [client for client in world.clients if client.host.alive]
+    client = living[number % len(living)]
+
+    async def call() -> None:
+        await asyncio.sleep(plan.at)
+        await run_plan(world, client, plan)
+
+    return client, world.loop.spawn(client.host, call(), f"{client.name} {plan.kind}")
+
+
+async def _end(world: World) -> None:
+    """Clients leave, the queue empties, servers stop; then nothing may be left."""
+    for client in world.clients:
+        if client.host.alive:
+            await world.loop.spawn(client.host, client.client.close())
+    await _empty(world)
+    for server in world.servers:
+        if server.alive and server.service is not None:
+            assert server.host is not None and server.task is not None
+            world.loop.on(server.host, server.service.request_stop)
+            await asyncio.wait([server.task], timeout=60)
+            if not server.task.done():
+                world.note("broken", what=f"{server.name} did not stop")
+            elif server.task.exception() is not None:
+                world.note("broken", what=f"{server.name} ended with {server.task.exception()!r}")
+    world.left()
+
+
+async def _empty(world: World) -> None:
+    for _ in range(400):
+        if world.idle:
+            return
+        await asyncio.sleep(0.25)
+    world.note("left", what=f"the queue does not empty: {world.what_is_left()}")
+
+
+def _judge(world: World, problem: str | None) -> Verdict:
+    from tests.sim.judge import judge
+
+    violations = judge(world)
+    if problem is not None:
+        violations.insert(0, problem)
+    for error in world.loop.errors:
+        violations.append(f"unhandled in {error.get('host')}: {error.get('message')}: {error.get('exception')!r}")
+    counts = world.counts
+    counts.update(world.timing.fired)
+    return Verdict(world.options, violations, world.loop.trace, world.loop.steps, world.loop.now, counts, world.events)

@@ -1,0 +1,206 @@
+"""One simulated world: servers and clients as hosts, a broker as another, and everything that happens noted for the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+from random import Random
+from typing import Any
+from uuid import UUID
+
+from prpc.app_client import AsyncClient
+from prpc.client.channel import Channel
+from prpc.deadline import SystemClock
+from prpc.exceptions import BrokerUnavailableError
+from prpc.server.registry import Registry
+from prpc.server.service import Service
+from prpc.settings import Settings
+from tests.sim.broker import SimBroker, Site
+from tests.sim.fence import EPOCH
+from tests.sim.loop import Host, SimLoop
+from tests.sim.network import Network
+from tests.sim.options import Options
+from tests.sim.store import Store
+from tests.sim.timing import SimTiming
+
+__all__ = ["QUEUE", "Client", "Server", "World"]
+
+QUEUE = "sim"
+
+
+class Server:
+    """One server process, and those that come in its place."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.host: Host | None = None
+        self.service: Service | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.incarnation = 0
+
+    @property
+    def alive(self) -> bool:
+        return self.host is not None and self.host.alive and self.task is not None and not self.task.done()
+
+
+class Client:
+    """One client process."""
+
+    def __init__(self, name: str, host: Host, client: AsyncClient) -> None:
+        self.name, self.host, self.client = name, host, client
+
+
+class World:
+    """Made anew for each run."""
+
+    def __init__(self, loop: SimLoop, options: Options, registry: Registry) -> None:
+        self.loop, self.options, self.registry = loop, options, registry
+        self.events: list[dict[str, Any]] = []
+        self.counts: Counter[str] = Counter()
+        self._tokens = 0
+        self._faults = 0
+        seed = options.seed
+        self.random = {name: Random(f"{seed} {name}") for name in ("latency", "noise", "faults", "workload")}
+        self.site_host = loop.add_host("broker")
+        self.timing = SimTiming(options, self.random["latency"], self.random["noise"])
+        self.network = Network(loop, self.site_host, self.timing)
+        self.store = self._make_store()
+        self.site = Site(self.store, self.network, EPOCH, self.note)
+        self.servers = [Server(f"s{number}") for number in range(1, options.servers + 1)]
+        self.clients: list[Client] = []
+        self.settings = Settings(
+            type_broker="memory",
+            url_broker="memory://sim",
+            queue_name=QUEUE,
+            instance_name="nobody",
+            max_number_worker=options.slots,
+            redis_heartbeat=options.heartbeat,
+            redis_recover=options.recover,
+            connect_timeout=options.connect_timeout,
+            broker_silence=options.silence,
+            shutdown_grace=options.grace,
+            max_queue_length=options.max_queue,
+            secret_key=options.secret,
+            stream_window=options.window,
+            stream_reader_timeout=4.0,
+            call_attempt_timeout=4.0,
+            call_backoff=0.2,
+            call_backoff_max=2.0,
+            call_retries=6,
+        )
+
+    def _make_store(self) -> Store:
+        if self.options.broker == "kafka":
+            from tests.sim.kafka_store import KafkaStore
+
+            return KafkaStore(lambda: self.loop.now, self.note)
+        return Store(lambda: self.loop.now, self.note)
+
+    def broker(self, settings: Settings) -> SimBroker:
+        """What `create_broker` makes here."""
+        return SimBroker(settings, self.site)
+
+    # the ledger
+
+    def note(self, event: str, **fields: Any) -> None:
+        for name, value in fields.items():
+            if isinstance(value, UUID):
+                fields[name] = str(value)
+            elif value is None and name == "id":
+                fields[name] = ""
+        self.events.append({"event": event, "at": self.loop.now, **fields})
+
+    def token(self) -> str:
+        """A further execution's own."""
+        self._tokens += 1
+        return f"t{self._tokens}"
+
+    def fault(self, name: str, *hits: str, **effects: Any) -> int:
+        """A fault begins; its number is what `mended` wants."""
+        self._faults += 1
+        self.counts[f"fault {name}"] += 1
+        self.note("fault", number=self._faults, name=name, hits=list(hits), **effects)
+        return self._faults
+
+    def mended(self, number: int) -> None:
+        self.note("mended", number=number)
+
+    # processes
+
+    def add_process(self, name: str) -> Host:
+        """A host with a clock of its own."""
+        draw, options = self.random["faults"], self.options
+        host = self.loop.add_host(
+            name,
+            offset=draw.uniform(0, 1000) if options.drift else 0.0,
+            rate=1 + draw.uniform(-options.drift, options.drift),
+            wall=draw.uniform(-options.skew, options.skew),
+        )
+        host.globals.update(world=self, process=name)
+        return host
+
+    def start_server(self, server: Server) -> None:
+        """A new process in this one's place."""
+        server.incarnation += 1
+        name = f"{server.name}-{server.incarnation}"
+        server.host = host = self.add_process(name)
+        server.service = None
+        server.task = self.loop.spawn(host, self._serve(server, name), name)
+
+    async def _serve(self, server: Server, name: str) -> None:
+        """As a supervisor would have it: a broker that is not there at the start is tried again."""
+        settings = replace(self.settings, instance_name=name)
+        while True:
+            service = server.service = Service(settings, self.registry, clock=SystemClock())
+            try:
+                await service.serve(lambda: None)
+                return
+            except BrokerUnavailableError:
+                await asyncio.sleep(0.5)
+
+    def start_client(self) -> Client:
+        name = f"c{len(self.clients) + 1}"
+        client = Client(name, self.add_process(name), AsyncClient._over(Channel(self.settings)))
+        self.clients.append(client)
+        return client
+
+    def kill(self, host: Host) -> None:
+        """SIGKILL: its connections are closed by the kernel, what it had sent is on its way."""
+        self.loop.kill(host)
+        for connection in [each for each in self.network.connections if each.host is host]:
+            self.loop.at(self.site_host, self.loop.now + self.timing.delay(), connection._hang_up)
+
+    async def call_inside(self, function: str, *args: Any) -> Any:
+        """For functions that call: a client of their process."""
+        from tests.sim.loop import HOST
+
+        home = HOST.get().globals
+        if "client" not in home:
+            home["client"] = AsyncClient._over(Channel(self.settings))
+        return await home["client"].call(function, *args)
+
+    # the end
+
+    @property
+    def idle(self) -> bool:
+        """Whether every entry has ended."""
+        return all(not queue.entries for queue in self.store.data.queues.values())
+
+    def what_is_left(self) -> str:
+        """Entries that have not ended."""
+        entries = [entry for queue in self.store.data.queues.values() for entry in queue.entries.values()]
+        return ", ".join(f"{entry.number} of call {entry.message_id}" for entry in entries)
+
+    def left(self) -> None:
+        """Note what stays behind where everybody has left in order."""
+        for name, queue in self.store.data.queues.items():
+            held = [consumer for consumer, until in queue.leases.items() if until > self.loop.now]
+            killed = {event["hits"][0] for event in self.events if event["event"] == "fault" and event.get("kills")}
+            for consumer in held:
+                if consumer.rpartition("_")[0] not in killed:
+                    self.note("left", what=f"a lease of {consumer} on {name}")
+        for client in self.clients:
+            if client.host.alive:
+                if pending := [len(pump.pending) for pump in client.client.channel._pumps.values()]:
+                    self.note("left", what=f"{client.name}: pending calls {pending}") if any(pending) else None
