@@ -102,7 +102,7 @@ class RedisConsumer:
         if self._connection is None:
             await self._unless_stopped(self._open())
         if self._found:
-            return [self._found.popleft() for _ in range(min(most, len(self._found)))]
+            return [self._aged(self._found.popleft()) for _ in range(min(most, len(self._found)))]
         if self._connection is None or self._stopping.is_set():
             return ()
         if self._alone and not await self._let_run():
@@ -239,10 +239,18 @@ class RedisConsumer:
         number, id_, fields, deliveries = entry
         body, facts, crashes, born, own = read_entry(fields)
         born_ms = milliseconds(id_) if born is None else born
-        age = max(0.0, self._link.clock.now() - born_ms / 1000)
+        age = self._age(born_ms)
         attempt, raw = deliveries + crashes, number == 1
         delivery = RedisDelivery(self._ending, lease, id_, body, facts, attempt, raw, age, born_ms, own == id_)
         lease.held.add(delivery.key)
+        return delivery
+
+    def _age(self, born_ms: int) -> float:
+        return max(0.0, self._link.clock.now() - born_ms / 1000)
+
+    def _aged(self, delivery: RedisDelivery) -> RedisDelivery:
+        """One that has waited here for room: its deadline may have come meanwhile."""
+        delivery.age = self._age(delivery.born_ms)
         return delivery
 
     def _give_back(self, deliveries: Sequence[RedisDelivery]) -> None:

@@ -184,12 +184,13 @@ class Dispatcher:
             self._begin(run)
         elif run is not None:  # it holds a slot while the broker says whether another entry of its id came first
             self._free -= 1
-            then = functools.partial(self._claimed, run)
+            then = functools.partial(self._claimed, run, self._clock.monotonic())
             function = self._registry.get(run.message.func_name)
             self._settlements.hold(ask_for(delivery, run.message.message_id, run.facts, function, then))
 
-    def _claimed(self, run: Run, may_run: bool) -> None:
+    def _claimed(self, run: Run, asked: float, may_run: bool) -> None:
         self._free += 1
+        run.queued += self._clock.monotonic() - asked
         self._look_again()
         if may_run and self._stopping:
             self._settlements.watch(run.delivery.release())

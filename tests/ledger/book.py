@@ -132,7 +132,7 @@ class Book:
         call = self.calls.get(event["id"])
         if call is not None:
             call.kinds.setdefault(kind, []).append(event)
-        elif event["id"] or kind not in ("entered", "taken"):
+        elif event["id"] or kind not in ("entered", "taken", "dead"):
             self.strangers.append(event)
 
     def _add_to_delivery(self, kind: str, event: Event) -> None:

@@ -26,6 +26,8 @@ class Fault:
     kills: bool = False
     #: Whether the broker forgets what it held.
     forgets: bool = False
+    #: Whether what it hits stands still, so that it does nothing in time.
+    stops: bool = False
     #: Ids of calls whose entries it spoils.
     calls: frozenset[str] = frozenset()
     until: float = math.inf
@@ -55,6 +57,7 @@ class Faults:
             frozenset(event["hits"]),
             event.get("kills", False),
             event.get("forgets", False),
+            event.get("stops", False),
             frozenset(event.get("calls", ())),
         )
         if fault.kills:
@@ -80,9 +83,25 @@ class Faults:
         near = (fault for fault in self._by_number.values() if fault.lasts(first, last, aftermath))
         return any(BROKER in fault.hits or (not fault.kills and fault.hits_process(process)) for fault in near)
 
-    def explain(self, how: str, message_id: str, starts: Collection[tuple[str, float]], life: tuple[float, float, float]) -> bool:
-        """Whether a fault may have caused this error of a call. `starts`: on which process each execution began, and when;
-        `life`: when the call was sent, when it ended, and for how long a fault has consequences."""
+    def stood_still(self, process: str, first: float, last: float) -> float:
+        """Until when this program did, at most, of what overlaps these moments; minus infinity where it never did."""
+        ends = [f.until for f in self._by_number.values() if f.stops and process in f.hits and f.lasts(first, last, 0.0)]
+        return max(ends, default=-math.inf)
+
+    def forgot_between(self, first: float, last: float) -> bool:
+        """Whether the broker lost what it held between these moments."""
+        return any(fault.forgets and first <= fault.until and fault.at <= last for fault in self._by_number.values())
+
+    def explain(
+        self,
+        how: str,
+        message_id: str,
+        client: str,
+        starts: Collection[tuple[str, float]],
+        life: tuple[float, float, float],
+    ) -> bool:
+        """Whether a fault may have caused this error of a client's call. `starts`: on which process each execution began, and
+        when; `life`: when the call was sent, when it ended, and for how long a fault has consequences."""
         sent, ended, aftermath = life
         near = [fault for fault in self._by_number.values() if fault.lasts(sent, ended, aftermath)]
         if how == "ClientTimeOutError":
@@ -91,7 +110,7 @@ class Faults:
             if not starts:  # whoever had taken it was hit, and did not live to say who it was
                 return any(fault.hits for fault in near)
             return all(any(f.hits_process(where) and f.lasts(at, ended, aftermath) for f in near) for where, at in starts)
-        return any(BROKER in fault.hits for fault in near)
+        return any(BROKER in fault.hits or client in fault.hits for fault in near)
 
     def loss_known_by(self, process: str | None, start: float, ended: float, within: float) -> tuple[float, float] | None:
         """When the server that had a call from `start` on was killed, and when its caller must know; None where it lives.

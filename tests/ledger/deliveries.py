@@ -49,9 +49,9 @@ def _of_entry(history: Sequence[Event], book: Book) -> Iterator[Violation]:
         if not event["done"]:
             continue
         why = None
-        if over is not None:
+        if over is not None and not book.faults.forgot_between(over["at"], event["at"]):
             why = f"the entry was over since {over['at']:.3f} ({over['how']})"
-        elif event["delivery"] != owner:
+        elif over is None and event["delivery"] != owner:
             why = f"{owner} had it" if owner else "it had been given back"
         if why is not None:
             name = book.name_of(book.deliveries[event["delivery"]])

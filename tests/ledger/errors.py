@@ -24,7 +24,7 @@ def judge(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
 def _of_errors(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
     """Only the errors that the run allows, and those only where something explains them."""
     how, sure = call.outcomes[0]["how"], book.is_sure(call)
-    if how == "CallCancelledError" and (call.cancelled or call.of("leave")):
+    if how in call.event.get("expects", ()) or (how == "CallCancelledError" and (call.cancelled or call.of("leave"))):
         return
     allowed = promise.idempotent if call.idempotent else promise.plain
     kind = "idempotent " if call.idempotent else ""
@@ -52,13 +52,13 @@ def _by_fault(how: str, call: Call, book: Book, promise: Promise) -> bool:
     starts = [(start["server"], start["at"]) for start in call.starts]
     if how == "CallCancelledError":  # nobody cancelled it: a stream whose reader seemed to be gone, as it could not be heard
         client, first = call.event["client"], call.event["at"]
-        return call.streams and book.faults.hit(client, first, call.ended, promise.aftermath)
+        return (call.streams or call.event.get("sends", False)) and book.faults.hit(client, first, call.ended, promise.aftermath)
     if how == "WorkerLostError" and (deaths := call.of("worker")):
         died = [(death["server"], death["at"]) for death in deaths]
         starts = [(server, at) for server, at in starts if not any(s == server and at <= t <= call.ended for s, t in died)]
         if not starts:
             return True
-    return book.faults.explain(how, call.id, starts, (call.event["at"], call.ended, promise.aftermath))
+    return book.faults.explain(how, call.id, call.event["client"], starts, (call.event["at"], call.ended, promise.aftermath))
 
 
 def _of_losses(call: Call, book: Book, promise: Promise, within: float) -> Iterator[Violation]:

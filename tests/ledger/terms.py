@@ -13,8 +13,9 @@ Event = Mapping[str, Any]
 #: Kind of event -> its fields beside `event` and `at` (seconds).
 EVENTS: dict[str, tuple[str, ...]] = {
     # A client sends a call, which must have its outcome `timeout` seconds later at most (None: it has all the time). `sure`: no
-    # fault excuses an error of it. `stream`: its function yields items. Both may be missing.
-    "call": ("id", "client", "function", "idempotent", "timeout", "sure", "stream"),
+    # fault excuses an error of it. `stream`: its function yields items. `sends`: it is sent a stream. `expects`: errors that it may
+    # end with by itself, as its function raises them. All but the first five may be missing.
+    "call": ("id", "client", "function", "idempotent", "timeout", "sure", "stream", "sends", "expects"),
     # A client learns an outcome: `how` is "value" or the error's class, `token` what the function returned.
     "outcome": ("id", "how", "token"),
     # The same client looks at the same call again, at its end.
@@ -50,7 +51,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     # A client is killed: nobody hears the outcomes of its open calls.
     "gone": ("client",),
     # A fault begins: what it hits and does stands at `causes.Fault`. It is mended.
-    "fault": ("number", "name", "hits", "kills", "forgets", "calls"),
+    "fault": ("number", "name", "hits", "kills", "forgets", "stops", "calls"),
     "mended": ("number",),
     # The broker holds a dead letter of this call.
     "dead": ("id", "reason"),

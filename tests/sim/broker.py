@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-from prpc.brokers.base import Capabilities, DeadLetter, Mail, Outgoing, QueueState, Reply, ServerRecord, queue_full
+from prpc.brokers.base import Capabilities, DeadLetter, Mail, Outgoing, QueueState, ServerRecord, queue_full
 from prpc.exceptions import BrokerUnavailableError
 from prpc.settings import Settings
 from tests.sim.consumer import SimConsumer

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from tests.sim.workload import IDEMPOTENT, STREAMS
 
 if TYPE_CHECKING:
-    from tests.sim.world import Client, World
+    from prpc.app_client import AsyncClient
+    from tests.sim.world import World
 
 __all__ = ["Plan", "drawn_plan", "run_plan"]
 
 #: The errors that scripts raise by themselves.
-OF_SCRIPT = {"raise": "ValueError", "exit": "SystemExit", "unwritable": "EncodeError"}
+OF_SCRIPT = {"raise": "ValueError", "exit": "RemoteException", "unwritable": "EncodeError"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +42,25 @@ def drawn_plan(draw: Random, span: float, kinds: tuple[str, ...]) -> Plan:
         kind=kind,
         seconds=draw.choice((0.0, 0.01, 0.1, 0.5, 2.0, 6.0)),
         end=draw.choice(("value",) * 6 + ("raise", "exit", "unwritable", "hold", "stubborn", "progress")),
-        timeout=draw.choice((1.0, 8.0, 30.0, 30.0)),
+        timeout=draw.choice((1.0, 8.0, 30.0, 120.0)),
         leave=draw.choice((None,) * 6 + (0.0, 0.05, 1.0)),
         count=draw.choice((0, 1, 3, 20)),
     )
 
 
-async def run_plan(world: World, client: Client, plan: Plan) -> None:
-    """One call from its beginning to its outcome."""
+async def run_plan(world: World, name: str, client: AsyncClient, plan: Plan) -> None:
+    """One call of the process `name`, from its beginning to its outcome."""
     function = "work" if plan.kind == "odd" else plan.kind
-    options = client.client.options(timeout=plan.timeout, idempotent=function in IDEMPOTENT)
+    options = client.options(timeout=plan.timeout, idempotent=function in IDEMPOTENT)
     if function in STREAMS:
-        await _stream(world, client, options, function, plan)
+        await _stream(world, name, options, function, plan)
         return
     args: tuple[Any, ...] = (plan.seconds, plan.end)
     if function == "feed":
         args = (_items(plan), plan.end)
     task = options.call(function, *args)
     message_id = str(task.message.message_id)
-    _note_call(world, client, message_id, function, plan)
+    _note_call(world, name, message_id, function, plan)
     if plan.leave is not None:
         await _wait(task, plan.leave)
         if not task.is_done_task():
@@ -69,9 +70,12 @@ async def run_plan(world: World, client: Client, plan: Plan) -> None:
         await task
     except Exception:
         pass
-    _note_outcome(world, message_id, task, plan, "outcome")
+    except asyncio.CancelledError:  # whoever waits is ended itself, and hears nothing any more
+        world.note("leave", id=message_id)
+        raise
+    _note_outcome(world, message_id, task, "outcome")
     await asyncio.sleep(1.0)
-    _note_outcome(world, message_id, task, plan, "again")
+    _note_outcome(world, message_id, task, "again")
 
 
 async def _wait(task: Any, seconds: float) -> None:
@@ -81,39 +85,45 @@ async def _wait(task: Any, seconds: float) -> None:
         pass
 
 
-def _note_call(world: World, client: Client, message_id: str, function: str, plan: Plan) -> None:
+def _note_call(world: World, name: str, message_id: str, function: str, plan: Plan) -> None:
     world.note(
         "call",
         id=message_id,
-        client=client.name,
+        client=name,
         function=function,
         idempotent=function in IDEMPOTENT,
         timeout=plan.timeout,
         sure=plan.sure,
         stream=function in STREAMS,
-        expects=_expected(plan),
+        sends=function == "feed",
+        expects=_expected(world, plan),
     )
 
 
-def _expected(plan: Plan) -> list[str]:
+def _expected(world: World, plan: Plan) -> list[str]:
     """Errors that the call may end with although nothing goes wrong."""
     found = [OF_SCRIPT[plan.end]] if plan.end in OF_SCRIPT else []
-    if plan.seconds >= plan.timeout or not plan.sure:
+    if not plan.sure and world.may_run_out(plan.seconds, plan.timeout):
         found += ["ClientTimeOutError", "WorkerTimeoutError", "DeadlineExceededError"]
     return found
 
 
-def _note_outcome(world: World, message_id: str, task: Any, plan: Plan, event: str) -> None:
+def _note_outcome(world: World, message_id: str, task: Any, event: str) -> None:
     how, token = "value", None
     try:
         token = task.get_result()
     except BaseException as exc:
-        how = type(exc).__name__
-        if how in ("ValueError", "SystemExit"):
+        how = name_of(exc)
+        if how in ("ValueError", "RemoteException"):
             token = str(exc)
     world.note(event, id=message_id, how=how, token=token)
     if event == "outcome":
         world.counts[f"outcome {how}"] += 1
+
+
+def name_of(exc: BaseException) -> str:
+    """The error's class, as the ledger names it."""
+    return "ValueError" if isinstance(exc, ValueError) else type(exc).__name__
 
 
 async def _items(plan: Plan) -> AsyncIterator[int]:
@@ -122,25 +132,29 @@ async def _items(plan: Plan) -> AsyncIterator[int]:
         yield number
 
 
-async def _stream(world: World, client: Client, options: Any, function: str, plan: Plan) -> None:
+async def _stream(world: World, name: str, options: Any, function: str, plan: Plan) -> None:
     reading = options.stream(function, plan.seconds, plan.end, plan.count)
     message_id = str(reading.message.message_id)
-    _note_call(world, client, message_id, function, plan)
-    how, read, left = "value", 0, False
+    _note_call(world, name, message_id, function, plan)
+    how, read, left, token = "value", 0, False, None
     try:
         async for item in reading:
+            if plan.leave == 1.0:
+                await asyncio.sleep(0.3)
             world.note("read", id=message_id, index=int(item))
             read += 1
             if plan.leave is not None and read > plan.leave * 10:
                 left = True
                 break
-            if plan.leave == 1.0:
-                await asyncio.sleep(0.3)
+        token = world.last_end(message_id)
+        if not left and read != plan.count:
+            world.note("broken", what=f"the stream {message_id} ended after {read} of {plan.count} items")
     except Exception as exc:
-        how = type(exc).__name__
+        how = name_of(exc)
     if left:
         world.note("leave", id=message_id)
         await reading.aclose()
-        how = "left"
-    world.note("outcome", id=message_id, how=how, token=None)
+        world.counts["outcome left"] += 1
+        return
+    world.note("outcome", id=message_id, how=how, token=token)
     world.counts[f"outcome {how}"] += 1

@@ -29,6 +29,8 @@ class SimDelivery:
 
     _consumer: SimConsumer
     given: Given
+    #: Seconds since the broker took it, as far as this process knows the broker's clock.
+    age: float
 
     @property
     def body(self) -> bytes | None:
@@ -45,10 +47,6 @@ class SimDelivery:
     @property
     def raw(self) -> bool:
         return self.given.entry.raw
-
-    @property
-    def age(self) -> float:
-        return self.given.age
 
     @property
     def admitted(self) -> bool:
@@ -90,8 +88,9 @@ class SimConsumer:
         self._link = SimLink(broker.site, broker.settings)
         self._found: deque[Given] = deque()
         #: Deliveries that were handed over or wait here, by their names.
-        self._known: set[str] = set()
-        self._doubt = False
+        self._known: set[tuple[int, int, str]] = set()
+        #: When to look for what we were given without our knowing (loop time).
+        self._checks: list[float] = []
         self._news = asyncio.Event()
         self._stopped = self._closed = False
         self._keeper: asyncio.Task[None] | None = None
@@ -106,7 +105,7 @@ class SimConsumer:
         if self._keeper is None and not self._stopped:
             await self._begin()
         while not self._stopped:
-            if self._doubt:
+            if self._checks and self._checks[0] <= asyncio.get_running_loop().time():
                 await self._look()
             if self._found:
                 return [self._deliver(self._found.popleft()) for _ in range(min(most, len(self._found)))]
@@ -125,14 +124,14 @@ class SimConsumer:
 
     def _deliver(self, given: Given) -> SimDelivery:
         self.broker.site.note("delivered", delivery=given.name, server=self._server)
-        return SimDelivery(self, given)
+        return SimDelivery(self, given, max(0.0, self.broker.now() - self.broker.site.wall - given.entry.born))
 
     async def _read(self, most: int) -> None:
         """One blocking read, or until something is found in another way."""
-        if self._reading is None or self._reading.done():
+        if self._reading is None:
             connection = self._link.connection
             if connection is None:
-                self._doubt = True
+                self._doubt()
                 await self._first(self._link.usable())
                 return
             self._reading = connection.ask("take", lambda: self._take(connection, most), patience=GIVE_UP)
@@ -145,7 +144,7 @@ class SimConsumer:
         try:
             self._keep_found(reading.result())
         except Broken:
-            self._doubt = True
+            self._doubt()
 
     async def _first(self, awaited: Awaitable[Any]) -> None:
         """Wait for it or for news."""
@@ -158,8 +157,8 @@ class SimConsumer:
 
     def _keep_found(self, found: Sequence[Given]) -> None:
         for given in found:
-            if given.name not in self._known:
-                self._known.add(given.name)
+            if given.key not in self._known:
+                self._known.add(given.key)
                 self._found.append(given)
 
     def _take(self, connection: Any, most: int) -> Any:
@@ -220,16 +219,23 @@ class SimConsumer:
                 if self._found:
                     self._news.set()
             except BrokerUnavailableError:
-                self._doubt = True
+                self._doubt()
                 self._news.set()
+
+    def _doubt(self) -> None:
+        """Something may be ours without our knowing, and be given to us still by a read that is on its way."""
+        now = asyncio.get_running_loop().time()
+        self._checks = [now, now + GIVE_UP]
+        if self._link.connection is not None:
+            self._link.connection.give_up()
 
     async def _look(self) -> None:
         """What was given to us on a connection that broke stands under our name without our knowing."""
-        self._doubt = False
+        self._checks.pop(0)
         try:
             self._keep_found(await self.broker.link.ask("held", lambda: self.store.held(self.queue, self._name)))
         except BrokerUnavailableError:
-            self._doubt = True
+            self._doubt()
             await asyncio.sleep(0.1)
 
     # ending
@@ -248,11 +254,14 @@ class SimConsumer:
     def _claimed(self, given: Given, done: asyncio.Task[bool]) -> None:
         if not done.cancelled() and done.exception() is None and not done.result():
             self.broker.site.note("ending", delivery=given.name, how="claim")
+            self._known.discard(given.key)
 
     def end(self, how: str, given: Given, work: Callable[[], bool]) -> Awaitable[bool]:
         """Begin to settle, release or bury."""
         self.broker.site.note("ending", delivery=given.name, how=how)
-        return self.broker.start(how, work, insist=True)
+        task = self.broker.start(how, work, insist=True)
+        task.add_done_callback(lambda _: self._known.discard(given.key))
+        return task
 
     async def stop(self) -> None:
         self._stopped = True
@@ -267,14 +276,16 @@ class SimConsumer:
             self._keeper.cancel()
         await self._link.close()
         store, queue, name = self.store, self.queue, self._name
-        given_back = [self.broker.start("release", lambda each=each: store.release(queue, each), insist=True) for each in self._found]
+        given_back = [
+            self.broker.start("release", lambda each=each: store.release(queue, each), insist=True) for each in self._found
+        ]
         self._found.clear()
         if given_back:
             await asyncio.wait(given_back)
         try:
             left = await self.broker.link.ask("held", lambda: store.held(queue, name))
             for each in left:
-                if each.name not in self._known:
+                if each.key not in self._known:
                     await self.broker.link.insist("release", lambda each=each: store.release(queue, each))
             await self.broker.link.ask("leave", lambda: store.leave(queue, name))
         except BrokerUnavailableError:

@@ -71,7 +71,7 @@ def _rebind(new: dict[Any, Any]) -> Callable[[], None]:
 
     for name in DATED:
         undo.append((sys.modules[name], "datetime", datetime))
-        setattr(sys.modules[name], "datetime", SimDatetime)
+        sys.modules[name].datetime = SimDatetime
 
     def back() -> None:
         for module, key, value in undo:

@@ -11,12 +11,23 @@ if TYPE_CHECKING:
 
 __all__ = ["judge", "promise_of"]
 
-ALWAYS = frozenset({"WorkerLostError", "ServerShutdownError", "BrokerUnavailableError", "ClientTimeOutError", "CallCancelledError"})
+ALWAYS = frozenset(
+    {
+        "WorkerLostError",
+        "ServerShutdownError",
+        "BrokerUnavailableError",
+        "ClientTimeOutError",
+        "CallCancelledError",
+        "QueueFullError",
+    }
+)
+#: What load brings about without a fault.
+NATURAL = frozenset({"QueueFullError"})
 
 
 def promise_of(world: World) -> Promise:
     """What may be seen in this world."""
-    return Promise(plain=ALWAYS, idempotent=ALWAYS, slack=0.1, aftermath=2.0)
+    return Promise(plain=ALWAYS, idempotent=ALWAYS, natural=NATURAL, slack=0.1 + 35 * world.options.drift, aftermath=4.0)
 
 
 def judge(world: World) -> list[str]:

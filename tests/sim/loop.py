@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 #: Most steps of one run; what takes more turns in a circle.
 MAX_STEPS = 400_000
+#: Seconds by which a timer is late, more than what rounding makes.
+HAIR = 1e-9
 #: Most steps in which time does not move.
 MAX_STEPS_AT_ONCE = 60_000
 
@@ -90,7 +92,7 @@ def host_here() -> Host:
 
 
 class SimLoop(base_events.BaseEventLoop):
-    """See the module. `order` draws which host runs; `demotions`: steps at which the running host becomes the last (policy PCT)."""
+    """See the module. `order` draws which host runs; `demotions`: steps at which that which runs becomes the last (policy PCT)."""
 
     def __init__(self, order: Random, demotions: frozenset[int] | None = None) -> None:
         super().__init__()
@@ -250,7 +252,8 @@ class SimLoop(base_events.BaseEventLoop):
     ) -> events.TimerHandle:
         context, host = self._place(context)
         timer = events.TimerHandle(when, callback, args, self, context)
-        at = max(self.now, (when - host.offset) / host.rate)
+        # Never a hair before its moment: where time stands still, who looks at the clock would wait for ever.
+        at = max(self.now, (when - host.offset) / host.rate + HAIR)
         heapq.heappush(self._timers, (at, next(self._numbers), timer, host))
         return timer
 

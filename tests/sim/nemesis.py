@@ -121,7 +121,7 @@ class Nemesis:
         if server is None or server.host is None or server.service is None or server.task is None:
             return
         number = world.fault("stop", server.host.name)
-        world.loop.on(server.host, server.service.request_stop)
+        world.stop(server)
         await asyncio.wait([server.task], timeout=60)
         world.mended(number)
         await asyncio.sleep(self._draw.choice(AGAIN))
@@ -132,11 +132,9 @@ class Nemesis:
         host, world = self._host(), self._world
         if host is None:
             return
-        number = world.fault("pause", host.name)
-        world.loop.pause(host)
-        await asyncio.sleep(self._draw.choice(LASTS))
-        world.loop.resume(host)
-        world.mended(number)
+        seconds = self._draw.choice(LASTS)
+        world.stand_still(host, seconds, parts=True)
+        await asyncio.sleep(seconds)
 
     async def worker_lost(self) -> None:
         """A process worker that runs something dies."""
@@ -159,7 +157,6 @@ class Nemesis:
         if client is None:
             return
         world.counts["fault kill_client"] += 1
-        world.note("gone", client=client.name)
         world.kill(client.host)
 
     async def clock_jump(self) -> None:

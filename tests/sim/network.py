@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tests.sim.loop import Host, SimLoop
@@ -63,7 +63,9 @@ class _AtOnce:
 class Network:
     """All ways to one broker. `site`: the host whose code the broker's side is; None on an ordinary loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None = None, site: Host | None = None, timing: Timing | None = None) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop | None = None, site: Host | None = None, timing: Timing | None = None
+    ) -> None:
         self.loop, self.site = loop, site
         self.timing: Timing = timing or _AtOnce()
         self.ways: dict[Host | None, Way] = {}
@@ -177,7 +179,9 @@ class Connection:
         if fate.cut == "after":
             self.snap()
         elif isinstance(answer, asyncio.Future):
-            answer.add_done_callback(lambda done: None if done.cancelled() else self._return(number, done.result(), None, fate.back))
+            answer.add_done_callback(
+                lambda done: None if done.cancelled() else self._return(number, done.result(), None, fate.back)
+            )
         else:
             self._return(number, answer, error, fate.back)
 

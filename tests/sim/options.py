@@ -77,7 +77,7 @@ def read_options(text: str) -> Options:
 
 
 #: Kinds of calls: what they are is said in workload.py.
-KINDS = ("work", "safe", "process", "process_safe", "thread", "thread_safe", "stream", "safe_stream", "feed", "nested", "capped", "odd")
+KINDS = ("work", "safe", "process", "process_safe", "stream", "safe_stream", "feed", "nested", "capped", "odd")
 
 
 def options_of(seed: int, broker: str | None = None) -> Options:

@@ -114,12 +114,13 @@ class Parked:
         frame, places = self._stack.gr_frame, []
         while frame is not None:
             code = frame.f_code
-            if "/tests/sim/" not in code.co_filename and not code.co_filename.startswith(_LIBRARY):
+            if not code.co_filename.startswith(_LIBRARY) and not code.co_filename.endswith(_MACHINERY):
                 places.append(f"{code.co_name}:{frame.f_lineno}")
             frame = frame.f_back
         return ", ".join(places[:3]) or "in its own loop"
 
 
+_MACHINERY = ("/sim/parked.py", "/sim/threads.py", "/sim/loop.py")
 _LIBRARY = asyncio.__file__.rpartition("/asyncio/")[0] + "/"
 
 

@@ -63,10 +63,10 @@ def prepared() -> Iterator[None]:
             yield
     finally:
         prpc.brokers.adapter_of, prpc.server.service.create_pool = old
-        logging.disable(logging.NOTSET)
+        gc.collect()
         if gc_was:
             gc.enable()
-        gc.collect()
+        logging.disable(logging.NOTSET)
         sys.unraisablehook = hook
 
 
@@ -110,7 +110,7 @@ def _bury(loop: SimLoop) -> None:
 
 
 async def _live(world: World) -> None:
-    options, loop = world.options, world.loop
+    options = world.options
     for server in world.servers:
         world.start_server(server)
     for _ in range(options.clients):
@@ -118,17 +118,25 @@ async def _live(world: World) -> None:
     draw, nemesis = world.random["workload"], Nemesis(world)
     await asyncio.sleep(0.5)
     plans = [drawn_plan(draw, options.span, options.kinds) for _ in range(options.calls)]
+    world.load = sum(plan.seconds for plan in plans)
     callers = [_caller(world, number, plan) for number, plan in enumerate(plans)]
     await nemesis.run()
     await nemesis.heal()
     await asyncio.sleep(QUIET)
+    await _ended(callers)  # who is refused, or held up, as others are there has nothing to complain of
+    await _empty(world)
     world.note("calm")
     for number, kind in enumerate(("work", "safe")):
         plan = Plan(at=0.0, kind=kind, seconds=0.01, end="value", timeout=30.0, leave=None, count=1, sure=True)
         callers.append(_caller(world, number, plan))
-    await asyncio.wait([task for client, task in callers if client.host.alive] or [asyncio.create_task(asyncio.sleep(0))])
+    await _ended(callers)
     await _end(world)
-    assert loop.current is loop.root
+
+
+async def _ended(callers: list[Any]) -> None:
+    living = [task for client, task in callers if client.host.alive]
+    if living:
+        await asyncio.wait(living)
 
 
 def _caller(world: World, number: int, plan: Plan) -> Any:
@@ -137,7 +145,7 @@ def _caller(world: World, number: int, plan: Plan) -> Any:
 
     async def call() -> None:
         await asyncio.sleep(plan.at)
-        await run_plan(world, client, plan)
+        await run_plan(world, client.name, client.client, plan)
 
     return client, world.loop.spawn(client.host, call(), f"{client.name} {plan.kind}")
 
@@ -151,7 +159,7 @@ async def _end(world: World) -> None:
     for server in world.servers:
         if server.alive and server.service is not None:
             assert server.host is not None and server.task is not None
-            world.loop.on(server.host, server.service.request_stop)
+            world.stop(server)
             await asyncio.wait([server.task], timeout=60)
             if not server.task.done():
                 world.note("broken", what=f"{server.name} did not stop")

@@ -43,12 +43,14 @@ class Given:
     consumer: str
     attempt: int
     admitted: bool
-    age: float
+
+    #: Tells it from every other delivery.
+    name: str
 
     @property
-    def name(self) -> str:
-        """Tells it from every other delivery."""
-        return f"{self.entry.number}:{self.attempt}:{self.consumer}"
+    def key(self) -> tuple[int, int, str]:
+        """What the broker knows it by."""
+        return self.entry.number, self.attempt, self.consumer
 
 
 @dataclass(slots=True)
@@ -60,8 +62,9 @@ class Queue:
     entries: dict[int, Entry] = field(default_factory=dict)
     #: Entry -> how often it was given out and not given back.
     attempts: dict[int, int] = field(default_factory=dict)
-    #: Entry -> consumer.
+    #: Entry -> consumer, and the name of its delivery.
     holders: dict[int, str] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
     #: Entries that may run.
     admitted: set[int] = field(default_factory=set)
     #: Consumer -> until when its lease lasts.
@@ -105,6 +108,10 @@ class Store:
         self.clock, self.note = clock, note
         self.data = Data()
         self._numbers = itertools.count(1)
+        self._serials = itertools.count(1)
+        self._servers: dict[str, str] = {}
+        #: How often it has lost data.
+        self._losses = 0
         #: Address -> what takes mail for it; queue -> what takes broadcasts.
         self.mailboxes: dict[str, Callable[[bytes], None]] = {}
         self.listeners: dict[str, dict[Any, Callable[[bytes], None]]] = {}
@@ -139,10 +146,11 @@ class Store:
         size = len(queue.waiting) + sum(not queue.entries[number].raw for number in queue.holders)
         if length and size >= length:
             return size
-        entry = self._add(name, Entry(next(self._numbers), call.body, dict(call.facts), False, now, call.message_id))
+        number = next(self._numbers)
         if not known:
-            queue.known[call.message_id] = entry.number, now + window
-            queue.admitted.add(entry.number)
+            queue.known[call.message_id] = number, now + window
+            queue.admitted.add(number)
+        self._add(name, Entry(number, call.body, dict(call.facts), False, now, call.message_id))
         return None
 
     def put(self, name: str, body: bytes | None, facts: Mapping[str, str], *, raw: bool) -> None:
@@ -159,8 +167,9 @@ class Store:
         queue = self.queue(name)
         queue.entries[entry.number] = entry
         queue.attempts[entry.number] = 0
-        left = entry.facts.get("timeout")
-        self.note("entered", id=entry.message_id, entry=entry.number, timeout=None if left is None else float(left))
+        left = entry.facts.get("timeout_ms")
+        timeout = None if left is None else float(left) / 1000
+        self.note("entered", id=entry.message_id, entry=self._name(entry.number), timeout=timeout)
         self._wait(name, queue, entry.number)
         return entry
 
@@ -216,13 +225,23 @@ class Store:
         queue.attempts[number] += 1
         queue.holders.pop(number, None)
         queue.holders[number] = consumer
+        self._servers[consumer] = server
+        return self._noted(queue, number, consumer)
+
+    def _noted(self, queue: Queue, number: int, consumer: str) -> Given:
+        queue.names[number] = f"{self._name(number)}:{queue.attempts[number]}:{consumer}:{next(self._serials)}"
         given = self._given(queue, number, consumer)
-        self.note("taken", id=given.entry.message_id, entry=number, delivery=given.name, server=server)
+        server = self._servers[consumer]
+        self.note("taken", id=given.entry.message_id, entry=self._name(number), delivery=given.name, server=server)
         return given
+
+    def _name(self, number: int) -> str:
+        """Of an entry, for the ledger: one that comes back after a loss counts as another."""
+        return f"{number}r{self._losses}" if self._losses else f"{number}"
 
     def _given(self, queue: Queue, number: int, consumer: str) -> Given:
         entry = queue.entries[number]
-        return Given(entry, consumer, queue.attempts[number], number in queue.admitted, self.clock() - entry.born)
+        return Given(entry, consumer, queue.attempts[number], number in queue.admitted, queue.names[number])
 
     def owns(self, queue: Queue, given: Given) -> bool:
         """Whether this delivery is the one that counts."""
@@ -278,7 +297,16 @@ class Store:
         return True
 
     def bury(
-        self, name: str, given: Given, reason: str, reply: Reply | None, details: str, seconds: float, window: float, most: int, claim: bool
+        self,
+        name: str,
+        given: Given,
+        reason: str,
+        reply: Reply | None,
+        details: str,
+        seconds: float,
+        window: float,
+        most: int,
+        claim: bool,
     ) -> bool:
         queue, late = self.queue(name), None
         if not self.owns(queue, given):
@@ -300,14 +328,17 @@ class Store:
         fields = [(name.encode(errors="replace"), text.encode(errors="replace")) for name, text in entry.facts.items()]
         if entry.body is not None:
             fields.insert(0, (b"message", entry.body))
-        return DeadLetter(str(entry.number), reason, details, entry.raw, str(entry.number), given.attempt, entry.born, now, fields)
+        return DeadLetter(
+            str(entry.number), reason, details, entry.raw, str(entry.number), given.attempt, entry.born, now, fields
+        )
 
     def take_letter(self, name: str, letter_id: str, *, back: bool) -> bool:
         letter = self.queue(name).dead.pop(letter_id, None)
         if letter is not None and back:
             facts = {key.decode(): text.decode() for key, text in letter.fields if key not in (b"message", b"own")}
-            entry = self._add(name, Entry(next(self._numbers), letter.body, facts, letter.raw, self.clock(), None))
-            self.queue(name).admitted.add(entry.number)
+            number = next(self._numbers)
+            self.queue(name).admitted.add(number)
+            self._add(name, Entry(number, letter.body, facts, letter.raw, self.clock(), None))
         return letter is not None
 
     # replies
@@ -378,9 +409,17 @@ class Store:
     def state(self, name: str) -> QueueState:
         queue, now = self.queue(name), self.clock()
         ages = [now - queue.entries[line[0]].born for line in (queue.waiting, queue.raw_waiting) if line]
-        return QueueState(len(queue.waiting) + len(queue.raw_waiting), len(queue.holders), max(ages, default=None), len(queue.dead))
+        return QueueState(
+            len(queue.waiting) + len(queue.raw_waiting), len(queue.holders), max(ages, default=None), len(queue.dead)
+        )
 
     def restore(self, data: Data | None) -> None:
         """What a broker has after its restart; None: nothing."""
         self.data = Data() if data is None else data
         self.blocked.clear()
+        self._losses += 1
+        for queue in self.data.queues.values():
+            for number in queue.entries:
+                consumer = queue.holders.get(number)
+                if consumer is not None:
+                    self._noted(queue, number, consumer)

@@ -386,7 +386,7 @@ def _unregister(function: Any) -> None:
         _real["unregister"](function)
         return
     left = _loop.current.process.globals.get("atexit", [])
-    left[:] = [each for each in left if each[0] is not function]
+    left[:] = [each for each in left if each[0] != function]
 
 
 def spawn_plain(loop: SimLoop, host: Host, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
@@ -397,7 +397,7 @@ def spawn_plain(loop: SimLoop, host: Host, function: Callable[..., Any], *args: 
     """
     give_globals(host)
     done = loop.create_future()
-    thread = threading.Thread(name="MainThread", daemon=True)
+    thread = threading.Thread(name="MainThread", daemon=False)
     _make_thread_of(host, thread)
     loop.on(host, _run_program, loop, host, done, function, args)
     return done

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from prpc.call_context import current_call
 from prpc.server.registry import Registry
-from tests.sim.loop import HOST, SimLoop
+from tests.sim.loop import HOST
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -58,11 +58,8 @@ async def follow(seconds: float, end: str, token: str) -> Any:
 
 def hold(seconds: float) -> None:
     """The process's loop stands still, as under a blocking call; its other parts go on."""
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, SimLoop)
     host = HOST.get()
-    loop.pause(host, parts=False)
-    loop.at(loop.root, loop.now + seconds, loop.resume, host, False)
+    world_here().stand_still(host, seconds, parts=False)
 
 
 def finish(end: str, token: str) -> Any:
@@ -126,7 +123,7 @@ async def nested(seconds: float, end: str) -> str:
     with execution() as token:
         await asyncio.sleep(seconds / 2)
         try:
-            await world_here().call_inside("work", seconds / 2, end)
+            await world_here().call_inside(seconds / 2, end)
         except Exception:
             pass
     return token

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from prpc.app_client import AsyncClient
+from prpc.call_context import current_call
 from prpc.client.channel import Channel
 from prpc.deadline import SystemClock
 from prpc.exceptions import BrokerUnavailableError
@@ -17,8 +18,9 @@ from prpc.server.registry import Registry
 from prpc.server.service import Service
 from prpc.settings import Settings
 from tests.sim.broker import SimBroker, Site
+from tests.sim.caller import Plan, run_plan
 from tests.sim.fence import EPOCH
-from tests.sim.loop import Host, SimLoop
+from tests.sim.loop import HOST, Host, SimLoop
 from tests.sim.network import Network
 from tests.sim.options import Options
 from tests.sim.store import Store
@@ -38,6 +40,7 @@ class Server:
         self.service: Service | None = None
         self.task: asyncio.Task[None] | None = None
         self.incarnation = 0
+        self.stopping = False
 
     @property
     def alive(self) -> bool:
@@ -60,6 +63,8 @@ class World:
         self.counts: Counter[str] = Counter()
         self._tokens = 0
         self._faults = 0
+        #: Seconds that all planned calls run.
+        self.load = 0.0
         seed = options.seed
         self.random = {name: Random(f"{seed} {name}") for name in ("latency", "noise", "faults", "workload")}
         self.site_host = loop.add_host("broker")
@@ -111,6 +116,11 @@ class World:
                 fields[name] = ""
         self.events.append({"event": event, "at": self.loop.now, **fields})
 
+    def last_end(self, message_id: str) -> str | None:
+        """Token of the last execution of this call that ended."""
+        ends = [event["token"] for event in self.events if event["event"] == "end" and event["id"] == message_id]
+        return ends[-1] if ends else None
+
     def token(self) -> str:
         """A further execution's own."""
         self._tokens += 1
@@ -145,13 +155,15 @@ class World:
         server.incarnation += 1
         name = f"{server.name}-{server.incarnation}"
         server.host = host = self.add_process(name)
-        server.service = None
+        server.service, server.stopping = None, False
         server.task = self.loop.spawn(host, self._serve(server, name), name)
 
     async def _serve(self, server: Server, name: str) -> None:
         """As a supervisor would have it: a broker that is not there at the start is tried again."""
         settings = replace(self.settings, instance_name=name)
         while True:
+            if server.stopping:
+                return
             service = server.service = Service(settings, self.registry, clock=SystemClock())
             try:
                 await service.serve(lambda: None)
@@ -165,20 +177,41 @@ class World:
         self.clients.append(client)
         return client
 
+    def stop(self, server: Server) -> None:
+        """SIGTERM."""
+        assert server.host is not None and server.service is not None
+        server.stopping = True
+        self.loop.on(server.host, server.service.request_stop)
+
+    def may_run_out(self, seconds: float, timeout: float) -> bool:
+        """Whether a call of so many seconds may run out of time by the load alone, or by faults that hold everything up."""
+        faults = len(self.options.faults) * (9.0 + self.options.recover)
+        return not self.options.exact or timeout <= self.load * 3 + faults + seconds + 5.0
+
     def kill(self, host: Host) -> None:
         """SIGKILL: its connections are closed by the kernel, what it had sent is on its way."""
         self.loop.kill(host)
+        self.note("gone", client=host.name)
         for connection in [each for each in self.network.connections if each.host is host]:
             self.loop.at(self.site_host, self.loop.now + self.timing.delay(), connection._hang_up)
 
-    async def call_inside(self, function: str, *args: Any) -> Any:
-        """For functions that call: a client of their process."""
-        from tests.sim.loop import HOST
+    def stand_still(self, host: Host, seconds: float, *, parts: bool) -> None:
+        """A process does nothing for a while: SIGSTOP, or (without `parts`) a loop that is blocked."""
+        number = self.fault("pause" if parts else "hold", host.globals["process"], stops=True)
+        self.loop.pause(host, parts)
+        self.loop.at(self.loop.root, self.loop.now + seconds, self._go_on, host, parts, number)
 
-        home = HOST.get().globals
+    def _go_on(self, host: Host, parts: bool, number: int) -> None:
+        self.loop.resume(host, parts)
+        self.mended(number)
+
+    async def call_inside(self, seconds: float, end: str) -> None:
+        """For functions that call: by a client of their process, and within what is left of their time."""
+        home, left = HOST.get().globals, current_call().remaining()
         if "client" not in home:
             home["client"] = AsyncClient._over(Channel(self.settings))
-        return await home["client"].call(function, *args)
+        plan = Plan(0.0, "work", seconds, end, 30.0 if left is None else min(left, 30.0), None, 1)
+        await run_plan(self, home["process"], home["client"], plan)
 
     # the end
 
