@@ -145,8 +145,7 @@ class SimLoop(base_events.BaseEventLoop):
         host = Host(name, next(self._numbered), parent, **clock)
         if parent is not None:
             parent.parts.append(host)
-            host.alive, host.paused = parent.alive, parent.paused
-            host.globals, host.own = parent.globals, parent.own
+            host.alive, host.globals, host.own = parent.alive, parent.globals, parent.own
         if self._demotions is not None:
             host.priority = self._order.random()
         self.hosts.append(host)

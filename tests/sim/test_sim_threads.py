@@ -315,7 +315,7 @@ def test_what_is_paused_goes_on_afterwards() -> None:
             await done
 
         loop.run(world())
-        assert seen == [10.0, 10.0]
+        assert seen == pytest.approx([10.0, 10.0])
 
 
 def test_nobody_can_go_on() -> None:
@@ -406,7 +406,7 @@ def test_a_coroutine_may_not_sleep_so_but_may_start_and_join_a_thread_and_its_ta
 
         loop.run(world())
         assert seen == ["other", "thread", "joined", "timer"]
-        assert loop.now == 3.0
+        assert loop.now == pytest.approx(3.0)
 
 
 def test_a_thread_tells_its_process_loop_and_nobody_elses() -> None:
