@@ -15,7 +15,7 @@ import time
 from asyncio import base_events, events
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -333,6 +333,9 @@ class ThreadLoop(base_events.BaseEventLoop):
         if context is None:
             context = copy_context()
             context.run(HOST.set, self.host)
+        elif context.get(HOST) is not self.host:
+            with suppress(RuntimeError):  # it is the one that runs, and has been here before
+                context.run(HOST.set, self.host)
         return context
 
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> events.Handle:  # type: ignore[override]
