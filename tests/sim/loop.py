@@ -4,8 +4,8 @@ Every simulated process is a `Host` with its own queue, clock and life. The seed
 order is FIFO, as asyncio documents for `call_soon`. Time stands still while anything is ready and then jumps to the next timer.
 The host of a callback stands in its context, so that tasks inherit it from what made them.
 
-Code of a host may stand still in the middle (tests/sim/parked.py): the stack that it stands on was the one that runs the loop, and
-another one takes the loop over.
+Code of a host may stand still in the middle (tests/sim/parked.py): the stack that it stands on was the one that runs the loop,
+and another one takes the loop over.
 """
 
 from __future__ import annotations

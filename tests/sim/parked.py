@@ -120,7 +120,7 @@ class Parked:
         return ", ".join(places[:3]) or "in its own loop"
 
 
-_MACHINERY = ("/sim/parked.py", "/sim/threads.py", "/sim/loop.py")
+_MACHINERY = tuple(f"/sim/{name}.py" for name in ("loop", "parked", "programs", "thread_loop", "threads", "waits"))
 _LIBRARY = asyncio.__file__.rpartition("/asyncio/")[0] + "/"
 
 

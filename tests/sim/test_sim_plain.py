@@ -18,8 +18,8 @@ from prpc.server.registry import Registry
 from tests.sim.fence import fenced
 from tests.sim.loop import SimLoop
 from tests.sim.options import Options
+from tests.sim.programs import spawn_plain
 from tests.sim.run import prepared
-from tests.sim.threads import spawn_plain
 from tests.sim.world import World
 
 
@@ -91,7 +91,9 @@ def registry() -> Registry:
 Program = Callable[[Client], Any]
 
 
-def simulate(*programs: Program, seed: int = 1, servers: int = 1, meanwhile: Callable[[World], Awaitable[None]] | None = None) -> Any:
+def simulate(
+    *programs: Program, seed: int = 1, servers: int = 1, meanwhile: Callable[[World], Awaitable[None]] | None = None
+) -> Any:
     """What these plain client programs return, each a process of its own, and the run's trace."""
     from random import Random
 
@@ -207,7 +209,8 @@ def test_threads_of_a_client_share_its_connection() -> None:
     def program(client: Client) -> Any:
         seen: list[int] = []
         threads = [
-            threading.Thread(target=lambda number=number: seen.append(client.call("double", number).result())) for number in range(8)
+            threading.Thread(target=lambda number=number: seen.append(client.call("double", number).result()))
+            for number in range(8)
         ]
         for thread in threads:
             thread.start()
@@ -261,7 +264,7 @@ def test_a_server_with_threads_dies_and_another_takes_over() -> None:
         world.start_server(server)
 
     def program(client: Client) -> Any:
-        return list(gather(*[client.options(idempotent=True, timeout=60).call("slow", 1.0) for _ in range(12)]))
+        return gather(*[client.options(idempotent=True, timeout=60).call("slow", 1.0) for _ in range(12)]).result()
 
     value, _ = simulate(program, servers=2, meanwhile=kill)
     assert len(value) == 12

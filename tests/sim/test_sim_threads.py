@@ -1,4 +1,4 @@
-"""Simulated threads: each wait in virtual time, death and pause, the same run from the same seed; and PRPC's own threads on them."""
+"""Simulated threads: each wait in virtual time, death and pause, and the same run from the same seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from tests.sim.fence import fenced, installed
 from tests.sim.loop import HOST, Deadlock, Host, SimLoop, SimulationFenceError
-from tests.sim.threads import spawn_plain
+from tests.sim.programs import spawn_plain
 
 
 @pytest.fixture(autouse=True)
@@ -440,6 +440,7 @@ def test_a_thread_tells_its_process_loop_and_nobody_elses() -> None:
 def test_a_program_may_run_loops_of_its_own() -> None:
     def program() -> list[Any]:
         seen: list[Any] = []
+        left: set[Any] = set()
 
         async def items() -> Any:
             try:
@@ -457,7 +458,7 @@ def test_a_program_may_run_loops_of_its_own() -> None:
                     break
                 await asyncio.sleep(2.0)
             seen.append(time.monotonic() - began)
-            asyncio.create_task(asyncio.sleep(100.0))
+            left.add(asyncio.create_task(asyncio.sleep(100.0)))
             return "main"
 
         seen.append(asyncio.run(main()))
