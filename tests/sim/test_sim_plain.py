@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -83,7 +84,7 @@ HERE: dict[str, World] = {}
 def registry() -> Registry:
     made = Registry()
     for function in (slow, progress, numbers, endless, total, outer):
-        made.add(function, "thread")
+        made.add(function, "thread", idempotent=function is slow)
     made.add(double, "async")
     return made
 
@@ -92,13 +93,15 @@ Program = Callable[[Client], Any]
 
 
 def simulate(
-    *programs: Program, seed: int = 1, servers: int = 1, meanwhile: Callable[[World], Awaitable[None]] | None = None
+    *programs: Program,
+    seed: int = 1,
+    servers: int = 1,
+    demotions: frozenset[int] | None = None,
+    meanwhile: Callable[[World], Awaitable[None]] | None = None,
 ) -> Any:
     """What these plain client programs return, each a process of its own, and the run's trace."""
-    from random import Random
-
     options = Options(seed=seed, servers=servers)
-    loop = SimLoop(Random(f"{seed} order"))
+    loop = SimLoop(Random(f"{seed} order"), demotions)
     with fenced(loop, Random(f"{seed} ids")):
         world = HERE["world"] = World(loop, options, registry())
 
@@ -174,11 +177,16 @@ def test_many_calls_at_once() -> None:
     def program(client: Client) -> Any:
         tasks = [client.call("double", number) for number in range(10)]
         done = sorted(task.result() for task in as_completed(tasks))
-        return done, gather(*[client.call("double", n) for n in range(3)]), list(client.map("double", range(20), max_in_flight=4))
+        return (
+            done,
+            gather(*[client.call("double", n) for n in range(3)]).result(),
+            list(client.map("double", range(20), max_in_flight=4)),
+        )
 
     value, _ = simulate(program)
     assert value[0] == [2 * n for n in range(10)]
-    assert list(value[2]) == [2 * n for n in range(20)]
+    assert value[1] == [0, 2, 4]
+    assert value[2] == [2 * n for n in range(20)]
 
 
 def test_progress_is_told_in_the_loops_thread() -> None:
@@ -278,3 +286,13 @@ def test_the_same_seed_makes_the_same_run() -> None:
     runs = [simulate(program, program, seed=seed) for seed in (1, 2, 1)]
     assert runs[0] == runs[2]
     assert runs[0][1] != runs[1][1]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_priorities_in_the_place_of_chance(seed: int) -> None:
+    def program(client: Client) -> Any:
+        tasks = [client.call("slow", 0.1) for _ in range(6)]
+        return len([task.result() for task in tasks]), list(client.stream("numbers", 20))
+
+    value, _ = simulate(program, program, seed=seed, demotions=frozenset({50, 300, 900}))
+    assert value == [(6, list(range(20)))] * 2
