@@ -136,7 +136,7 @@ def host_here() -> Host:
 
 
 class SimLoop(base_events.BaseEventLoop):
-    """See the module. `order` draws which host runs; `demotions`: steps at which that which runs becomes the last (policy PCT)."""
+    """See the module. `order` draws which host runs; `demotions`: steps at which what runs becomes the last (PCT)."""
 
     def __init__(self, order: Random, demotions: frozenset[int] | None = None) -> None:
         super().__init__()
