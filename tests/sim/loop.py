@@ -166,6 +166,8 @@ class SimLoop(base_events.BaseEventLoop):
         self.load: Callable[[dict[Any, Any] | None], None] = lambda own: None
         self._own: dict[Any, Any] | None = None
         self._numbered = itertools.count()
+        #: Tasks and their hosts, where they are watched.
+        self._tasks: list[tuple[asyncio.Task[Any], Host]] = []
         self.root = self.add_host("world")
         #: Whose code runs now.
         self.current = self.root
@@ -262,6 +264,17 @@ class SimLoop(base_events.BaseEventLoop):
             host = self.current
             context.run(HOST.set, host)
         return context, host
+
+    def watch(self) -> None:
+        """From now on the dump knows the tasks, which costs time."""
+        tasks = self._tasks = []
+
+        def create_task(coro: Any, **more: Any) -> asyncio.Task[Any]:
+            task, context = base_events.BaseEventLoop.create_task(self, coro, **more), more.get("context")
+            tasks.append((task, self.current if context is None else context.get(HOST, self.current)))
+            return task
+
+        self.create_task = create_task  # type: ignore[method-assign,assignment]
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> events.Handle:  # type: ignore[override]
         if self.current.plain:
@@ -417,14 +430,14 @@ class SimLoop(base_events.BaseEventLoop):
             lines.append(f"{host.name} ({state}, {len(host.queue)} ready):")
             if host in self.parked:
                 lines.append(f"    stands still: {self.parked[host].where()}")
-            for task in sorted(asyncio.all_tasks(host.loop or self), key=lambda task: task.get_name()):
-                if not task.done() and (host.loop is not None or _host_of(task) is host):
-                    frames = task.get_stack(limit=2)
-                    where = ", ".join(f"{f.f_code.co_name}:{f.f_lineno}" for f in frames)
-                    lines.append(f"    {task.get_name()}: {where}")
+            for task, where in self._tasks:
+                if where is host and not task.done():
+                    lines.append(_task_line(task))
+            for task in sorted(asyncio.all_tasks(host.loop), key=lambda task: task.get_name()) if host.loop is not None else ():
+                lines.append(_task_line(task))
         return "\n".join(lines)
 
 
-def _host_of(task: asyncio.Task[Any]) -> Host | None:
-    context = getattr(task, "get_context", None)  # Python 3.12
-    return None if context is None else context().get(HOST)
+def _task_line(task: asyncio.Task[Any]) -> str:
+    frames = task.get_stack(limit=2)
+    return f"    {task.get_name()}: {', '.join(f'{frame.f_code.co_name}:{frame.f_lineno}' for frame in frames)}"
