@@ -34,7 +34,7 @@ def promise_of(world: World) -> Promise:
     if not options.exact:
         return Promise(ALWAYS, ALWAYS, NATURAL, slack=0.1 + 125 * options.drift, aftermath=4.0, skew=skew)
     stood = any(event["event"] == "fault" and event.get("stops") for event in world.events)
-    gone = sum(fault in ("kill", "stop") for fault in options.faults)
+    gone = sum(fault in ("kill", "stop") for fault in options.faults) + bool(options.armed)
     # Somebody is there at all times who has no other trouble.
     told = None if stood or gone >= options.servers else options.recover + options.heartbeat + way
     return Promise(
