@@ -92,7 +92,10 @@ class SimConsumer:
         #: When to look for what we were given without our knowing (loop time).
         self._checks: list[float] = []
         self._news = asyncio.Event()
+        #: At the broker: what ends the read that blocks there.
+        self._end_block: Callable[[], None] = lambda: None
         self._stopped = self._closed = False
+        self._tell_lost: Callable[[], object] = lambda: None
         self._keeper: asyncio.Task[None] | None = None
         self._reading: asyncio.Future[list[Given]] | None = None
 
@@ -115,6 +118,13 @@ class SimConsumer:
     async def _opened(self, _: object) -> None:
         if self._link.generation:
             self._look_soon()
+
+    def lost(self) -> Sequence[SimDelivery]:
+        found, self._found = self._found, deque(given for given in self._found if given.attempt <= 1)
+        return [self._deliver(given) for given in found if given.attempt > 1]
+
+    def on_lost(self, tell: Callable[[], object]) -> None:
+        self._tell_lost = tell
 
     async def _begin(self) -> None:
         while not self._stopped:
@@ -141,10 +151,13 @@ class SimConsumer:
             self._reading = connection.ask("take", lambda: self._take(connection, most), patience=GIVE_UP)
         self._news.clear()
         await self._first(self._reading)
-        reading = self._reading
-        if not reading.done():
-            return
-        self._reading = None
+        if self._reading.done():
+            self._take_in()
+
+    def _take_in(self) -> None:
+        """What a read that has ended brought."""
+        reading, self._reading = self._reading, None
+        assert reading is not None
         try:
             self._keep_found([given for given in reading.result() if given.consumer == self._name])
         except Broken:
@@ -190,6 +203,7 @@ class SimConsumer:
         timer = asyncio.get_running_loop().call_later(BLOCK, end, [])
         connection.hung_up.append(lambda: (blocked.pop(key, None), timer.cancel()))
         blocked[key] = wake
+        self._end_block = lambda: end([])
         return answer
 
     # the lease
@@ -223,6 +237,7 @@ class SimConsumer:
                 )
                 if self._found:
                     self._news.set()
+                    self._tell_lost()
             except BrokerUnavailableError:
                 self._doubt()
                 self._news.set()
@@ -239,6 +254,9 @@ class SimConsumer:
 
     async def _look(self) -> None:
         """What was given to us on a connection that broke stands under our name without our knowing."""
+        if self._reading is not None:  # what it brings is not unknown
+            await asyncio.wait([self._reading])
+            self._take_in()
         self._checks.pop(0)
         try:
             held = await self.broker.link.ask("held", lambda: self.store.held(self.queue, self._name))
@@ -277,6 +295,20 @@ class SimConsumer:
         self._stopped = True
         self._news.set()
 
+    async def _unblock(self) -> None:
+        """Have the read that blocks end, and see what it brings."""
+        reading = self._reading
+        if reading is None:
+            return
+        while not reading.done():
+            try:
+                await self.broker.link.ask("unblock", lambda: self._end_block())
+                await asyncio.wait([reading], timeout=0.05)
+            except BrokerUnavailableError:
+                break
+        if reading.done():
+            self._take_in()
+
     async def close(self) -> None:
         await self.stop()
         if self._closed:
@@ -284,8 +316,9 @@ class SimConsumer:
         self._closed = True
         if self._keeper is not None:
             self._keeper.cancel()
-        await self._link.close()
         store, queue, name = self.store, self.queue, self._name
+        await self._unblock()
+        await self._link.close()
         given_back = [
             self.broker.start("release", lambda each=each: store.release(queue, each), insist=True) for each in self._found
         ]

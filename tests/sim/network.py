@@ -27,7 +27,8 @@ class Fate:
     #: Seconds to the broker, and back.
     there: float = 0.0
     back: float = 0.0
-    #: "" or where the connection breaks: "before" the broker has it, or "after" it was carried out.
+    #: "" or where the connection breaks: "before" the broker has it, or "after" it was carried out. "never": nothing happens, as
+    #: its sender is gone.
     cut: str = ""
 
 
@@ -167,6 +168,8 @@ class Connection:
             way.clogged.append(lambda: self._arrive(number, work, fate))
             return
         if not self._alive_there or not way.out:
+            return
+        if fate.cut == "never":
             return
         if fate.cut == "before" or not self.network.up:
             self.snap()

@@ -20,6 +20,7 @@ import prpc.server.service
 from prpc.server.registry import Registry
 from prpc.workers import create_pool
 from prpc.workers.base import WorkerKind
+from tests.sim.armed import Armed
 from tests.sim.caller import Plan, drawn_plan, run_plan
 from tests.sim.fence import fenced, installed
 from tests.sim.loop import HOST, SimLoop
@@ -126,8 +127,11 @@ async def _live(world: World) -> None:
     for _ in range(options.clients):
         world.start_client()
     draw, nemesis = world.random["workload"], Nemesis(world)
+    if options.armed:
+        world.armed = Armed(world, *options.armed)
+        world.timing.watchers.append(world.armed)
     await asyncio.sleep(0.5)
-    plans = [drawn_plan(draw, options.span, options.kinds) for _ in range(options.calls)]
+    plans = [Plan(*fields) for fields in options.planned] or [drawn_plan(draw, options) for _ in range(options.calls)]
     world.load = sum(plan.seconds for plan in plans)
     callers = [_caller(world, number, plan) for number, plan in enumerate(plans)]
     await nemesis.run()
@@ -198,4 +202,6 @@ def _judge(world: World, problem: str | None) -> Verdict:
         violations.append(f"unhandled in {error.get('host')}: {error.get('message')}: {error.get('exception')!r}")
     counts = world.counts
     counts.update(world.timing.fired)
+    if world.armed is not None:
+        counts["requests"] = world.armed.count
     return Verdict(world.options, violations, world.loop.trace, world.loop.steps, world.loop.now, counts, world.events)
