@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
+from tests.sim import loop
+
 __all__ = ["MUTANTS", "Mutant", "Patch", "applied", "mutant"]
+
+
+#: Most steps of a run with a mutant, which may go on for ever: ten times what one needs that is intact.
+MAX_STEPS = 25_000
 
 
 class Patch:
@@ -69,6 +75,7 @@ def applied(name: str) -> Iterator[None]:
     """Within `prepared`."""
     patch = Patch()
     try:
+        patch.set(loop, "MAX_STEPS", MAX_STEPS)
         MUTANTS[name].apply(patch)
         yield
     finally:
