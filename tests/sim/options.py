@@ -43,6 +43,8 @@ class Options:
     ends: tuple[str, ...] = ENDS
     #: Deeds in their order.
     faults: tuple[str, ...] = ()
+    #: Numbers (from 0) of those that are left out; the others stay as they are.
+    skipped: tuple[int, ...] = ()
     #: Kind -> probability for each request.
     noise: dict[str, float] = field(default_factory=dict)
     #: Mean seconds on the way, and how the clocks of hosts differ.
