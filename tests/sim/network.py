@@ -68,6 +68,7 @@ class Network:
         self, loop: asyncio.AbstractEventLoop | None = None, site: Host | None = None, timing: Timing | None = None
     ) -> None:
         self.loop, self.site = loop, site
+        self._sim = loop if site is not None and isinstance(loop, SimLoop) else None
         self.timing: Timing = timing or _AtOnce()
         self.ways: dict[Host | None, Way] = {}
         self.connections: dict[Connection, None] = {}
@@ -84,19 +85,15 @@ class Network:
 
     def at(self, host: Host | None, when: float, function: Callable[..., object], *args: Any) -> None:
         """Call a function in this host at a moment of `now`."""
-        if self.site is None or host is None:
-            loop = asyncio.get_running_loop()
-            loop.call_at(when, function, *args) if when > loop.time() else loop.call_soon(function, *args)
+        if self._sim is not None and host is not None:
+            self._sim.at(host, when, function, *args)
             return
-        assert isinstance(self.loop, SimLoop)
-        self.loop.at(host, when, function, *args)
+        loop = asyncio.get_running_loop()
+        loop.call_at(when, function, *args) if when > loop.time() else loop.call_soon(function, *args)
 
     def now(self) -> float:
         """The true time."""
-        if self.site is None:
-            return asyncio.get_running_loop().time()
-        assert isinstance(self.loop, SimLoop)
-        return self.loop.now
+        return asyncio.get_running_loop().time() if self._sim is None else self._sim.now
 
     def go_down(self) -> None:
         """The broker's process ends: every connection breaks, none can be made."""

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,23 +53,29 @@ class Verdict:
 @contextmanager
 def prepared() -> Iterator[None]:
     """The seams are the simulation's for as many runs as one likes."""
-    old = prpc.brokers.adapter_of, prpc.server.service.create_pool
+    old = prpc.brokers.adapter_of, prpc.server.service.create_pool, prpc.server.service.Catalogue
     logging.disable(logging.CRITICAL)
+    ignored = warnings.catch_warnings()
+    ignored.__enter__()
+    warnings.simplefilter("ignore", RuntimeWarning)  # what was killed is never awaited
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     prpc.brokers.adapter_of = lambda _: HOST.get().globals["world"].broker
     prpc.server.service.create_pool = _pool  # type: ignore[assignment]
+    # All servers have the same functions: describing them anew would take a quarter of each run.
+    prpc.server.service.Catalogue = cache(old[2])  # type: ignore[misc,assignment]
     gc_was = gc.isenabled()
     gc.disable()
     try:
         with installed():
             yield
     finally:
-        prpc.brokers.adapter_of, prpc.server.service.create_pool = old
+        prpc.brokers.adapter_of, prpc.server.service.create_pool, prpc.server.service.Catalogue = old  # type: ignore[misc]
         gc.collect()
         if gc_was:
             gc.enable()
         logging.disable(logging.NOTSET)
         sys.unraisablehook = hook
+        ignored.__exit__(None, None, None)
 
 
 def _pool(kind: WorkerKind, slots: int, settings: Any, *, functions: Any = ()) -> Any:
@@ -80,22 +87,25 @@ def _registry() -> Registry:
     return make_registry()
 
 
-def run_once(options: Options) -> Verdict:
-    """Within `prepared`."""
+def run_once(options: Options, *, watched: bool = False) -> Verdict:
+    """Within `prepared`. `watched`: what every host waits for is told where promises were broken."""
     order = Random(f"{options.seed} order")
     demotions = None
     if options.policy == "pct":
         demotions = frozenset(order.randrange(20_000) for _ in range(options.demotions))
     loop = SimLoop(order, demotions)
-    problem, dump = None, ""
+    if watched:
+        loop.watch()
+    problem = None
     with fenced(loop, Random(f"{options.seed} ids")):
         world = World(loop, options, _registry())
         try:
             loop.run(_live(world))
         except Exception as exc:
-            problem, dump = f"{type(exc).__name__}: {exc}", loop.dump()
+            problem = f"{type(exc).__name__}: {exc}"
         verdict = _judge(world, problem)
-        verdict.dump = dump
+        if watched and verdict.violations:
+            verdict.dump = loop.dump()
     _bury(loop)
     return verdict
 
