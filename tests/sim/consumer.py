@@ -11,8 +11,8 @@ from uuid import UUID
 
 from prpc.brokers.base import Reply
 from prpc.exceptions import BrokerUnavailableError
-from tests.sim.network import Broken
-from tests.sim.store import Given
+from tests.sim.network import Broken, Later
+from tests.sim.store import Given, Lease
 
 if TYPE_CHECKING:
     from tests.sim.broker import SimBroker
@@ -169,21 +169,20 @@ class SimConsumer:
         found = store.take(queue, name, self._server, most)
         if found:
             return found
-        answer: asyncio.Future[list[Given]] = asyncio.get_running_loop().create_future()
+        answer = Later()
         blocked = store.blocked.setdefault(queue, {})
         key = object()
 
         def end(found: list[Given]) -> None:
             blocked.pop(key, None)
             timer.cancel()
-            if not answer.done():
-                answer.set_result(found)
+            answer.set(found)
 
         def wake() -> None:
             if found := store.take(queue, name, self._server, most):
                 end(found)
 
-        timer = asyncio.get_running_loop().call_later(BLOCK, end, [])
+        timer = self.broker.site.network.later(BLOCK, lambda: end([]))
         connection.hung_up.append(lambda: (blocked.pop(key, None), timer.cancel()))
         blocked[key] = wake
         return answer
@@ -192,10 +191,10 @@ class SimConsumer:
 
     async def _renew(self) -> None:
         settings = self.broker.settings
-        kept = await self.broker.link.ask(
+        lease = await self.broker.link.ask(
             "renew", lambda: self.store.renew(self.queue, self._name, self._server, settings.redis_recover)
         )
-        if not kept:
+        if lease is Lease.LOST:
             self._lose()
 
     def _lose(self) -> None:
@@ -246,7 +245,7 @@ class SimConsumer:
             future.set_result(True)
             return future
         window = self.broker.settings.duplicate_window
-        work = lambda: self.store.claim(self.queue, given, message_id, address, window, repeatable=repeatable)  # noqa: E731
+        work = lambda: self.store.claim(self.queue, given, message_id, address, window, again=again)  # noqa: E731
         task = self.broker.start("claim", work, insist=True)
         task.add_done_callback(lambda done: self._claimed(given, done))
         return task

@@ -257,6 +257,7 @@ class Nemesis:
         if forgets is not None:
             world.store.restore(kept)
         await asyncio.sleep(self._draw.choice((0.05, 1.0, 4.0)))
+        world.store.restarted()
         world.network.up = True
         world.mended(number)
 
