@@ -15,6 +15,7 @@ from prpc.client.feeds import Failed, Feeding
 from prpc.client.options import CallOptions
 from prpc.client.portal import Crossing
 from prpc.codec import Codec, ReadReply
+from prpc.exceptions import CallCancelledError
 from prpc.protocol.repeats import Repeats
 from prpc.prpcmessage import PRPCMessage
 from prpc.streaming.desk import Desk
@@ -24,6 +25,8 @@ __all__ = ["BEAT", "Reading", "Readings", "StreamCall"]
 
 #: Seconds between two words about a stream that is open: by them its server knows that somebody is there.
 BEAT = 1.0
+
+_CANCELLED = f"{CallCancelledError.__module__}.{CallCancelledError.__qualname__}"
 
 
 class Reading(Reader):
@@ -40,8 +43,11 @@ class Reading(Reader):
 
     def conclude(self, reply: ReadReply) -> None:
         """The server's answer to the call says how many items there are."""
-        total = reply.result if reply.failure is None else reply.failure.facts.get("items")
-        self.total = total if type(total) is int else None
+        failure = reply.failure
+        total = reply.result if failure is None else failure.facts.get("items")
+        # A server that gave its reader up keeps nothing for it: that is the end, whatever was on its way.
+        given_up = failure is not None and failure.type_name == _CANCELLED
+        self.total = total if type(total) is int and not given_up else None
 
 
 class StreamCall(Call):

@@ -41,7 +41,7 @@ class Repeating:
         if error is None:
             repeats.accepted(attempt, monotonic(), random())
         elif not repeats.failed(attempt, monotonic(), random(), passing=_passes(error)):
-            self._fail(call, error)
+            self._fail(call, _in_doubt(call, error) if repeats.in_doubt and not _passes(error) else error)
             return
         elif repeats.unsent:
             self._held[call.message_id] = call
@@ -83,6 +83,15 @@ class Repeating:
 
 def _passes(error: Exception) -> bool:
     return isinstance(error, BrokerUnavailableError)
+
+
+def _in_doubt(call: Call, error: Exception) -> BrokerUnavailableError:
+    """What ends a call whose last attempt was refused, but whose earlier ones may run."""
+    doubt = BrokerUnavailableError(
+        f"the last attempt of {call.message.func_name}() was refused ({error}); whether an earlier one arrived is not known"
+    )
+    doubt.__cause__ = error
+    return doubt
 
 
 def timed_out(call: Call) -> ClientTimeOutError:

@@ -48,7 +48,7 @@ class RepeatPolicy:
 class Repeats:
     """The attempts of one call."""
 
-    __slots__ = ("_accepted", "_answered", "_deadline", "_next", "_policy", "_sending", "attempts")
+    __slots__ = ("_accepted", "_answered", "_deadline", "_next", "_policy", "_sending", "attempts", "in_doubt")
 
     def __init__(self, policy: RepeatPolicy, deadline: float | None) -> None:
         """`deadline` is the moment that ends the call whatever its attempts do; None: without end."""
@@ -63,6 +63,8 @@ class Repeats:
         #: Whether the broker took one of the attempts: its answer may still come.
         self._accepted = False
         self._answered = False
+        #: Whether it is not known what became of an attempt: it may run, whatever a later one is told.
+        self.in_doubt = False
 
     @property
     def moment(self) -> float | None:
@@ -91,12 +93,13 @@ class Repeats:
     def failed(self, attempt: int, now: float, chance: float, *, passing: bool) -> bool:
         """This attempt was not taken, or it is not known. Whether the call goes on; else the error is its outcome.
 
-        `passing`: the error may be gone next time. Where an earlier attempt was accepted no error ends the call.
+        `passing`: the error may be gone next time, and the broker may have the attempt all the same. Where an earlier attempt was
+        accepted no error ends the call; where it is in doubt the call goes on as after a passing one.
         """
         if not self._is_current(attempt):
             return True
-        self._sending = False
-        planned = (passing or self._accepted) and self._plan(now, chance)
+        self._sending, self.in_doubt = False, self.in_doubt or passing
+        planned = (self.in_doubt or self._accepted) and self._plan(now, chance)
         return planned or self._accepted
 
     def answered(self) -> None:
@@ -105,6 +108,7 @@ class Repeats:
 
     def lost(self, now: float, chance: float, *, passing: bool) -> bool:
         """No answer to what was sent can come any more: the reply address is gone. Whether the call goes on."""
+        self.in_doubt = self.in_doubt or self._sending or self._accepted
         self._sending = self._accepted = False
         return passing and self._plan(now, chance)
 

@@ -187,7 +187,8 @@ class Reader:
         A call that is repeated may run in two servers, and one may have lost it to another or have given it back: the one
         that began last is read, and those before it never again.
         """
-        if items.run < self.inbox.run or items.writer in self._former or self.total is not None:
+        known = self.total is not None and self.writer  # without a writer the outcome has overtaken every mail of the items
+        if items.run < self.inbox.run or items.writer in self._former or known:
             return items.writer, items.run
         former, self.writer, self._new = self.writer, items.writer, True
         self._former.append(former)

@@ -21,7 +21,7 @@ ROUNDING = 0.001
 def judge(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
     yield from _of_outcomes(call, book, promise)
     yield from _of_executions(call, book)
-    yield from _of_late_starts(call, promise)
+    yield from _of_late_starts(call, book, promise)
     yield from _of_first_outcome(call, book)
 
 
@@ -65,14 +65,17 @@ def _of_executions(call: Call, book: Book) -> Iterator[Violation]:
             yield Violation("true outcome", f"{call.name} got {outcome['token']!r}, which no execution of it made")
 
 
-def _of_late_starts(call: Call, promise: Promise) -> Iterator[Violation]:
-    """Nothing starts once the time that its entries name is over."""
+def _of_late_starts(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
+    """Nothing starts once the time that its entries name is over, but for a step that a server had begun and stood still in."""
     entered = call.of("entered")
     if not entered:
         return
     for start in call.starts:
         ends = [math.inf if e["timeout"] is None else e["at"] + e["timeout"] for e in entered if e["at"] <= start["at"]]
-        if ends and start["at"] > max(ends) + promise.skew:
+        if not ends:
+            continue
+        still = book.faults.stood_still(start["server"], max(ends), start["at"])
+        if start["at"] > max([*ends, still]) + promise.skew:
             text = f"{call.name} started on {start['server']} at {start['at']:.3f}; its entries had time until {max(ends):.3f}"
             yield Violation("late start", text)
 
@@ -85,7 +88,8 @@ def _of_first_outcome(call: Call, book: Book) -> Iterator[Violation]:
     if len(call.of("stored")) < 2:
         return
     # Once the caller of a repeated call has its outcome, the broker may hold that of a further attempt until it is removed.
-    until = call.ended if call.idempotent else math.inf
+    left = call.of("leave")
+    until = (left[0]["at"] if left else call.ended) if call.idempotent else math.inf
     kept = [event for event in call.of("stored") if event["at"] <= until]
     stored = {event["content"] for event in kept}
     if len(stored) > 1 and not book.faults.forgot_between(kept[0]["at"], kept[-1]["at"]):

@@ -18,7 +18,7 @@ def judge(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
         yield from _of_errors(call, book, promise)
     if promise.told_within is not None:
         yield from _of_losses(call, book, promise, promise.told_within)
-    yield from _of_dead_letters(call)
+    yield from _of_dead_letters(call, book, promise)
 
 
 def _of_errors(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
@@ -32,11 +32,20 @@ def _of_errors(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
         when = "where no fault excuses it" if sure else f"{len(call.starts)} executions"
         yield Violation("allowed outcome", f"{kind}{call.name} ended with {how} ({when})")
     elif call.idempotent and how == "WorkerLostError":
-        if not any(letter["reason"] == "attempts" for letter in call.of("dead")):
+        given_up = any(letter["reason"] == "attempts" for letter in call.of("dead"))
+        if not given_up and not (call.streams and _lost_its_items(call, book, promise)):
             yield Violation("true error", f"{kind}{call.name} ended with {how}, yet nobody gave it up")
     elif not (how in promise.natural or _of_itself(how, call, promise) or _by_fault(how, call, book, promise)):
         where = ", ".join(f"on {start['server']} from {start['at']:.3f}" for start in call.starts) or "nowhere"
         yield Violation("true error", f"{kind}{call.name}, run {where}, ended with {how} at {call.ended:.3f}, by no fault")
+
+
+def _lost_its_items(call: Call, book: Book, promise: Promise) -> bool:
+    """Whether a fault kept the last items of a stream from its reader for so long that nobody has them any more."""
+    client, first = call.event["client"], call.event["at"]
+    return book.faults.hit(client, first, call.ended, promise.aftermath) or any(
+        book.faults.killed(start["server"], start["at"], call.ended) for start in call.starts
+    )
 
 
 def _of_itself(how: str, call: Call, promise: Promise) -> bool:
@@ -77,8 +86,12 @@ def _of_losses(call: Call, book: Book, promise: Promise, within: float) -> Itera
             return
 
 
-def _of_dead_letters(call: Call) -> Iterator[Violation]:
+def _of_dead_letters(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
     """Nothing but an idempotent call that lost its server or its worker too often is given up."""
-    reasons = {letter["reason"] for letter in call.of("dead")} - ({"attempts"} if call.idempotent else set())
+    letters = call.of("dead")
+    reasons = {letter["reason"] for letter in letters} - ({"attempts"} if call.idempotent else set())
+    # What a fault held up on its way comes when its signature is too old.
+    if "signature" in reasons and book.faults.hit(call.event["client"], call.event["at"], letters[0]["at"], promise.aftermath):
+        reasons.discard("signature")
     if reasons:
         yield Violation("dead letter", f"{call.name} is a dead letter: {', '.join(sorted(reasons))}")

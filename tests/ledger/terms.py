@@ -13,7 +13,7 @@ Event = Mapping[str, Any]
 #: Kind of event -> its fields beside `event` and `at` (seconds).
 EVENTS: dict[str, tuple[str, ...]] = {
     # A client sends a call, which must have its outcome `timeout` seconds later at most (None: it has all the time). `sure`: no
-    # fault excuses an error of it. `stream`: its function yields items. `sends`: it is sent a stream. `expects`: errors that it may
+    # fault excuses an error of it. `stream`: its function yields items. `sends`: it is sent one. `expects`: errors that it may
     # end with by itself, as its function raises them. All but the first five may be missing.
     "call": ("id", "client", "function", "idempotent", "timeout", "sure", "stream", "sends", "expects"),
     # A client learns an outcome: `how` is "value" or the error's class, `token` what the function returned.

@@ -85,10 +85,10 @@ class SimConsumer:
         self.store = broker.site.store
         self.expire = float(broker.settings.redis_expire)
         self._server = broker.link.host.name if broker.link.host is not None else name
-        self._link = SimLink(broker.site, broker.settings)
+        self._link = SimLink(broker.site, broker.settings, self._opened)
         self._found: deque[Given] = deque()
-        #: Deliveries that were handed over or wait here, by their names.
-        self._known: set[tuple[int, int, str]] = set()
+        #: Deliveries that were handed over or wait here: name, and what the broker knows it by.
+        self._known: dict[str, tuple[int, int, str]] = {}
         #: When to look for what we were given without our knowing (loop time).
         self._checks: list[float] = []
         self._news = asyncio.Event()
@@ -111,6 +111,10 @@ class SimConsumer:
                 return [self._deliver(self._found.popleft()) for _ in range(min(most, len(self._found)))]
             await self._read(most)
         return ()
+
+    async def _opened(self, _: object) -> None:
+        if self._link.generation:
+            self._look_soon()
 
     async def _begin(self) -> None:
         while not self._stopped:
@@ -142,7 +146,7 @@ class SimConsumer:
             return
         self._reading = None
         try:
-            self._keep_found(reading.result())
+            self._keep_found([given for given in reading.result() if given.consumer == self._name])
         except Broken:
             self._doubt()
 
@@ -157,8 +161,8 @@ class SimConsumer:
 
     def _keep_found(self, found: Sequence[Given]) -> None:
         for given in found:
-            if given.key not in self._known:
-                self._known.add(given.key)
+            if given.name not in self._known:
+                self._known[given.name] = given.key
                 self._found.append(given)
 
     def _take(self, connection: Any, most: int) -> Any:
@@ -201,6 +205,7 @@ class SimConsumer:
         """Others have what we held; we go on under a name of our own."""
         self._epoch += 1
         self._found.clear()
+        self._doubt()
         self._name = f"{self._first_name}.{self._epoch}"
 
     async def _keep(self) -> None:
@@ -223,16 +228,21 @@ class SimConsumer:
 
     def _doubt(self) -> None:
         """Something may be ours without our knowing, and be given to us still by a read that is on its way."""
-        now = asyncio.get_running_loop().time()
-        self._checks = [now, now + GIVE_UP]
+        self._look_soon()
         if self._link.connection is not None:
             self._link.connection.give_up()
+
+    def _look_soon(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._checks = [now, now + GIVE_UP]
 
     async def _look(self) -> None:
         """What was given to us on a connection that broke stands under our name without our knowing."""
         self._checks.pop(0)
         try:
-            self._keep_found(await self.broker.link.ask("held", lambda: self.store.held(self.queue, self._name)))
+            held = await self.broker.link.ask("held", lambda: self.store.held(self.queue, self._name))
+            known = set(self._known.values())
+            self._keep_found([given for given in held if given.key not in known])
         except BrokerUnavailableError:
             self._doubt()
             await asyncio.sleep(0.1)
@@ -253,13 +263,13 @@ class SimConsumer:
     def _claimed(self, given: Given, done: asyncio.Task[bool]) -> None:
         if not done.cancelled() and done.exception() is None and not done.result():
             self.broker.site.note("ending", delivery=given.name, how="claim")
-            self._known.discard(given.key)
+            self._known.pop(given.name, None)
 
     def end(self, how: str, given: Given, work: Callable[[], bool]) -> Awaitable[bool]:
         """Begin to settle, release or bury."""
         self.broker.site.note("ending", delivery=given.name, how=how)
         task = self.broker.start(how, work, insist=True)
-        task.add_done_callback(lambda _: self._known.discard(given.key))
+        task.add_done_callback(lambda _: self._known.pop(given.name, None))
         return task
 
     async def stop(self) -> None:
@@ -284,7 +294,7 @@ class SimConsumer:
         try:
             left = await self.broker.link.ask("held", lambda: store.held(queue, name))
             for each in left:
-                if each.key not in self._known:
+                if each.key not in self._known.values():
                     await self.broker.link.insist("release", lambda each=each: store.release(queue, each))
             await self.broker.link.ask("leave", lambda: store.leave(queue, name))
         except BrokerUnavailableError:

@@ -27,7 +27,10 @@ NATURAL = frozenset({"QueueFullError"})
 
 def promise_of(world: World) -> Promise:
     """What may be seen in this world."""
-    return Promise(plain=ALWAYS, idempotent=ALWAYS, natural=NATURAL, slack=0.1 + 35 * world.options.drift, aftermath=4.0)
+    options = world.options
+    # By as much is wrong what a process believes of the broker's clock.
+    skew = 5 * options.latency + options.drift * world.loop.now + 2.0 * ("slow" in options.noise)
+    return Promise(plain=ALWAYS, idempotent=ALWAYS, natural=NATURAL, slack=0.1 + 125 * options.drift, aftermath=4.0, skew=skew)
 
 
 def judge(world: World) -> list[str]:

@@ -125,6 +125,8 @@ async def _live(world: World) -> None:
     await asyncio.sleep(QUIET)
     await _ended(callers)  # who is refused, or held up, as others are there has nothing to complain of
     await _empty(world)
+    while not world.quiet:
+        await asyncio.sleep(0.25)
     world.note("calm")
     for number, kind in enumerate(("work", "safe")):
         plan = Plan(at=0.0, kind=kind, seconds=0.01, end="value", timeout=30.0, leave=None, count=1, sure=True)

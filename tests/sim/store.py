@@ -203,8 +203,6 @@ class Store:
     def renew(self, name: str, consumer: str, server: str, seconds: float) -> Lease:
         """Make a lease last from now."""
         queue = self.queue(name)
-        if consumer not in queue.leases and any(holder == consumer for holder in queue.holders.values()):
-            return Lease.LOST
         if queue.leases.get(consumer, 0.0) == -1.0:
             return Lease.LOST
         queue.leases[consumer] = self.clock() + seconds
@@ -223,7 +221,8 @@ class Store:
     def reclaim(self, name: str, consumer: str, server: str) -> list[Given]:
         """Take over what consumers held whose lease ran out."""
         queue, now = self.queue(name), self.clock()
-        lapsed = {each for each, until in queue.leases.items() if until < now and each != consumer}
+        holders = dict.fromkeys(queue.holders.values(), 0.0)
+        lapsed = [each for each, until in {**holders, **queue.leases}.items() if until < now and each != consumer]
         found = [number for number, holder in queue.holders.items() if holder in lapsed]
         for each in lapsed:
             queue.leases[each] = -1.0
