@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 from prpc.brokers.base import Capabilities, DeadLetter, Mail, Outgoing, QueueState, ServerRecord, queue_full
 from prpc.brokers.kafka_bound import QueueBound
 from prpc.exceptions import BrokerUnavailableError
+from prpc.names import QueueNames
 from prpc.settings import Settings
 from tests.sim.consumer import SimConsumer
 from tests.sim.loop import HOST, Host
@@ -102,6 +103,8 @@ class SimLink:
 
     async def ask(self, operation: str, work: Callable[[], T], *, patience: float | None = None) -> T:
         """Once; raises BrokerUnavailableError where it is not known whether it was done."""
+        if self._closed:
+            raise self.unavailable(ConnectionError("the connection was closed"))
         try:
             if self.connection is None:
                 async with asyncio.timeout(self._settings.connect_timeout):
@@ -196,7 +199,7 @@ class _Mailbox:
     def __init__(self, broker: SimBroker, queue: str) -> None:
         self._broker, self._queue = broker, queue
         self.address = uuid4().hex
-        self._reader = _Reader(broker.site, broker.settings, lambda *args: broker.site.store.open_mail(self.address, *args))
+        self._reader = _Reader(broker.site, broker.settings, lambda *args: broker.site.store.open_mail(queue, self.address, *args))
 
     async def open(self) -> _Mailbox:
         await self._reader.open()
@@ -318,6 +321,7 @@ class SimBroker:
         return asyncio.get_running_loop().time() + self._apart
 
     async def declare(self, queue: str) -> None:
+        QueueNames(queue)  # it may be none
         await self.link.ask("declare", lambda: self._declare(queue))
 
     def _declare(self, queue: str) -> None:
@@ -357,7 +361,7 @@ class SimBroker:
         return part
 
     def post(self, queue: str, address: str, body: bytes, *, message_id: UUID) -> Awaitable[None]:
-        return self.start("post", lambda: self.site.store.mail(address, body))
+        return self.start("post", lambda: self.site.store.post(queue, address, body))
 
     def broadcast(self, queue: str, body: bytes) -> Awaitable[None]:
         return self.start("broadcast", lambda: self.site.store.broadcast(queue, body))

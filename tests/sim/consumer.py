@@ -77,11 +77,16 @@ class SimDelivery:
 class SimConsumer:
     """See prpc.brokers.base.Consumer."""
 
+    #: Part of a lease for which a renewal holds surely.
+    surely = 1.0
+
     def __init__(self, broker: SimBroker, queue: str, name: str) -> None:
         from tests.sim.broker import SimLink
 
         self.broker, self.queue, self._name, self._first_name = broker, queue, name, name
         self._epoch = 0
+        #: Loop time at which the last renewal that went through was sent.
+        self._confirmed = float("-inf")
         self.store = broker.site.store
         self.expire = float(broker.settings.redis_expire)
         self._server = broker.link.host.name if broker.link.host is not None else name
@@ -107,10 +112,32 @@ class SimConsumer:
         while not self._stopped:
             if self._checks and self._checks[0] <= asyncio.get_running_loop().time():
                 await self._look()
+            if self._found and not await self._is_ours():
+                continue
             if self._found:
                 return [self._deliver(self._found.popleft()) for _ in range(min(most, len(self._found)))]
             await self._read(most)
         return ()
+
+    async def _is_ours(self) -> bool:
+        """Whether what was found is surely ours; what came under a lost name and nobody took over is kept."""
+        try:
+            while self._is_stale():
+                await self._renew()
+            if strange := [given for given in self._found if given.consumer != self._name]:
+                kept = await self.broker.link.ask(
+                    "take back", lambda: self.store.take_back(self.queue, strange, self._name, self._server)
+                )
+                self._found = deque(given for given in self._found if given not in strange)
+                self._keep_found(kept)
+        except BrokerUnavailableError:
+            await asyncio.sleep(0.1)
+            return False
+        return True
+
+    def _is_stale(self) -> bool:
+        """Whether it was so long without a word of the broker that others may have what is ours."""
+        return asyncio.get_running_loop().time() - self._confirmed > self.surely * self.broker.settings.redis_recover
 
     async def _opened(self, _: object) -> None:
         if self._link.generation:
@@ -146,7 +173,7 @@ class SimConsumer:
             return
         self._reading = None
         try:
-            self._keep_found([given for given in reading.result() if given.consumer == self._name])
+            self._keep_found(reading.result())
         except Broken:
             self._doubt()
 
@@ -194,17 +221,18 @@ class SimConsumer:
     # the lease
 
     async def _renew(self) -> None:
-        settings = self.broker.settings
+        settings, sent = self.broker.settings, asyncio.get_running_loop().time()
         lease = await self.broker.link.ask(
             "renew", lambda: self.store.renew(self.queue, self._name, self._server, settings.redis_recover)
         )
         if lease is Lease.LOST:
             self._lose()
+        else:
+            self._confirmed = sent
 
     def _lose(self) -> None:
         """Others have what we held; we go on under a name of our own."""
         self._epoch += 1
-        self._found.clear()
         self._doubt()
         self._name = f"{self._first_name}.{self._epoch}"
 

@@ -261,6 +261,8 @@ class KafkaStore(Store):
     def finish(self, name: str, given: Given, how: str) -> bool:
         """Commit the end of what was handed over, or tell it to the partition's owner; a member that is gone cannot."""
         queue = self._current(name)
+        if given.entry.number not in queue.entries:
+            return False
         if not self.owns(queue, given):
             return self._done(given, how, False)
         self.group(name).started.discard(given.entry.number)
@@ -305,9 +307,11 @@ class KafkaStore(Store):
             self._mail[address].append(body)
             super().mail(address, body)
 
-    def open_mail(self, address: str, position: int | None, take: Callable[[bytes], None]) -> tuple[int, Callable[[], None]]:
+    def open_mail(
+        self, name: str, address: str, position: int | None, take: Callable[[bytes], None]
+    ) -> tuple[int, Callable[[], None]]:
         log = self._mail.setdefault(address, [])
-        return _read(log, position, take), super().open_mail(address, position, take)[1]
+        return _read(log, position, take), super().open_mail(name, address, position, take)[1]
 
     def listen(self, name: str, position: int | None, take: Callable[[bytes], None]) -> tuple[int, Callable[[], None]]:
         log = self._control.setdefault(name, [])

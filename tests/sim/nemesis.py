@@ -261,6 +261,14 @@ class Nemesis:
         world.network.up = True
         world.mended(number)
 
+    async def rebalance(self) -> None:
+        """Kafka shares the queue out anew: for no reason, or as a further member comes, which is no server and dies."""
+        world = self._world
+        assert isinstance(world.store, KafkaStore)
+        world.counts["fault rebalance"] += 1
+        for name in list(world.store.data.queues):
+            world.store.rebalance(name, stranger=self._draw.random() < 0.5)
+
     async def broker_pause(self) -> None:
         """It takes everything and answers nothing for a while."""
         world = self._world

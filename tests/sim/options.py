@@ -14,6 +14,8 @@ FAULTS = (
     *("partition", "deaf", "mute", "clog", "swizzle", "cut", "broker_restart", "broker_forgets_second", "broker_forgets_all"),
     *("broker_pause", "double", "garbage"),
 )
+#: What happens on Kafka, which forgets nothing, in the place of some deeds.
+ON_KAFKA = {"broker_forgets_second": "rebalance", "broker_forgets_all": "rebalance"}
 #: What happens all the time, at a rate.
 NOISE = ("cut_before", "cut_after", "slow")
 
@@ -88,10 +90,13 @@ def options_of(seed: int, broker: str | None = None) -> Options:
     kinds = tuple(kind for kind in KINDS if draw.random() < 0.5) or ("work", "safe")
     enabled = [fault for fault in (sorted(EXACT) if exact else FAULTS) if draw.random() < 0.4]
     faults = tuple(draw.choice(enabled) for _ in range(draw.choice((0, 1, 1, 2, 3, 5)))) if enabled else ()
+    broker = broker or draw.choice(("redis", "kafka"))
+    if broker == "kafka":
+        faults = tuple(ON_KAFKA.get(fault, fault) for fault in faults)
     noise = {} if exact else {kind: draw.choice((0.005, 0.02, 0.05)) for kind in NOISE if draw.random() < 0.35}
     return Options(
         seed=seed,
-        broker=broker or draw.choice(("redis", "kafka")),
+        broker=broker,
         policy="pct" if pct else "fifo",
         demotions=draw.randrange(1, 8) if pct else 0,
         servers=draw.choice((1, 2, 2, 3)),

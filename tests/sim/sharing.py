@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 
 __all__ = ["SharingConsumer"]
 
-#: Seconds over which ends are gathered, between two tries to be confirmed, and the part of a lease for which one holds.
-ENDS_EVERY, AGAIN_AFTER, STALE_AFTER = 0.1, 0.2, 0.9
+#: Seconds over which ends are gathered, and between two tries to be confirmed.
+ENDS_EVERY, AGAIN_AFTER = 0.1, 0.2
 
 
 class SharingConsumer(SimConsumer):
     """See the module."""
 
     store: KafkaStore
+    surely = 0.9
 
     def __init__(self, broker: SimBroker, queue: str, name: str) -> None:
         super().__init__(broker, queue, name)
@@ -37,10 +38,10 @@ class SharingConsumer(SimConsumer):
         self._share = 0
         self._unstarted: set[str] = set()
         self._started: set[str] = set()
-        #: Loop time at which the last renewal that went through was sent.
-        self._confirmed = float("-inf")
         self._leaving = asyncio.Event()
         self._ends: set[asyncio.Task[Any]] = set()
+        #: What commits the ends of what was handed over; a commit of a start does, too.
+        self._ended: dict[str, Callable[[], bool]] = {}
 
     # membership
 
@@ -81,7 +82,13 @@ class SharingConsumer(SimConsumer):
         if given.name not in self._unstarted:
             return self._refused(given)
         store, queue, window = self.store, self.queue, self.broker.settings.duplicate_window
-        work = lambda: store.claim(queue, given, message_id, address, window, again=again)  # noqa: E731
+        ended = list(self._ended.values())
+
+        def work() -> bool:
+            for finish in ended:
+                finish()
+            return store.claim(queue, given, message_id, address, window, again=again)
+
         self._unstarted.discard(given.name)
         if repeatable and given.attempt == 1 and store.admit(queue, given, message_id, window, again):
             self._started.add(given.name)
@@ -112,14 +119,11 @@ class SharingConsumer(SimConsumer):
         task = self.broker.keep_task(self._end(how, given, work, done), f"sim {how}")
         self._ends.add(task)
         task.add_done_callback(self._ends.discard)
+        task.add_done_callback(lambda _: self._known.pop(given.name, None))
         return done
 
     def _may_end(self, given: Given) -> bool:
         return given.name in self._started or given.name in self._unstarted
-
-    def _is_stale(self) -> bool:
-        """Whether it was so long without a word of the broker that others may have decided."""
-        return asyncio.get_running_loop().time() - self._confirmed > STALE_AFTER * self.broker.settings.redis_recover
 
     async def _end(self, how: str, given: Given, work: Callable[[], bool], done: asyncio.Future[bool]) -> None:
         while self._is_stale():
@@ -132,16 +136,17 @@ class SharingConsumer(SimConsumer):
         result = await self.broker.link.insist(how, work)
         self._decide(given, done, result)
         if how != "release":
+            finish = self._ended[given.name] = lambda: self.store.finish(self.queue, given, how)
             try:
                 await asyncio.wait_for(self._leaving.wait(), ENDS_EVERY)
             except TimeoutError:
                 pass
-            await self.broker.link.insist("finish", lambda: self.store.finish(self.queue, given, how))
+            await self.broker.link.insist("finish", finish)
+            del self._ended[given.name]
 
     def _decide(self, given: Given, done: asyncio.Future[bool], result: bool) -> None:
         self._started.discard(given.name)
         self._unstarted.discard(given.name)
-        self._known.discard(given.key)
         if not done.done():
             done.set_result(result)
 

@@ -127,6 +127,7 @@ class Store:
         self._losses = 0
         #: Address -> what takes mail for it; queue -> what takes broadcasts.
         self.mailboxes: dict[str, Callable[[bytes], None]] = {}
+        self._queue_of: dict[str, str] = {}
         self.listeners: dict[str, dict[Any, Callable[[bytes], None]]] = {}
         #: Reads that block, per queue, in their order.
         self.blocked: dict[str, dict[Any, Callable[[], None]]] = {}
@@ -227,6 +228,15 @@ class Store:
         for each in lapsed:
             queue.leases[each] = -1.0
         return [self._give(queue, number, consumer, server) for number in found]
+
+    def take_back(self, name: str, lost: Sequence[Given], consumer: str, server: str) -> list[Given]:
+        """What came under a name whose lease was lost, and nobody has taken over, under a new one."""
+        queue, found = self.queue(name), list[Given]()
+        for given in lost:
+            if self.owns(queue, given):
+                queue.attempts[given.entry.number] -= 1
+                found.append(self._give(queue, given.entry.number, consumer, server))
+        return found
 
     def held(self, name: str, consumer: str) -> list[Given]:
         """What stands under this consumer's name, known to it or not."""
@@ -400,11 +410,19 @@ class Store:
         for each in ids:
             self.queue(name).kept.pop((each, False), None)
 
-    def open_mail(self, address: str, position: int | None, take: Callable[[bytes], None]) -> tuple[int, Callable[[], None]]:
+    def post(self, name: str, address: str, body: bytes) -> None:
+        """Mail to a mailbox of this queue."""
+        if self._queue_of.get(address) == name:
+            self.mail(address, body)
+
+    def open_mail(
+        self, name: str, address: str, position: int | None, take: Callable[[bytes], None]
+    ) -> tuple[int, Callable[[], None]]:
         """Hand over what comes for this address. `position`: the first that is missed, where mail is a log; it is answered.
 
         The function that comes with it ends it.
         """
+        self._queue_of[address] = name
         self.mailboxes[address] = take
         return 0, lambda: self._leave_mail(address, take)
 
