@@ -98,6 +98,7 @@ class SimConsumer:
         self._checks: list[float] = []
         self._news = asyncio.Event()
         self._stopped = self._closed = False
+        self._tell_lost: Callable[[], object] = lambda: None
         self._keeper: asyncio.Task[None] | None = None
         self._reading: asyncio.Future[list[Given]] | None = None
 
@@ -142,6 +143,13 @@ class SimConsumer:
     async def _opened(self, _: object) -> None:
         if self._link.generation:
             self._look_soon()
+
+    def lost(self) -> Sequence[SimDelivery]:
+        found, self._found = self._found, deque(given for given in self._found if given.attempt <= 1)
+        return [self._deliver(given) for given in found if given.attempt > 1]
+
+    def on_lost(self, tell: Callable[[], object]) -> None:
+        self._tell_lost = tell
 
     async def _begin(self) -> None:
         while not self._stopped:
@@ -250,6 +258,7 @@ class SimConsumer:
                 )
                 if self._found:
                     self._news.set()
+                    self._tell_lost()
             except BrokerUnavailableError:
                 self._doubt()
                 self._news.set()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,8 @@ from datetime import UTC, datetime, tzinfo
 from random import Random
 from typing import Any
 
-from tests.sim.loop import HOST, SimLoop, SimulationFenceError
+from tests.sim import threads
+from tests.sim.loop import SimLoop, SimulationFenceError
 
 __all__ = ["EPOCH", "fenced", "installed"]
 
@@ -27,7 +27,6 @@ DATED = ("prpc.deadline", "prpc.client.call", "prpc.client.channel", "prpc.clien
 _loop: SimLoop | None = None
 _ids = Random()
 _real = {"monotonic": time.monotonic, "time": time.time, "perf_counter": time.perf_counter, "urandom": os.urandom}
-_start_thread = threading.Thread.start
 
 
 def _monotonic() -> float:
@@ -35,7 +34,7 @@ def _monotonic() -> float:
 
 
 def _date() -> float:
-    return _real["time"]() if _loop is None else EPOCH + _loop.now + HOST.get(_loop.root).wall
+    return _real["time"]() if _loop is None else EPOCH + _loop.now + _loop.current.process.wall
 
 
 def _urandom(size: int) -> bytes:
@@ -58,12 +57,6 @@ class SimDatetime(datetime, metaclass=_Dates):
 def _audit(event: str, _: Any) -> None:
     if _loop is not None and event in FORBIDDEN:
         raise SimulationFenceError(f"{event} in the simulation")
-
-
-def _no_thread(thread: threading.Thread) -> None:
-    if _loop is not None:
-        raise SimulationFenceError(f"a thread ({thread.name}) in the simulation")
-    _start_thread(thread)
 
 
 def _rebind(new: dict[Any, Any]) -> Callable[[], None]:
@@ -103,7 +96,7 @@ def installed() -> Iterator[None]:
         (time, "time", _date),
         (os, "urandom", _urandom),
         (random, "_urandom", _urandom),
-        (threading.Thread, "start", _no_thread),
+        *threads.patches(_monotonic),
     ]
     old = [(where, name, getattr(where, name)) for where, name, _ in changed]
     back = _rebind({_real["monotonic"]: _monotonic, _real["time"]: _date})
@@ -124,6 +117,7 @@ def fenced(loop: SimLoop, ids: Random) -> Iterator[None]:
     _loop, _ids = loop, ids
     random.seed(ids.random())
     try:
-        yield
+        with threads.entered(loop):
+            yield
     finally:
         _loop = None

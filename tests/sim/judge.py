@@ -26,11 +26,29 @@ NATURAL = frozenset({"QueueFullError"})
 
 
 def promise_of(world: World) -> Promise:
-    """What may be seen in this world."""
+    """What may be seen in this world, and within what time."""
     options = world.options
     # By as much is wrong what a process believes of the broker's clock.
     skew = 5 * options.latency + options.drift * world.loop.now + 2.0 * ("slow" in options.noise)
-    return Promise(plain=ALWAYS, idempotent=ALWAYS, natural=NATURAL, slack=0.1 + 125 * options.drift, aftermath=4.0, skew=skew)
+    way = 20 * options.latency + 0.3
+    if not options.exact:
+        return Promise(ALWAYS, ALWAYS, NATURAL, slack=0.1 + 125 * options.drift, aftermath=4.0, skew=skew)
+    stood = any(event["event"] == "fault" and event.get("stops") for event in world.events)
+    gone = sum(fault in ("kill", "stop") for fault in options.faults)
+    # Somebody is there at all times who has no other trouble.
+    told = None if stood or gone >= options.servers else options.recover + options.heartbeat + way
+    return Promise(
+        ALWAYS,
+        ALWAYS,
+        NATURAL,
+        slack=0.1,
+        aftermath=4.0 if stood else 2.0,
+        told_within=told,
+        lease=options.recover - 0.01,
+        skew=skew,
+        stream_end=None if stood else world.settings.stream_reader_timeout + 3.0 + way,
+        exact=True,
+    )
 
 
 def judge(world: World) -> list[str]:

@@ -3,6 +3,9 @@
 Every simulated process is a `Host` with its own queue, clock and life. The seed picks which host runs next; inside a host the
 order is FIFO, as asyncio documents for `call_soon`. Time stands still while anything is ready and then jumps to the next timer.
 The host of a callback stands in its context, so that tasks inherit it from what made them.
+
+Code of a host may stand still in the middle (tests/sim/parked.py): the stack that it stands on was the one that runs the loop,
+and another one takes the loop over.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from random import Random
 from typing import Any, TypeVar
+
+from greenlet import GreenletExit, getcurrent, greenlet
 
 __all__ = ["HOST", "Deadlock", "Host", "Livelock", "SimLoop", "SimulationFenceError", "host_here"]
 
@@ -44,10 +49,14 @@ class Livelock(Exception):
 class Host:
     """One simulated process, or what a process has beside its loop: workers, threads."""
 
-    def __init__(self, name: str, number: int, *, offset: float = 0.0, rate: float = 1.0, wall: float = 0.0) -> None:
+    def __init__(
+        self, name: str, number: int, parent: Host | None = None, *, offset: float = 0.0, rate: float = 1.0, wall: float = 0.0
+    ) -> None:
         """`offset`, `rate`: of its monotonic clock against the true time. `wall`: seconds that its date is wrong by."""
         self.name, self.number = name, number
-        self.queue: deque[events.Handle] = deque()
+        #: What it is a part of.
+        self.process: Host = self if parent is None else parent.process
+        self.queue: deque[Any] = deque()
         self.alive, self.paused = True, 0
         self.offset, self.rate, self.wall = offset, rate, wall
         #: What dies and stands still with it.
@@ -56,6 +65,15 @@ class Host:
         self.priority = 0.0
         #: Whatever belongs to the process alone.
         self.globals: dict[str, Any] = {}
+        #: What takes its callbacks while its code stands still or runs a loop of its own.
+        self.hold: Callable[[Any], object] | None = None
+        #: Values of module globals that are its own (tests/sim/threads.py).
+        self.own: dict[Any, Any] | None = None
+        #: Whether its code is plain code now, in a thread or a program without this loop.
+        self.plain = False
+        #: Its thread, and the loop that runs there.
+        self.thread: Any = None
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     def monotonic(self, now: float) -> float:
         """Its clock at the true time `now`."""
@@ -74,7 +92,7 @@ def host_here() -> Host:
 
 
 class SimLoop(base_events.BaseEventLoop):
-    """See the module. `order` draws which host runs; `demotions`: steps at which that which runs becomes the last (policy PCT)."""
+    """See the module. `order` draws which host runs; `demotions`: steps at which what runs becomes the last (PCT)."""
 
     def __init__(self, order: Random, demotions: frozenset[int] | None = None) -> None:
         super().__init__()
@@ -89,10 +107,34 @@ class SimLoop(base_events.BaseEventLoop):
         self._busy: list[Host] = []
         self._timers: list[tuple[float, int, events.TimerHandle, Host]] = []
         self._graveyard: list[Any] = []
+        self._since = 0
+        self._main: asyncio.Task[Any] | None = None
+        #: The stack that runs the loop, those that did and may do it again, and the one beneath them all.
+        self._hub: Any = None
+        self._spare: list[Any] = []
+        self._bottom: Any = None
+        #: Where the code of a host stands still (tests/sim/parked.py).
+        self.parked: dict[Host, Any] = {}
+        #: True while what stands still is thrown away.
+        self.burying = False
+        #: How likely a thread is interrupted where it takes or gives a lock, and the like.
+        self.preempt = 0.1
+        self.load: Callable[[dict[Any, Any] | None], None] = lambda own: None
+        self._own: dict[Any, Any] | None = None
+        self._numbered = itertools.count()
         self.root = self.add_host("world")
         #: Whose code runs now.
         self.current = self.root
-        self.set_exception_handler(lambda _, context: self.errors.append({**context, "host": self.current.name}))
+        self.set_exception_handler(lambda _, context: self.record(context))
+
+    def record(self, context: dict[str, Any]) -> None:
+        """An error that nobody else has."""
+        if not self.burying:
+            self.errors.append({**context, "host": self.current.name})
+
+    def interrupts(self) -> bool:
+        """Whether the seed has the thread interrupted here that runs now."""
+        return self.current.own is not None and self._hub is not None and self._order.random() < self.preempt
 
     # hosts
 
@@ -100,14 +142,23 @@ class SimLoop(base_events.BaseEventLoop):
         """A further process; with `parent` a part of one, on its clock."""
         if parent is not None:
             clock = {"offset": parent.offset, "rate": parent.rate, "wall": parent.wall}
-        host = Host(name, len(self.hosts), **clock)
+        host = Host(name, next(self._numbered), parent, **clock)
         if parent is not None:
             parent.parts.append(host)
-            host.globals = parent.globals
+            host.alive, host.globals, host.own = parent.alive, parent.globals, parent.own
         if self._demotions is not None:
             host.priority = self._order.random()
         self.hosts.append(host)
         return host
+
+    def remove_host(self, host: Host) -> None:
+        """A part that has ended by itself."""
+        for part in host.parts:
+            self.kill(part)
+        self.kill(host)
+        if host in host.process.parts:
+            host.process.parts.remove(host)
+        self.hosts.remove(host)
 
     def spawn(self, host: Host, work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
         """A task of this host."""
@@ -119,14 +170,14 @@ class SimLoop(base_events.BaseEventLoop):
         """Call a function in this host, soon."""
         context = Context()
         context.run(HOST.set, host)
-        self.call_soon(function, *args, context=context)
+        self._push(host, events.Handle(function, args, self, context))
 
     def at(self, host: Host, when: float, function: Callable[..., object], *args: Any) -> None:
         """Call a function in this host at this true time, soon where it has come."""
         context = Context()
         context.run(HOST.set, host)
         if when <= self.now:
-            self.call_soon(function, *args, context=context)
+            self._push(host, events.Handle(function, args, self, context))
             return
         timer = events.TimerHandle(when, function, args, self, context)
         heapq.heappush(self._timers, (when, next(self._numbers), timer, host))
@@ -175,12 +226,25 @@ class SimLoop(base_events.BaseEventLoop):
         return context, host
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> events.Handle:  # type: ignore[override]
+        if self.current.plain:
+            raise SimulationFenceError(f"call_soon({callback!r}) by a thread ({self.current}) that the loop is not in")
         context, host = self._place(context)
         handle = events.Handle(callback, args, self, context)
         self._push(host, handle)
         return handle
 
-    call_soon_threadsafe = call_soon  # type: ignore[assignment]
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> events.Handle:
+        if not self.current.plain:
+            return self.call_soon(callback, *args, context=context)
+        if context is None:
+            context = copy_context()
+            context.run(HOST.set, self.current.process)
+        context, host = self._place(context)
+        handle = events.Handle(callback, args, self, context)
+        self._push(host, handle)
+        return handle
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -204,7 +268,7 @@ class SimLoop(base_events.BaseEventLoop):
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         raise SimulationFenceError(f"run_in_executor({func!r}) in the simulation")
 
-    def _push(self, host: Host, handle: events.Handle) -> None:
+    def _push(self, host: Host, handle: Any) -> None:
         if not host.alive:
             self._graveyard.append(handle)
             return
@@ -216,26 +280,31 @@ class SimLoop(base_events.BaseEventLoop):
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run until this coroutine of the root host ends; raises Deadlock and Livelock."""
-        main = self.spawn(self.root, work, "world")
+        main = self._main = self.spawn(self.root, work, "world")
         old = events._get_running_loop()
         events._set_running_loop(self)
         self._thread_id = 1  # what `is_running` looks at
+        self._bottom = getcurrent()
+        self._hub = greenlet(self._go, self._bottom)
         try:
-            self._go(main)
+            self._hub.switch()
         finally:
-            self._thread_id = None
+            self._thread_id = self._hub = None
+            self._load(None)
+            self.current = self.root
             events._set_running_loop(old)
         return main.result()
 
-    def _go(self, main: asyncio.Task[Any]) -> None:
-        busy, timers, since = self._busy, self._timers, 0
+    def _go(self) -> None:
+        main, busy, timers, me = self._main, self._busy, self._timers, self._hub
+        assert main is not None
         while not main.done():
             while timers and (not busy or timers[0][0] <= self.now):
                 at, _, timer, host = heapq.heappop(timers)
                 if timer._cancelled or not host.alive:
                     continue
                 if at > self.now:
-                    self.now, since = at, self.steps
+                    self.now, self._since = at, self.steps
                 self._push(host, timer)
             if not busy:
                 raise Deadlock(f"nothing will ever happen any more, at {self.now:.3f} s")
@@ -246,12 +315,44 @@ class SimLoop(base_events.BaseEventLoop):
             if handle._cancelled:
                 continue
             self.steps += 1
-            if self.steps > MAX_STEPS or self.steps - since > MAX_STEPS_AT_ONCE:
-                raise Livelock(f"{self.steps} steps, {self.steps - since} of them at {self.now:.3f} s: {handle!r}")
+            if self.steps > MAX_STEPS or self.steps - self._since > MAX_STEPS_AT_ONCE:
+                raise Livelock(f"{self.steps} steps, {self.steps - self._since} of them at {self.now:.3f} s: {handle!r}")
             self.trace = hash((self.trace, self.now, host.number))
             self.current = host
-            handle._run()
+            if host.own is not self._own:
+                self._load(host.own)
+            if host.hold is None or not isinstance(handle, events.Handle):
+                handle._run()
+            else:
+                host.hold(handle)
+            if self._hub is not me:
+                self._step_aside(me)
             self.current = self.root
+
+    def _load(self, own: dict[Any, Any] | None) -> None:
+        self.load(own)
+        self._own = own
+
+    # stacks
+
+    def hand_over(self, stack: Any) -> None:
+        """Leave this stack, which runs code of a host, to be switched to later, and go on with the loop."""
+        if self._hub is stack:
+            self._hub = self._spare.pop() if self._spare else greenlet(self._go, self._bottom)
+        events._set_running_loop(self)
+        self._hub.switch()
+
+    def _step_aside(self, me: Any) -> None:
+        """What ran here stood still meanwhile and has ended now; another stack has the loop."""
+        if self.burying:
+            raise GreenletExit
+        self._spare.append(me)
+        self._hub.switch()
+
+    def wake_at(self, host: Host, when: float, timer: Any) -> None:
+        """Have `timer` run in this host when its clock says `when`."""
+        at = max(self.now, (when - host.offset) / host.rate)
+        heapq.heappush(self._timers, (at, next(self._numbers), timer, host))
 
     def _next(self, busy: list[Host]) -> Host:
         if len(busy) == 1:
@@ -266,12 +367,13 @@ class SimLoop(base_events.BaseEventLoop):
     def dump(self) -> str:
         """What every host waits for."""
         lines = []
-        tasks = sorted(asyncio.all_tasks(self), key=lambda task: task.get_name())
         for host in self.hosts:
             state = "dead" if not host.alive else "paused" if host.paused else "alive"
             lines.append(f"{host.name} ({state}, {len(host.queue)} ready):")
-            for task in tasks:
-                if _host_of(task) is host and not task.done():
+            if host in self.parked:
+                lines.append(f"    stands still: {self.parked[host].where()}")
+            for task in sorted(asyncio.all_tasks(host.loop or self), key=lambda task: task.get_name()):
+                if not task.done() and (host.loop is not None or _host_of(task) is host):
                     frames = task.get_stack(limit=2)
                     where = ", ".join(f"{f.f_code.co_name}:{f.f_lineno}" for f in frames)
                     lines.append(f"    {task.get_name()}: {where}")

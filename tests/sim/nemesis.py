@@ -262,12 +262,11 @@ class Nemesis:
         world.mended(number)
 
     async def rebalance(self) -> None:
-        """Kafka shares the queue out anew: for no reason, or as a further member comes, which is no server and dies."""
+        """Kafka shares every queue out anew, for no reason that anybody knows."""
         world = self._world
-        assert isinstance(world.store, KafkaStore)
         world.counts["fault rebalance"] += 1
         for name in list(world.store.data.queues):
-            world.store.rebalance(name, stranger=self._draw.random() < 0.5)
+            world.store.rebalance(name)
 
     async def broker_pause(self) -> None:
         """It takes everything and answers nothing for a while."""

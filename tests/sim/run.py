@@ -117,7 +117,7 @@ async def _live(world: World) -> None:
         world.start_client()
     draw, nemesis = world.random["workload"], Nemesis(world)
     await asyncio.sleep(0.5)
-    plans = [drawn_plan(draw, options.span, options.kinds) for _ in range(options.calls)]
+    plans = [drawn_plan(draw, options) for _ in range(options.calls)]
     world.load = sum(plan.seconds for plan in plans)
     callers = [_caller(world, number, plan) for number, plan in enumerate(plans)]
     await nemesis.run()

@@ -470,6 +470,9 @@ class Store:
             len(queue.waiting) + len(queue.raw_waiting), len(queue.holders), max(ages, default=None), len(queue.dead)
         )
 
+    def rebalance(self, name: str) -> None:
+        """Have the queue shared out anew, where there are shares."""
+
     def restarted(self) -> None:
         """The broker is there again, with all its data."""
 
