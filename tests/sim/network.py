@@ -148,14 +148,10 @@ class Connection:
     """One stream between a host and the broker. `silence`: seconds after which an answer that is due means a dead connection."""
 
     def __init__(self, network: Network, host: Host | None, silence: float) -> None:
-<<<<<<< HEAD
-        self.network, self.host, self._silence = network, host, silence
-        self._loop = asyncio.get_running_loop()
-=======
         #: Whose way it takes, and the part of it, a thread with a loop of its own or the process itself, that uses it.
         self.host, self._user = None if host is None else host.process, host
         self.network, self._silence = network, silence
->>>>>>> sim
+        self._loop = asyncio.get_running_loop()
         self.open = False
         #: Told in the host when it is broken.
         self.broken: Callable[[], None] = lambda: None
@@ -217,8 +213,8 @@ class Connection:
     def _at_home(self, when: float, function: Callable[..., object], *args: Any) -> None:
         """Call a function in the host."""
         if self.network.site is not None:
-            assert self.host is not None
-            self.network.at(self.host, when, function, *args)
+            assert self._user is not None
+            self.network.at(self._user, when, function, *args)
         else:
             self._here(function, *args)
 
@@ -262,11 +258,8 @@ class Connection:
         if not self._alive_there or not way.home:
             return
         self._returns = max(self._returns, self.network.now() + delay)
-<<<<<<< HEAD
-        self._at_home(self._returns, self._come_home, function, *args)
-=======
         self.network.at(self._user, self._returns, self._come_home, function, *args)
->>>>>>> sim
+        self._loop = asyncio.get_running_loop()
 
     def _come_home(self, function: Callable[..., object], *args: Any) -> None:
         if self.open:
@@ -302,13 +295,9 @@ class Connection:
     def snap(self) -> None:
         """Break it on both sides now: what is on its way is lost."""
         self._hang_up()
-<<<<<<< HEAD
-        if self.host is None or self.host.alive:
-            self._at_home(self.network.now() + self.network.timing.delay(), self._break)
-=======
         if self._user is None or self._user.alive:
             self.network.at(self._user, self.network.now() + self.network.timing.delay(), self._break)
->>>>>>> sim
+        self._loop = asyncio.get_running_loop()
 
     def _hang_up(self) -> None:
         if self._alive_there:
