@@ -65,6 +65,7 @@ class KafkaStore(Store):
     def __init__(self, clock: Callable[[], float], note: Note = lambda *_, **__: None) -> None:
         super().__init__(clock, note)
         self._groups: dict[str, Group] = {}
+        self._ringing: set[str] = set()
         self._mail: dict[str, list[bytes]] = {}
         self._control: dict[str, list[bytes]] = {}
 
@@ -157,6 +158,17 @@ class KafkaStore(Store):
         group.changing, group.joined = False, set()
         group.owners = {number: members[(number + group.generation) % len(members)] for number in range(PARTITIONS) if members}
         self.ring(name)
+
+    def ring(self, name: str) -> None:
+        if name in self._ringing:
+            return
+        self._ringing.add(name)
+        shared = -1
+        while shared != self.group(name).generation:  # who is asked may be the first to see that a member is gone
+            self._current(name)
+            shared = self.group(name).generation
+            super().ring(name)
+        self._ringing.discard(name)
 
     # records
 

@@ -258,8 +258,7 @@ class Connection:
         if not self._alive_there or not way.home:
             return
         self._returns = max(self._returns, self.network.now() + delay)
-        self.network.at(self._user, self._returns, self._come_home, function, *args)
-        self._loop = asyncio.get_running_loop()
+        self._at_home(self._returns, self._come_home, function, *args)
 
     def _come_home(self, function: Callable[..., object], *args: Any) -> None:
         if self.open:
@@ -296,8 +295,7 @@ class Connection:
         """Break it on both sides now: what is on its way is lost."""
         self._hang_up()
         if self._user is None or self._user.alive:
-            self.network.at(self._user, self.network.now() + self.network.timing.delay(), self._break)
-        self._loop = asyncio.get_running_loop()
+            self._at_home(self.network.now() + self.network.timing.delay(), self._break)
 
     def _hang_up(self) -> None:
         if self._alive_there:
