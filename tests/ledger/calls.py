@@ -80,9 +80,13 @@ def _of_cancellations(call: Call, book: Book, within: float) -> Iterator[Violati
         if book.faults.hit(server, won, last, within) or book.faults.hit(call.event["client"], won, last, within):
             continue
         if start["at"] > won + within:
-            yield Violation("cancelled", f"{call.name} was cancelled at {won:.3f}, yet it started on {server} at {start['at']:.3f}")
+            yield Violation(
+                "cancelled", f"{call.name} was cancelled at {won:.3f}, yet it started on {server} at {start['at']:.3f}"
+            )
         elif call.event.get("stops"):
-            yield Violation("cancelled", f"{call.name} was cancelled at {won:.3f}, yet it ran on {server} to its end at {end:.3f}")
+            yield Violation(
+                "cancelled", f"{call.name} was cancelled at {won:.3f}, yet it ran on {server} to its end at {end:.3f}"
+            )
 
 
 def _of_lost_outcomes(call: Call, book: Book, within: float) -> Iterator[Violation]:
