@@ -35,6 +35,8 @@ class Options:
     span: float = 10.0
     #: Kinds of calls that occur.
     kinds: tuple[str, ...] = ("work",)
+    #: Which scene is played beside them; "" for none (tests/sim/scenes.py).
+    scene: str = ""
     #: Deeds in their order.
     faults: tuple[str, ...] = ()
     #: Kind -> probability for each request.

@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from random import Random
 from typing import Any
@@ -20,10 +20,14 @@ from prpc.server.registry import Registry
 from prpc.workers import create_pool
 from prpc.workers.base import WorkerKind
 from tests.sim.caller import Plan, drawn_plan, run_plan
+from tests.sim.drawn import with_tqdm
 from tests.sim.fence import fenced, installed
 from tests.sim.loop import HOST, SimLoop
 from tests.sim.nemesis import Nemesis
+from tests.sim.noted import hooked
 from tests.sim.options import Options
+from tests.sim.scenes import SCENES
+from tests.sim.stage import Stage
 from tests.sim.workers import SimProcessPool
 from tests.sim.workload import make_registry
 from tests.sim.world import World
@@ -59,7 +63,7 @@ def prepared() -> Iterator[None]:
     gc_was = gc.isenabled()
     gc.disable()
     try:
-        with installed():
+        with installed(), hooked(), with_tqdm():
             yield
     finally:
         prpc.brokers.adapter_of, prpc.server.service.create_pool = old
@@ -88,7 +92,7 @@ def run_once(options: Options) -> Verdict:
     loop = SimLoop(order, demotions)
     problem, dump = None, ""
     with fenced(loop, Random(f"{options.seed} ids")):
-        world = World(loop, options, _registry())
+        world = _world(loop, options)
         try:
             loop.run(_live(world))
         except Exception as exc:
@@ -97,6 +101,17 @@ def run_once(options: Options) -> Verdict:
         verdict.dump = dump
     _bury(loop)
     return verdict
+
+
+def _world(loop: SimLoop, options: Options) -> World:
+    if not options.scene:
+        return World(loop, options, _registry())
+    scene = SCENES[options.scene]
+    world = World(loop, options, scene.registry())
+    world.settings = replace(world.settings, **scene.settings)
+    world.middleware = scene.middleware
+    world.lifespan = None if scene.lifespan is None else scene.lifespan(world)
+    return world
 
 
 def _bury(loop: SimLoop) -> None:
@@ -120,6 +135,10 @@ async def _live(world: World) -> None:
     plans = [drawn_plan(draw, options.span, options.kinds) for _ in range(options.calls)]
     world.load = sum(plan.seconds for plan in plans)
     callers = [_caller(world, number, plan) for number, plan in enumerate(plans)]
+    if options.scene:
+        stage = Stage(world)
+        SCENES[options.scene].script(stage)
+        callers += stage.actors
     await nemesis.run()
     await nemesis.heal()
     await asyncio.sleep(QUIET)
