@@ -10,7 +10,7 @@ from typing import Any
 from prpc.app_client import AsyncClient, as_completed, gather, progress_bar
 from prpc.exceptions import CallCancelledError, ClientTimeOutError, EncodeError
 from tests.sim.drawn import without_tqdm
-from tests.sim.stage import Stage, ends, sync_ends
+from tests.sim.stage import Stage, ends, healthy, sync_ends
 
 __all__ = ["bars", "gathers", "maps"]
 
@@ -36,9 +36,11 @@ async def _maps_read(client: AsyncClient) -> None:
     ends_of = ["value"] * 8
     assert len(await client.map("work", [0.01] * 8, ends_of, max_in_flight=3)) == 8
     assert len([token async for token in client.map("safe", _seconds(6), ends_of, ordered=False, max_in_flight=2)]) == 6
-    mixed = await client.map("work", [0.0] * 4, ["value", "raise", "value", "unwritable"], return_exceptions=True)
+    mixed = healthy(await client.map("work", [0.0] * 4, ["value", "raise", "value", "unwritable"], return_exceptions=True))
     assert [isinstance(each, Exception) for each in mixed] == [False, True, False, True], mixed
-    refused = await client.map("work", [0.0, object(), 0.0], ["value"] * 3, return_exceptions=True, ordered=False)
+    refused = healthy(
+        await client.map("work", [0.0, object(), 0.0], ["value"] * 3, return_exceptions=True, ordered=False)
+    )
     assert sorted(isinstance(each, EncodeError) for each in refused) == [False, False, True], refused
     async with client.map("work", [0.0] * 3, ends_of, timeout=timedelta(seconds=60)) as mapped:
         assert len([each async for each in mapped]) == 3
@@ -103,7 +105,7 @@ async def _gathers(client: AsyncClient) -> None:
     tasks = [client.call("work", 0.01 * number, "value") for number in range(4)]
     assert await gather(*tasks, tasks[0]) == [task.get_result() for task in [*tasks, tasks[0]]]
     wrong = [client.call("work", 0.0, end) for end in ("value", "raise", "unwritable")]
-    found = await gather(*wrong, return_exceptions=True)
+    found = healthy(await gather(*wrong, return_exceptions=True))
     assert type(found[0]) is str and isinstance(found[1], ValueError) and isinstance(found[2], EncodeError), found
     await ends(gather(client.call("work", 2.0, "value"), client.call("work", 0.0, "raise")), ValueError)
     slow = gather(client.call("work", 2.0, "value"), client.call("work", 0.0, "value"))
@@ -129,7 +131,8 @@ async def _completes(client: AsyncClient) -> None:
     late = as_completed([client.call("work", 3.0, "value"), client.call("work", 0.0, "value")], timeout=0.5)
     await ends(_all(late), ClientTimeOutError)
     late.cancel()
-    sync_ends(lambda: list(as_completed([client.call("work", 0.5, "value")])), RuntimeError)
+    alone = [client.call("work", 0.5, "value")]
+    sync_ends(lambda: list(as_completed(alone)), RuntimeError)
 
 
 async def _all(many: Any) -> list[Any]:

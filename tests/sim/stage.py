@@ -24,7 +24,7 @@ from tests.sim.programs import spawn_plain
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-__all__ = ["Scene", "Stage", "ends", "sync_ends"]
+__all__ = ["Scene", "Stage", "ends", "healthy", "sync_ends"]
 
 #: Errors that faults and load bring about: an actor that meets one leaves the stage, the ledger has judged the call.
 OF_FAULTS = frozenset(
@@ -158,6 +158,14 @@ class _Read:
     def leave(self) -> None:
         self.ended = True
         self._world.note("leave", id=self._id)
+
+
+def healthy(found: Sequence[Any]) -> Sequence[Any]:
+    """These results, unless one is the error of a fault, which is raised."""
+    for each in found:
+        if isinstance(each, Exception) and name_of(each) in OF_FAULTS:
+            raise each
+    return found
 
 
 async def ends(work: Awaitable[Any], *errors: type[BaseException]) -> BaseException:
