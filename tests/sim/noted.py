@@ -67,6 +67,8 @@ class NotedChannel(Channel):
     def _note(self, call: Call, name: str, at: float, *, stream: bool) -> None:
         # Whoever has seen enough closes its client, whatever still runs.
         expects = ("CallError", *LATE, *self._expects.get(name, ()), *self._expects.get("*", ()))
+        if call.options.require_server:
+            expects = ("NoServerError", *expects)
         self._world.note(
             "call",
             id=call.message_id,

@@ -17,8 +17,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coverage import Coverage
+
+if TYPE_CHECKING:
+    from tests.sim.options import Options
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("prpc/protocol", "prpc/server", "prpc/client")
@@ -26,12 +30,12 @@ LEAST = 95.0
 PARTS = 2
 
 
-def measure(seeds: range, scenes: bool, data: Path) -> int:
+def measure(seeds: range, scenes: int, part: int, data: Path) -> int:
     """Run these under coverage, which is saved at `data`; how many of them broke a promise. Imports PRPC only now."""
     coverage = _coverage(data)
     coverage.start()
     try:
-        return sum(1 for _ in _broken(seeds, scenes))
+        return sum(1 for _ in _broken(seeds, scenes, part))
     finally:
         coverage.stop()
         coverage.save()
@@ -48,18 +52,28 @@ def _coverage(data: Path) -> Coverage:
     )
 
 
-def _broken(seeds: range, scenes: bool) -> Iterator[None]:
-    from tests.sim.options import options_of
+def _broken(seeds: range, scenes: int, part: int) -> Iterator[None]:
     from tests.sim.run import prepared, run_once
 
     with prepared():
-        for number, seed in enumerate(seeds):
-            verdict = run_once(options_of(seed, "redis"))
+        for number, options in enumerate(_schedules(seeds, scenes, part)):
+            verdict = run_once(options)
             if verdict.violations:
-                print(f"seed {seed}: {verdict.options.text()}", *verdict.violations[:3], sep="\n    ", flush=True)
+                print(options.text(), *verdict.violations[:3], sep="\n    ", flush=True)
                 yield
             if number % 100 == 99:
                 gc.collect()
+
+
+def _schedules(seeds: range, scenes: int, part: int) -> Iterator[Options]:
+    from tests.sim.options import options_of
+    from tests.sim.scenes import SCENES, scene_options
+
+    for seed in seeds:
+        yield options_of(seed, "redis")
+    for name in SCENES:
+        for seed in range(part, scenes, PARTS):
+            yield scene_options(name, seed)
 
 
 def _range(text: str) -> range:
@@ -70,24 +84,26 @@ def _range(text: str) -> range:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim.reach")
     parser.add_argument("--seeds", type=_range, default=range(1500), help="A-B, B excluded")
+    parser.add_argument("--scenes", type=int, default=24, help="how often each scene is played")
     parser.add_argument("--no-fail", action="store_true")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.part is not None:
         number = int(args.part)
-        return min(measure(args.seeds[number::PARTS], True, args.data), 1)
+        return min(measure(args.seeds[number::PARTS], args.scenes, number, args.data), 1)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
-        failed = _in_parts(args.seeds, Path(place))
+        failed = _in_parts(args.seeds, args.scenes, Path(place))
         under = _report(Path(place))
     print(f"{len(args.seeds)} seeds in {time.monotonic() - began:.0f} s")
     return 0 if args.no_fail else int(failed or under)
 
 
-def _in_parts(seeds: range, place: Path) -> bool:
+def _in_parts(seeds: range, scenes: int, place: Path) -> bool:
     """Whether one of them failed."""
     command = [sys.executable, "-W", "ignore", "-m", "tests.sim.reach", "--seeds", f"{seeds.start}-{seeds.stop}"]
+    command += ["--scenes", str(scenes)]
     parts = [
         subprocess.Popen([*command, "--part", str(number), "--data", str(place / f".coverage.{number}")], cwd=ROOT)
         for number in range(PARTS)
