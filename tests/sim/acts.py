@@ -12,7 +12,7 @@ from typing import Any, NotRequired, TypedDict, Unpack
 from prpc.call_context import current_call
 from prpc.server.registry import Registry
 from tests.sim.loop import HOST
-from tests.sim.workload import execution, finish, make_registry, work, world_here
+from tests.sim.workload import execution, finish, hear, make_registry, work, world_here
 
 __all__ = ["plain_registry", "rich_registry", "threaded_registry"]
 
@@ -61,6 +61,10 @@ def thread_feed(items: Iterator[int], end: str, seconds: float = 0.0) -> str:
 # That look at what they are given.
 
 
+class Unlike(BaseException):
+    """What no server expects."""
+
+
 @dataclass
 class Point:
     x: int
@@ -69,6 +73,8 @@ class Point:
     def __post_init__(self) -> None:
         if self.x == 13:
             raise RuntimeError("nobody likes 13")
+        if self.x == 14:
+            raise Unlike("14 is worse")
 
 
 class Further(TypedDict):
@@ -164,17 +170,25 @@ async def limited(seconds: float) -> str:
 
 
 async def told_slowly(number: int) -> None:
-    world_here().counts["events heard"] += 1
+    hear("events heard")
     await asyncio.sleep(0.3)
 
 
 async def told_badly(number: int) -> None:
-    world_here().counts["events heard"] += 1
+    hear("events heard")
     raise ValueError(f"{number}")
 
 
+async def told_of_a_point(point: Point) -> None:
+    hear("events heard")
+
+
+async def stream_to(point: Point) -> AsyncIterator[int]:
+    yield point.x
+
+
 def told_thread(number: int) -> None:
-    world_here().counts["events in threads"] += 1
+    hear("events in threads")
     time.sleep(0.2)
 
 
@@ -183,7 +197,7 @@ def told_process(number: int) -> None:
 
 
 async def _told_process(number: int) -> None:
-    world_here().counts["events in processes"] += 1
+    hear("events in processes")
     await asyncio.sleep(0.2)
 
 
@@ -210,6 +224,8 @@ def rich_registry() -> Registry:
     registry.add(Counter(), "async", name="counter.count")
     registry.add(told_slowly, "async", broadcast=True, max_concurrency=1)
     registry.add(told_badly, "async", broadcast=True, timeout=5.0)
+    registry.add(told_of_a_point, "async", broadcast=True)
+    registry.add(stream_to, "async")
     registry.add(told_process, "process", broadcast=True)
     return registry
 

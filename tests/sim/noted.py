@@ -81,7 +81,7 @@ class NotedChannel(Channel):
             expects=list(expects),
             at=at,
         )
-        judged = "anything" not in expects and name not in BUILT_IN
+        judged = "anything" not in expects and name not in BUILT_IN and not name.startswith("told")
         entry = _Entry(self._world, call, judged)
         if not stream:
             self._world.noted[call.message_id] = entry

@@ -12,7 +12,7 @@ import prpc
 from prpc import app_client
 from prpc.app_client import AsyncClient, Client, as_completed, gather, progress_bar, use_client
 from prpc.client.portal import current_portal, stop_portal
-from prpc.exceptions import CallCancelledError, CallError, ClientTimeOutError, EncodeError
+from prpc.exceptions import CallCancelledError, CallError, ClientTimeOutError, EncodeError, PRPCError
 from tests.sim.stage import Stage, healthy, sync_ends
 
 __all__ = ["blocking", "crossing", "plain_many", "plain_streams"]
@@ -200,7 +200,7 @@ def _threads(client: Client) -> None:
     def wait(number: int) -> None:
         try:
             seen.append((shared.result(), client.call("work", 0.01 * number, "value").result()))
-        except CallError as exc:
+        except PRPCError as exc:
             seen.append(exc)
 
     threads = [threading.Thread(target=wait, args=(number,)) for number in range(5)]

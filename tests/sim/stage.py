@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from random import Random
@@ -14,7 +14,7 @@ from prpc.app_client import AsyncClient
 from prpc.app_client import Client as PlainClient
 from prpc.client.middleware import Middleware
 from prpc.client.stream import Stream
-from prpc.exceptions import CallError
+from prpc.exceptions import PRPCError
 from prpc.server.middleware import Middleware as ServerMiddleware
 from prpc.server.registry import Registry
 from tests.sim.caller import name_of
@@ -91,6 +91,22 @@ class Stage:
         places = ", ".join(f"{frame.name}:{frame.lineno}" for frame in where if "/tests/sim/" in frame.filename)
         self.world.note("broken", what=f"scene {self.world.options.scene}: {exc!r} at {places}")
 
+    def directs(self, work: Coroutine[Any, Any, None]) -> None:
+        """Something that is done to the world itself."""
+        self.actors.append((self.world.root_guest, self.world.loop.spawn(self.world.loop.root, self._directed(work))))
+
+    async def _directed(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as exc:
+            self._missed(exc)
+
+    @property
+    def peaceful(self) -> bool:
+        """Whether nothing else happens to the world."""
+        options = self.world.options
+        return not (options.faults or options.noise or options.max_queue)
+
     # streams
 
     async def read(self, stream: Stream[Any], count: int, most: int | None = None) -> list[Any]:
@@ -101,7 +117,7 @@ class Stage:
                 reader.read(await anext(stream))
         except StopAsyncIteration:
             reader.end(count)
-        except CallError as exc:
+        except PRPCError as exc:
             reader.fail(exc)
             raise
         if not reader.ended:
@@ -117,7 +133,7 @@ class Stage:
                 reader.read(next(stream))
         except StopIteration:
             reader.end(count)
-        except CallError as exc:
+        except PRPCError as exc:
             reader.fail(exc)
             raise
         if not reader.ended:

@@ -78,7 +78,11 @@ class World:
         self.clients: list[Client] = []
         #: The clients of a scene, which are of many kinds.
         self.guests: list[Client] = []
+        self.root_guest = Client("world", loop.root, None)
         self.noted: Noted = {}
+        self.taken_ports: set[int] = set()
+        #: Which process has heard which event.
+        self.heard: set[tuple[str, str]] = set()
         #: Progress bars that are open.
         self.bars = 0
         #: Of the servers.
