@@ -32,7 +32,7 @@ from prpc.exceptions import BrokerUnavailableError, ConfigurationError
 from prpc.settings import Settings
 
 #: Brokers where a lease that ran out is lost only when somebody takes it over.
-LEASING = ("memory", pytest.param("redis", marks=pytest.mark.real_redis))
+LEASING = ("memory", pytest.param("redis", marks=pytest.mark.real_redis), "sim_redis")
 AWKWARD = bytes(range(256)) + b"12:\n\r\x00{}"
 
 

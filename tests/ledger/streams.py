@@ -70,9 +70,7 @@ def _of_finally(call: Call, start: Event, closed: list[float], book: Book) -> It
         yield Violation("finally once", f"{run}, was never closed")
 
 
-def _of_the_left(
-    call: Call, start: Event, closed: list[float], book: Book, promise: Promise
-) -> Iterator[Violation]:
+def _of_the_left(call: Call, start: Event, closed: list[float], book: Book, promise: Promise) -> Iterator[Violation]:
     """A stream that nobody reads ends soon, unless something happened to its server meanwhile."""
     left, gone = min((event["at"] for event in call.of("leave")), default=math.inf), book.gone.get(call.event["client"], math.inf)
     lives = gone == math.inf and promise.stream_left is not None

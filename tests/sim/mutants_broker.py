@@ -22,7 +22,9 @@ def every_claim_is_granted(patch: Patch) -> None:
 
 @mutant("only the owner of an entry may settle it")
 def settling_is_not_fenced(patch: Patch) -> None:
-    patch.set(Store, "owns", lambda self, queue, given: given.entry.number in queue.entries and given.entry.number in queue.holders)
+    patch.set(
+        Store, "owns", lambda self, queue, given: given.entry.number in queue.entries and given.entry.number in queue.holders
+    )
 
 
 @mutant("the first outcome is kept, whatever comes later")

@@ -16,6 +16,8 @@ FAULTS = (
     *("partition", "deaf", "mute", "clog", "swizzle", "cut", "broker_restart", "broker_forgets_second", "broker_forgets_all"),
     *("broker_pause", "double", "garbage"),
 )
+#: What happens on Kafka, which forgets nothing, in the place of some deeds.
+ON_KAFKA = {"broker_forgets_second": "rebalance", "broker_forgets_all": "rebalance"}
 #: What happens all the time, at a rate.
 NOISE = ("cut_before", "cut_after", "slow")
 #: Scripts' ends: what they are is said in workload.py.
@@ -41,6 +43,8 @@ class Options:
     kinds: tuple[str, ...] = ("work",)
     #: How their scripts end; one that is named often occurs often.
     ends: tuple[str, ...] = ENDS
+    #: Which scene is played beside them; "" for none (tests/sim/scenes.py).
+    scene: str = ""
     #: Deeds in their order.
     faults: tuple[str, ...] = ()
     #: Numbers (from 0) of those that are left out; the others stay as they are.
@@ -110,6 +114,9 @@ def options_of(seed: int, broker: str | None = None) -> Options:
     quiet = exact and draw.random() < 0.6
     if quiet:
         faults = tuple(fault for fault in faults if fault != "pause")
+    broker = broker or draw.choice(("redis", "kafka"))
+    if broker == "kafka":
+        faults = tuple(ON_KAFKA.get(fault, fault) for fault in faults)
     noise = {} if exact else {kind: draw.choice((0.005, 0.02, 0.05)) for kind in NOISE if draw.random() < 0.35}
     return Options(
         seed=seed,

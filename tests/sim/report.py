@@ -45,7 +45,11 @@ def events_that_matter(verdict: Verdict) -> list[dict[str, Any]]:
     shown = []
     for event in verdict.events:
         mine = event.get("id") in ids or event.get("delivery") in deliveries or event["event"] in ALWAYS
-        if mine or not ids or (event["event"] == "renewed" and event["server"] in servers and "WorkerLost" in str(verdict.violations)):
+        if (
+            mine
+            or not ids
+            or (event["event"] == "renewed" and event["server"] in servers and "WorkerLost" in str(verdict.violations))
+        ):
             shown.append(event)
     return shown[-MOST_EVENTS:]
 

@@ -57,7 +57,9 @@ def test_twice_in_one_process(here: dict[str, str]) -> None:
 @pytest.mark.parametrize("hash_seed", ["1", "2", "3"])
 def test_in_another_process(here: dict[str, str], hash_seed: str) -> None:
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-    ran = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=110, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=110, check=False
+    )
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout) == here
 

@@ -925,7 +925,7 @@ class TestWithoutRoom:
     def _lose(wire: Wire, *names: str) -> list[UUID]:
         """Calls in the hands of a consumer that is gone."""
         ids = [wire.send(name) for name in names]
-        entries, _ = wire.broker._space.take(QUEUE, "gone", len(ids), 0.0)
+        entries, _ = wire.broker._space.take(QUEUE, "gone", len(ids), 0.01)
         assert [entry.attempt for entry in entries] == [1] * len(ids)
         return ids
 
