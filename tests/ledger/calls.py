@@ -79,6 +79,8 @@ def _of_cancellations(call: Call, book: Book, within: float) -> Iterator[Violati
             continue
         if book.faults.hit(server, won, last, within) or book.faults.hit(call.event["client"], won, last, within):
             continue
+        if book.gone.get(call.event["client"], math.inf) <= won + within:  # it was killed before it could say so
+            continue
         if start["at"] > won + within:
             yield Violation(
                 "cancelled", f"{call.name} was cancelled at {won:.3f}, yet it started on {server} at {start['at']:.3f}"
