@@ -17,8 +17,8 @@ from tests.sim import loop
 __all__ = ["MUTANTS", "Mutant", "Patch", "applied", "mutant"]
 
 
-#: Most steps of a run with a mutant, which may go on for ever: ten times what one needs that is intact.
-MAX_STEPS = 25_000
+#: Most steps of a run with a mutant, which may go on for ever: seven times what one needs that is intact.
+MAX_STEPS = 12_000
 
 
 class Patch:

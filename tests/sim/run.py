@@ -74,6 +74,7 @@ def prepared() -> Iterator[None]:
             yield
     finally:
         prpc.brokers.adapter_of, prpc.server.service.create_pool, prpc.server.service.Catalogue = old  # type: ignore[misc]
+        gc.unfreeze()
         gc.collect()
         if gc_was:
             gc.enable()
