@@ -1,4 +1,4 @@
-"""Mutants: PRPC, or the simulated broker, with ONE safeguard removed. Whoever judges must see it, or the judging is worth nothing.
+"""Mutants: PRPC, or the simulated broker, with ONE safeguard removed. Whoever judges must see it, or the judging is worthless.
 
 Each is a function that replaces a method for as long as it is `applied`. Where one is not caught, a rule of the ledger, a fault
 or a kind of call is missing.

@@ -36,8 +36,10 @@ PLAINER: tuple[dict[str, Any], ...] = (
 PLAINER_CALLS = ((5, None), (3, "value"), (4, 30.0), (6, 1), (2, 0.0), (2, 0.1))
 
 
-def shrink(options: Options, rule: str, *, most: int = MOST_RUNS, breaks: Callable[[Options], bool] | None = None) -> tuple[Options, int]:
-    """The smallest that was found, and how many runs that took. Within `prepared`. `breaks`: whether a run still breaks the rule."""
+def shrink(
+    options: Options, rule: str, *, most: int = MOST_RUNS, breaks: Callable[[Options], bool] | None = None
+) -> tuple[Options, int]:
+    """The smallest that was found, and how many runs that took. Within `prepared`. `breaks`: whether a run still does it."""
     if breaks is None:
         breaks = lambda each: rule in rules_of(run_once(each).violations)  # noqa: E731
     runs, tried = 0, {options.text()}

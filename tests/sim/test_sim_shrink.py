@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from tests.sim.campaign import rules_of
 from tests.sim.measure import known
 from tests.sim.mutants import applied
-from tests.sim.options import Options
-from tests.sim.campaign import rules_of
-from tests.sim.options import options_of
+from tests.sim.options import Options, options_of
 from tests.sim.run import prepared, run_once
 from tests.sim.shrink import shrink
 
 
 def test_only_what_matters_is_left() -> None:
     given = Options(
-        faults=("kill", "cut", "pause"), noise={"slow": 0.1, "cut_after": 0.1}, servers=3, clients=2, calls=12, kinds=("work", "safe")
+        faults=("kill", "cut", "pause"),
+        noise={"slow": 0.1, "cut_after": 0.1},
+        servers=3,
+        clients=2,
+        calls=12,
+        kinds=("work", "safe"),
     )
 
     def breaks(options: Options) -> bool:
-        return 1 not in options.skipped and options.noise.get("slow", 0.0) > 0 and (not options.planned or len(options.planned) >= 2)
+        return (
+            1 not in options.skipped and options.noise.get("slow", 0.0) > 0 and (not options.planned or len(options.planned) >= 2)
+        )
 
     small, runs = shrink(given, "any", breaks=breaks)
     assert small.skipped == (0, 2) and list(small.noise) == ["slow"] and len(small.planned) == 2 and small.servers == 1
