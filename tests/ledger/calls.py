@@ -95,13 +95,16 @@ def _of_lost_outcomes(call: Call, book: Book, within: float) -> Iterator[Violati
     """A caller runs out of time only where the broker did not take an outcome in time."""
     if not call.outcomes or call.outcomes[0]["how"] != "ClientTimeOutError":
         return
+    quiet = not book.faults.any_between(call.due - within, call.due)
+    if not call.of("entered") and quiet and call.due - call.event["at"] > within and book.sees_entries:
+        yield Violation("lost outcome", f"{call.name} ran out of time, yet it never arrived, which its caller was to be told")
     deliveries = {event["delivery"]: event["entry"] for event in call.of("taken")}
     for entry in dict.fromkeys(deliveries.values()):
         for event in book.history[entry]:
             done = event["event"] == "ended" and event["done"] and event["how"] in ("settle", "bury")
             if not done or event["at"] + within > call.due or book.faults.forgot_between(call.event["at"], call.due):
                 continue
-            if not book.faults.any_between(call.due - within, call.due):
+            if quiet:
                 yield Violation("lost outcome", f"{call.name} ran out of time, yet its outcome was there at {event['at']:.3f}")
                 return
 

@@ -52,7 +52,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
     # A client is killed: nobody hears the outcomes of its open calls.
     "gone": ("client",),
     # A fault begins: what it hits and does stands at `causes.Fault`. It is mended.
-    "fault": ("number", "name", "hits", "kills", "forgets", "stops", "calls"),
+    "fault": ("number", "name", "hits", "kills", "forgets", "stops", "calls", "orderly"),
     "mended": ("number",),
     # The broker holds a dead letter of this call.
     "dead": ("id", "reason"),
@@ -106,5 +106,9 @@ class Promise:
     cancelled_within: float | None = None
     #: Seconds within which the caller has an outcome that the broker took, faults having ended; None where that is not judged.
     outcome_within: float | None = None
+    #: Seconds for which a call that may run twice is sent again, at least, before the broker counts as away; None: not judged.
+    repeated_for: float | None = None
+    #: How often a call that may run twice is taken, or loses its worker, before it is given up; None: not judged.
+    attempts: int | None = None
     #: Whether the clock of the events is the one that timers run by, so that no caller runs out of time early.
     exact: bool = False
