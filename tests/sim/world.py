@@ -185,6 +185,8 @@ class World:
             )
             try:
                 await service.serve(lambda: None)
+                if (client := HOST.get().globals.get("client")) is not None:
+                    await client.close()
                 return
             except BrokerUnavailableError:
                 await asyncio.sleep(0.5)
@@ -269,6 +271,11 @@ class World:
                     self.note("left", what=f"a lease of {consumer} on {name}")
         if self.bars and all(guest.host.alive for guest in self.guests):
             self.note("left", what=f"{self.bars} progress bars")
+        ended = {server.host for server in self.servers if server.host is not None and server.host.alive}
+        ended |= {client.host for client in self.clients if client.host.alive}
+        for task, host in self.loop._tasks:
+            if not task.done() and host.alive and host.process in ended:
+                self.note("left", what=f"{host.name}: the task {task.get_name()}: {task.get_coro()!r}")
         for client in self.clients:
             if client.host.alive:
                 if pending := [len(pump.pending) for pump in client.client.channel._pumps.values()]:
