@@ -69,6 +69,8 @@ def prepared() -> Iterator[None]:
     prpc.server.service.Catalogue = cache(old[2])  # type: ignore[misc,assignment]
     gc_was = gc.isenabled()
     gc.disable()
+    # What was killed comes to its `finally` when it is collected, and finds no loop then; it must not make one that keeps it.
+    asyncio.set_event_loop(None)
     try:
         with installed(), hooked(), with_tqdm():
             yield
