@@ -9,7 +9,6 @@ import pytest
 from broker_harness import HARNESSES, PATIENCE, Harness, KafkaHarness, RedisHarness, SimHarness, SimSite
 
 import prpc.brokers
-from prpc.brokers.base import Broker
 from prpc.settings import Settings
 from tests.conftest import BROKER_KINDS
 from tests.sim.broker import SimBroker

@@ -11,7 +11,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
-from broker_harness import Harness, MemoryHarness, RedisHarness, SimHarness, connected, left, receive_all, reply_to, run, until, woken
+from broker_harness import (
+    Harness,
+    MemoryHarness,
+    RedisHarness,
+    SimHarness,
+    connected,
+    left,
+    receive_all,
+    reply_to,
+    run,
+    until,
+    woken,
+)
 
 from prpc.brokers import create_broker
 from prpc.brokers.base import Broker, Consumer, Delivery, Outgoing, Reply

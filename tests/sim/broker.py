@@ -199,7 +199,9 @@ class _Mailbox:
     def __init__(self, broker: SimBroker, queue: str) -> None:
         self._broker, self._queue = broker, queue
         self.address = uuid4().hex
-        self._reader = _Reader(broker.site, broker.settings, lambda *args: broker.site.store.open_mail(queue, self.address, *args))
+        self._reader = _Reader(
+            broker.site, broker.settings, lambda *args: broker.site.store.open_mail(queue, self.address, *args)
+        )
 
     async def open(self) -> _Mailbox:
         await self._reader.open()

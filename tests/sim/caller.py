@@ -99,6 +99,8 @@ def _note_call(world: World, name: str, message_id: str, function: str, plan: Pl
         stream=function in STREAMS,
         sends=function == "feed",
         expects=_expected(world, plan),
+        stops=plan.end not in ("stubborn", "hold") and function != "nested",
+        window=world.options.window if function in STREAMS else None,
     )
 
 

@@ -97,6 +97,8 @@ class SimConsumer:
         #: When to look for what we were given without our knowing (loop time).
         self._checks: list[float] = []
         self._news = asyncio.Event()
+        #: At the broker: what ends the read that blocks there.
+        self._end_block: Callable[[], None] = lambda: None
         self._stopped = self._closed = False
         self._tell_lost: Callable[[], object] = lambda: None
         self._keeper: asyncio.Task[None] | None = None
@@ -176,10 +178,13 @@ class SimConsumer:
             self._reading = connection.ask("take", lambda: self._take(connection, most), patience=GIVE_UP)
         self._news.clear()
         await self._first(self._reading)
-        reading = self._reading
-        if not reading.done():
-            return
-        self._reading = None
+        if self._reading.done():
+            self._take_in()
+
+    def _take_in(self) -> None:
+        """What a read that has ended brought."""
+        reading, self._reading = self._reading, None
+        assert reading is not None
         try:
             self._keep_found(reading.result())
         except Broken:
@@ -224,6 +229,7 @@ class SimConsumer:
         timer = self.broker.site.network.later(BLOCK, lambda: end([]))
         connection.hung_up.append(lambda: (blocked.pop(key, None), timer.cancel()))
         blocked[key] = wake
+        self._end_block = lambda: end([])
         return answer
 
     # the lease
@@ -275,6 +281,9 @@ class SimConsumer:
 
     async def _look(self) -> None:
         """What was given to us on a connection that broke stands under our name without our knowing."""
+        if self._reading is not None:  # what it brings is not unknown
+            await asyncio.wait([self._reading])
+            self._take_in()
         self._checks.pop(0)
         try:
             held = await self.broker.link.ask("held", lambda: self.store.held(self.queue, self._name))
@@ -313,6 +322,20 @@ class SimConsumer:
         self._stopped = True
         self._news.set()
 
+    async def _unblock(self) -> None:
+        """Have the read that blocks end, and see what it brings."""
+        reading = self._reading
+        if reading is None:
+            return
+        while not reading.done():
+            try:
+                await self.broker.link.ask("unblock", lambda: self._end_block())
+                await asyncio.wait([reading], timeout=0.05)
+            except BrokerUnavailableError:
+                break
+        if reading.done():
+            self._take_in()
+
     async def close(self) -> None:
         await self.stop()
         if self._closed:
@@ -320,8 +343,9 @@ class SimConsumer:
         self._closed = True
         if self._keeper is not None:
             self._keeper.cancel()
-        await self._link.close()
         store, queue, name = self.store, self.queue, self._name
+        await self._unblock()
+        await self._link.close()
         given_back = [
             self.broker.start("release", lambda each=each: store.release(queue, each), insist=True) for each in self._found
         ]

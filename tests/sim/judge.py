@@ -21,6 +21,10 @@ ALWAYS = frozenset(
         "QueueFullError",
     }
 )
+#: Of a call that may run twice: it goes back to the queue where its server stops.
+TWICE = ALWAYS - {"ServerShutdownError"}
+#: Seconds in which a caller finds that its mailbox was cut off, and looks for what it missed.
+HANDED_OVER = 20.0
 #: What load brings about without a fault.
 NATURAL = frozenset({"QueueFullError"})
 
@@ -32,14 +36,15 @@ def promise_of(world: World) -> Promise:
     skew = 5 * options.latency + options.drift * world.loop.now + 2.0 * ("slow" in options.noise)
     way = 20 * options.latency + 0.3
     if not options.exact:
-        return Promise(ALWAYS, ALWAYS, NATURAL, slack=0.1 + 125 * options.drift, aftermath=4.0, skew=skew)
+        slack = 0.1 + 125 * options.drift
+        return Promise(ALWAYS, TWICE, NATURAL, slack=slack, aftermath=4.0, skew=skew, outcome_within=HANDED_OVER)
     stood = any(event["event"] == "fault" and event.get("stops") for event in world.events)
-    gone = sum(fault in ("kill", "stop") for fault in options.faults)
+    gone = sum(fault in ("kill", "stop") for fault in options.faults) + bool(options.armed)
     # Somebody is there at all times who has no other trouble.
     told = None if stood or gone >= options.servers else options.recover + options.heartbeat + way
     return Promise(
         ALWAYS,
-        ALWAYS,
+        TWICE,
         NATURAL,
         slack=0.1,
         aftermath=4.0 if stood else 2.0,
@@ -47,6 +52,9 @@ def promise_of(world: World) -> Promise:
         lease=options.recover - 0.01,
         skew=skew,
         stream_end=None if stood else world.settings.stream_reader_timeout + 3.0 + way,
+        stream_left=None if stood else 2.0 + way,
+        cancelled_within=1.0 + way,
+        outcome_within=HANDED_OVER,
         exact=True,
     )
 

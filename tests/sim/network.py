@@ -30,7 +30,8 @@ class Fate:
     #: Seconds to the broker, and back.
     there: float = 0.0
     back: float = 0.0
-    #: "" or where the connection breaks: "before" the broker has it, or "after" it was carried out.
+    #: "" or where the connection breaks: "before" the broker has it, or "after" it was carried out. "never": nothing happens, as
+    #: its sender is gone.
     cut: str = ""
 
 
@@ -94,6 +95,7 @@ class Network:
         self, loop: asyncio.AbstractEventLoop | None = None, site: Host | None = None, timing: Timing | None = None
     ) -> None:
         self.loop, self.site = loop, site
+        self._sim = loop if site is not None and isinstance(loop, SimLoop) else None
         self.timing: Timing = timing or _AtOnce()
         self.ways: dict[Host | None, Way] = {}
         self.connections: dict[Connection, None] = {}
@@ -112,8 +114,8 @@ class Network:
 
     def at(self, host: Host, when: float, function: Callable[..., object], *args: Any) -> None:
         """Call a function in this host at a moment of `now`."""
-        assert isinstance(self.loop, SimLoop)
-        self.loop.at(host, when, function, *args)
+        assert self._sim is not None
+        self._sim.at(host, when, function, *args)
 
     def later(self, seconds: float, function: Callable[[], None]) -> asyncio.TimerHandle:
         """Call a function of the broker's, from the broker's code."""
@@ -126,10 +128,7 @@ class Network:
 
     def now(self) -> float:
         """The true time."""
-        if self.site is None:
-            return time.monotonic()
-        assert isinstance(self.loop, SimLoop)
-        return self.loop.now
+        return time.monotonic() if self._sim is None else self._sim.now
 
     def go_down(self) -> None:
         """The broker's process ends: every connection breaks, none can be made."""
@@ -228,6 +227,8 @@ class Connection:
             way.clogged.append(lambda: self._arrive(number, work, fate))
             return
         if not self._alive_there or not way.out:
+            return
+        if fate.cut == "never":
             return
         if fate.cut == "before" or not self.network.up:
             self.snap()

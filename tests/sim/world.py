@@ -17,6 +17,7 @@ from prpc.exceptions import BrokerUnavailableError
 from prpc.server.registry import Registry
 from prpc.server.service import Service
 from prpc.settings import Settings
+from tests.sim.armed import Armed
 from tests.sim.broker import SimBroker, Site
 from tests.sim.caller import Plan, run_plan
 from tests.sim.fence import EPOCH
@@ -74,6 +75,7 @@ class World:
         self.site = Site(self.store, self.network, EPOCH, self.note)
         self.servers = [Server(f"s{number}") for number in range(1, options.servers + 1)]
         self.clients: list[Client] = []
+        self.armed: Armed | None = None
         self.settings = Settings(
             type_broker="memory",
             url_broker="memory://sim",
