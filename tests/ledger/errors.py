@@ -89,6 +89,8 @@ def _of_losses(call: Call, book: Book, promise: Promise, within: float) -> Itera
 def _of_dead_letters(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
     """Nothing but an idempotent call that lost its server or its worker too often is given up."""
     letters = call.of("dead")
+    if {"DecodeError", "anything"} & set(call.event.get("expects", ())):  # its caller sent what no server reads
+        return
     reasons = {letter["reason"] for letter in letters} - ({"attempts"} if call.idempotent else set())
     # What a fault held up on its way comes when its signature is too old.
     if "signature" in reasons and book.faults.hit(call.event["client"], call.event["at"], letters[0]["at"], promise.aftermath):

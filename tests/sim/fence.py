@@ -12,7 +12,7 @@ from datetime import UTC, datetime, tzinfo
 from random import Random
 from typing import Any
 
-from tests.sim import threads
+from tests.sim import ports, threads
 from tests.sim.loop import SimLoop, SimulationFenceError
 
 __all__ = ["EPOCH", "fenced", "installed"]
@@ -97,6 +97,7 @@ def installed() -> Iterator[None]:
         (os, "urandom", _urandom),
         (random, "_urandom", _urandom),
         *threads.patches(_monotonic),
+        *ports.patch(),
     ]
     old = [(where, name, getattr(where, name)) for where, name, _ in changed]
     back = _rebind({_real["monotonic"]: _monotonic, _real["time"]: _date})

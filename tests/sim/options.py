@@ -43,6 +43,8 @@ class Options:
     kinds: tuple[str, ...] = ("work",)
     #: How their scripts end; one that is named often occurs often.
     ends: tuple[str, ...] = ENDS
+    #: Which scene is played beside them; "" for none (tests/sim/scenes.py).
+    scene: str = ""
     #: Deeds in their order.
     faults: tuple[str, ...] = ()
     #: Kind -> probability for each request.

@@ -10,7 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from random import Random
 from typing import Any
@@ -22,10 +22,14 @@ from prpc.workers import create_pool
 from prpc.workers.base import WorkerKind
 from tests.sim.armed import Armed
 from tests.sim.caller import Plan, drawn_plan, run_plan
+from tests.sim.drawn import with_tqdm
 from tests.sim.fence import fenced, installed
 from tests.sim.loop import HOST, SimLoop
 from tests.sim.nemesis import Nemesis
+from tests.sim.noted import hooked
 from tests.sim.options import Options
+from tests.sim.scenes import SCENES
+from tests.sim.stage import Stage
 from tests.sim.workers import SimProcessPool
 from tests.sim.workload import make_registry
 from tests.sim.world import World
@@ -66,7 +70,7 @@ def prepared() -> Iterator[None]:
     gc_was = gc.isenabled()
     gc.disable()
     try:
-        with installed():
+        with installed(), hooked(), with_tqdm():
             yield
     finally:
         prpc.brokers.adapter_of, prpc.server.service.create_pool, prpc.server.service.Catalogue = old  # type: ignore[misc]
@@ -98,7 +102,7 @@ def run_once(options: Options, *, watched: bool = False) -> Verdict:
         loop.watch()
     problem = None
     with fenced(loop, Random(f"{options.seed} ids")):
-        world = World(loop, options, _registry())
+        world = _world(loop, options)
         try:
             loop.run(_live(world))
         except Exception as exc:
@@ -108,6 +112,17 @@ def run_once(options: Options, *, watched: bool = False) -> Verdict:
             verdict.dump = loop.dump()
     _bury(loop)
     return verdict
+
+
+def _world(loop: SimLoop, options: Options) -> World:
+    if not options.scene:
+        return World(loop, options, _registry())
+    scene = SCENES[options.scene]
+    world = World(loop, options, scene.registry())
+    world.settings = replace(world.settings, **scene.settings)
+    world.middleware = scene.middleware
+    world.lifespan = None if scene.lifespan is None else scene.lifespan(world)
+    return world
 
 
 def _bury(loop: SimLoop) -> None:
@@ -134,6 +149,10 @@ async def _live(world: World) -> None:
     plans = [Plan(*fields) for fields in options.planned] or [drawn_plan(draw, options) for _ in range(options.calls)]
     world.load = sum(plan.seconds for plan in plans)
     callers = [_caller(world, number, plan) for number, plan in enumerate(plans)]
+    if options.scene:
+        stage = Stage(world)
+        SCENES[options.scene].script(stage)
+        callers += stage.actors
     await nemesis.run()
     await nemesis.heal()
     await asyncio.sleep(QUIET)

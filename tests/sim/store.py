@@ -182,7 +182,7 @@ class Store:
         queue.entries[entry.number] = entry
         queue.attempts[entry.number] = 0
         left = entry.facts.get("timeout_ms")
-        timeout = None if left is None else float(left) / 1000
+        timeout = float(left) / 1000 if left is not None and left.isdigit() else None
         self.note("entered", id=entry.message_id, entry=self._name(entry.number), timeout=timeout)
         self._wait(name, queue, entry.number)
         return entry

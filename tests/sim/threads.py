@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import queue
+import socket
 import threading
 import time
 from asyncio import events
@@ -18,6 +19,7 @@ from typing import Any
 
 from greenlet import GreenletExit
 
+from prpc.client import lookups
 from tests.sim.loop import Host, SimLoop
 from tests.sim.parked import Parked, bury, give_way
 from tests.sim.programs import IDENTS, Globals, give_globals, register, run_plain, set_thread, unregister
@@ -38,6 +40,7 @@ _real: dict[str, Any] = {
     "current_thread": threading.current_thread,
     "get_ident": threading.get_ident,
     "sleep": time.sleep,
+    "getaddrinfo": socket.getaddrinfo,
     "queue": queue.SimpleQueue,
     "new_event_loop": events.new_event_loop,
     "set_event_loop": events.set_event_loop,
@@ -140,7 +143,28 @@ def _set_event_loop(loop: asyncio.AbstractEventLoop | None) -> None:
 
 
 def _lookup_loop(lookups: Any) -> ThreadLoop:
-    return ThreadLoop(now())
+    return LookupLoop(now(), lookups)
+
+
+class LookupLoop(ThreadLoop):
+    """In the place of prpc.client.lookups.LookupLoop, whose look-ups it has."""
+
+    def __init__(self, sim: SimLoop, lookups: Any) -> None:
+        super().__init__(sim)
+        self._lookups = lookups
+
+    getaddrinfo = lookups.LookupLoop.getaddrinfo  # type: ignore[assignment]
+
+
+def _getaddrinfo(host: Any, port: Any, *args: Any) -> list[Any]:
+    """One name has an address, and one is looked for for long."""
+    if _loop is None:
+        found: list[Any] = _real["getaddrinfo"](host, port, *args)
+        return found
+    sleep(_loop, 3.0 if host == "slow" else 0.05)
+    if host != "broker":
+        raise socket.gaierror(f"nobody knows {host}")
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", port))]
 
 
 # The walls.
@@ -166,6 +190,7 @@ def patches(monotonic: Callable[[], float]) -> list[tuple[Any, str, Any]]:
         (queue, "time", monotonic),
         (prpc.workers.thread, "SimpleQueue", _queue),
         (prpc.client.portal, "LookupLoop", _lookup_loop),
+        (socket, "getaddrinfo", _getaddrinfo),
         (time, "sleep", _sleep),
         (events, "new_event_loop", _new_event_loop),
         (events, "set_event_loop", _set_event_loop),

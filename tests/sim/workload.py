@@ -152,7 +152,16 @@ async def nested(seconds: float, end: str) -> str:
 
 async def told(number: int) -> None:
     """An event for every server."""
-    world_here().counts["events heard"] += 1
+    hear("events heard")
+
+
+def hear(kind: str) -> None:
+    """Count an event that runs; of each id, every process runs one."""
+    world, heard = world_here(), (HOST.get().globals["process"], current_call().message_id)
+    world.counts[kind] += 1
+    if heard in world.heard:
+        world.note("broken", what=f"the event {heard[1]} ran twice in {heard[0]}")
+    world.heard.add(heard)
 
 
 def make_registry() -> Registry:

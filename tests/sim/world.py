@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -23,6 +24,7 @@ from tests.sim.caller import Plan, run_plan
 from tests.sim.fence import EPOCH
 from tests.sim.loop import HOST, Host, SimLoop
 from tests.sim.network import Network
+from tests.sim.noted import Noted, NotedChannel
 from tests.sim.options import Options
 from tests.sim.store import Store
 from tests.sim.timing import SimTiming
@@ -51,7 +53,7 @@ class Server:
 class Client:
     """One client process."""
 
-    def __init__(self, name: str, host: Host, client: AsyncClient) -> None:
+    def __init__(self, name: str, host: Host, client: Any) -> None:
         self.name, self.host, self.client = name, host, client
 
 
@@ -76,6 +78,18 @@ class World:
         self.servers = [Server(f"s{number}") for number in range(1, options.servers + 1)]
         self.clients: list[Client] = []
         self.armed: Armed | None = None
+        #: The clients of a scene, which are of many kinds.
+        self.guests: list[Client] = []
+        self.root_guest = Client("world", loop.root, None)
+        self.noted: Noted = {}
+        self.taken_ports: set[int] = set()
+        #: Which process has heard which event.
+        self.heard: set[tuple[str, str]] = set()
+        #: Progress bars that are open.
+        self.bars = 0
+        #: Of the servers.
+        self.middleware: Sequence[Any] = ()
+        self.lifespan: Any = None
         self.settings = Settings(
             type_broker="memory",
             url_broker="memory://sim",
@@ -166,7 +180,9 @@ class World:
         while True:
             if server.stopping:
                 return
-            service = server.service = Service(settings, self.registry, clock=SystemClock())
+            service = server.service = Service(
+                settings, self.registry, clock=SystemClock(), lifespan=self.lifespan, middleware=self.middleware
+            )
             try:
                 await service.serve(lambda: None)
                 return
@@ -178,6 +194,14 @@ class World:
         client = Client(name, self.add_process(name), AsyncClient._over(Channel(self.settings)))
         self.clients.append(client)
         return client
+
+    def add_guest(self, kind: Any, middleware: Sequence[Any], expects: Mapping[str, Sequence[str]], settings: Any) -> Client:
+        """A client of a scene, whose calls are noted wherever they are made."""
+        name = f"g{len(self.guests) + 1}"
+        channel = NotedChannel(self, name, replace(self.settings, **settings), middleware, expects=expects)
+        guest = Client(name, self.add_process(name), kind._over(channel))
+        self.guests.append(guest)
+        return guest
 
     def stop(self, server: Server) -> None:
         """SIGTERM."""
@@ -243,6 +267,8 @@ class World:
             for consumer in held:
                 if consumer.rpartition("_")[0] not in killed:
                     self.note("left", what=f"a lease of {consumer} on {name}")
+        if self.bars and all(guest.host.alive for guest in self.guests):
+            self.note("left", what=f"{self.bars} progress bars")
         for client in self.clients:
             if client.host.alive:
                 if pending := [len(pump.pending) for pump in client.client.channel._pumps.values()]:
