@@ -82,6 +82,19 @@ def read_options(text: str) -> Options:
 KINDS = ("work", "safe", "process", "process_safe", "stream", "safe_stream", "feed", "nested", "capped", "odd")
 
 
+#: Scenes that runs have, each with its share; those that need many steps are played for their own sake alone.
+SCENES = (
+    *("maps", "gathers", "bars", "stubs", "asked", "layers", "server_layers", "events", "doubles", "letters", "registers"),
+    *("blocking", "plain_many", "plain_streams", "crossing", "forks"),
+)
+
+
+def draw_scene(seed: int) -> str:
+    """One run in twelve has a scene: by a draw of its own, so that all else is as it was."""
+    draw = Random(f"{seed} scene")
+    return draw.choice(SCENES) if draw.random() < 1 / 12 else ""
+
+
 def options_of(seed: int, broker: str | None = None) -> Options:
     """The options of a seed: one run in four is exact."""
     draw = Random(f"{seed} options")
@@ -91,8 +104,10 @@ def options_of(seed: int, broker: str | None = None) -> Options:
     enabled = [fault for fault in (sorted(EXACT) if exact else FAULTS) if draw.random() < 0.4]
     faults = tuple(draw.choice(enabled) for _ in range(draw.choice((0, 1, 1, 2, 3, 5)))) if enabled else ()
     noise = {} if exact else {kind: draw.choice((0.005, 0.02, 0.05)) for kind in NOISE if draw.random() < 0.35}
+    scene = draw_scene(seed)
     return Options(
         seed=seed,
+        scene=scene,
         broker=broker or draw.choice(("redis", "kafka")),
         policy="pct" if pct else "fifo",
         demotions=draw.randrange(1, 8) if pct else 0,

@@ -27,7 +27,7 @@ from tests.sim.nemesis import Nemesis
 from tests.sim.noted import hooked
 from tests.sim.options import Options
 from tests.sim.scenes import SCENES
-from tests.sim.stage import Stage
+from tests.sim.stage import Stage, logged
 from tests.sim.workers import SimProcessPool
 from tests.sim.workload import make_registry
 from tests.sim.world import World
@@ -91,7 +91,7 @@ def run_once(options: Options) -> Verdict:
         demotions = frozenset(order.randrange(20_000) for _ in range(options.demotions))
     loop = SimLoop(order, demotions)
     problem, dump = None, ""
-    with fenced(loop, Random(f"{options.seed} ids")):
+    with fenced(loop, Random(f"{options.seed} ids")), logged(bool(options.scene) and SCENES[options.scene].logged):
         world = _world(loop, options)
         try:
             loop.run(_live(world))
