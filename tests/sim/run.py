@@ -29,7 +29,7 @@ from tests.sim.nemesis import Nemesis
 from tests.sim.noted import hooked
 from tests.sim.options import Options
 from tests.sim.scenes import SCENES
-from tests.sim.stage import Stage
+from tests.sim.stage import Stage, logged
 from tests.sim.workers import SimProcessPool
 from tests.sim.workload import make_registry
 from tests.sim.world import World
@@ -104,7 +104,7 @@ def run_once(options: Options, *, watched: bool = False) -> Verdict:
     if watched or options.seed % 8 == 0:  # then tasks that are left over are seen, too
         loop.watch()
     problem = None
-    with fenced(loop, Random(f"{options.seed} ids")):
+    with fenced(loop, Random(f"{options.seed} ids")), logged(bool(options.scene) and SCENES[options.scene].logged):
         world = _world(loop, options)
         try:
             loop.run(_live(world))
