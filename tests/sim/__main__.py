@@ -31,7 +31,7 @@ def main() -> int:
     if given.policy is not None:
         changes = {"policy": given.policy, "demotions": 5 if given.policy == "pct" else 0}
     found, interrupted = _many(given.seeds or range(1000), given.jobs, given.broker, changes, given.seconds)
-    missed = [] if interrupted else reached.missed(found.counts, found.runs)
+    missed = [] if interrupted else reached.missed(found.counts, found.runs, given.broker)
     for text in missed:
         print(f"NOT REACHED: {text}")
     _tell(found.failures, shrinks=not given.no_shrink and not interrupted)

@@ -410,8 +410,8 @@ class SimLoop(base_events.BaseEventLoop):
         self._hub.switch()
 
     def wake_at(self, host: Host, when: float, timer: Any) -> None:
-        """Have `timer` run in this host when its clock says `when`."""
-        at = max(self.now, (when - host.offset) / host.rate)
+        """Have `timer` run in this host when its clock says `when`; never a hair before, as in `call_at`."""
+        at = max(self.now, (when - host.offset) / host.rate + HAIR)
         heapq.heappush(self._timers, (at, next(self._numbers), timer, host))
 
     def _next(self, busy: list[Host]) -> Host:

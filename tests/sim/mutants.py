@@ -87,4 +87,4 @@ def nothing(*_: Any, **__: Any) -> None:
 
 
 # They register themselves.
-from tests.sim import mutants_broker, mutants_client, mutants_server, mutants_streams  # noqa: E402, F401
+from tests.sim import mutants_broker, mutants_client, mutants_kafka, mutants_server, mutants_streams  # noqa: E402, F401

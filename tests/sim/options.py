@@ -99,6 +99,19 @@ def read_options(text: str) -> Options:
 KINDS = ("work", "safe", "process", "process_safe", "stream", "safe_stream", "feed", "nested", "capped", "odd")
 
 
+#: Scenes that runs have, each with its share; those that need many steps are played for their own sake alone.
+SCENES = (
+    *("maps", "gathers", "bars", "stubs", "asked", "layers", "server_layers", "events", "doubles", "letters", "registers"),
+    *("blocking", "plain_many", "plain_streams", "crossing", "forks"),
+)
+
+
+def draw_scene(seed: int) -> str:
+    """One run in twelve has a scene: by a draw of its own, so that all else is as it was."""
+    draw = Random(f"{seed} scene")
+    return draw.choice(SCENES) if draw.random() < 1 / 12 else ""
+
+
 def options_of(seed: int, broker: str | None = None) -> Options:
     """The options of a seed: one run in three is exact."""
     draw = Random(f"{seed} options")
@@ -114,12 +127,13 @@ def options_of(seed: int, broker: str | None = None) -> Options:
     quiet = exact and draw.random() < 0.6
     if quiet:
         faults = tuple(fault for fault in faults if fault != "pause")
-    broker = broker or draw.choice(("redis", "kafka"))
     if broker == "kafka":
         faults = tuple(ON_KAFKA.get(fault, fault) for fault in faults)
     noise = {} if exact else {kind: draw.choice((0.005, 0.02, 0.05)) for kind in NOISE if draw.random() < 0.35}
+    scene = draw_scene(seed)
     return Options(
         seed=seed,
+        scene=scene,
         broker=broker,
         policy="pct" if pct else "fifo",
         demotions=draw.randrange(1, 8) if pct else 0,

@@ -9,6 +9,7 @@ import threading
 from asyncio import events
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 from greenlet import GreenletExit
 
@@ -148,6 +149,8 @@ _GLOBALS: dict[tuple[str, str], Callable[[], Any]] = {
     ("prpc.client.portal", "_portal"): lambda: None,
     ("prpc.client.portal", "_guard"): lambda: threading.RLock(),
     ("prpc.client.portal", "_lookups"): _lookups,
+    ("prpc.client.portal", "_ours"): WeakSet,
+    ("prpc.client.portal", "_inherited"): list,
     ("prpc.client.channel", "_default"): lambda: None,
 }
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,7 @@ from tests.sim.programs import spawn_plain
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-__all__ = ["Scene", "Stage", "ends", "healthy", "sync_ends"]
+__all__ = ["Scene", "Stage", "ends", "healthy", "logged", "sync_ends"]
 
 #: Errors that faults and load bring about: an actor that meets one leaves the stage, the ledger has judged the call.
 OF_FAULTS = frozenset(
@@ -184,6 +186,27 @@ def healthy(found: Sequence[Any]) -> Sequence[Any]:
     return found
 
 
+@contextmanager
+def logged(wanted: bool) -> Iterator[None]:
+    """Within: PRPC writes its log, which nobody reads."""
+    logger, disabled = logging.getLogger("prpc"), logging.root.manager.disable
+    if not wanted:
+        yield
+        return
+    before = logger.level, logger.propagate
+    handler = logging.StreamHandler(io.StringIO())
+    logging.disable(logging.NOTSET)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+        logging.disable(disabled)
+
+
 async def ends(work: Awaitable[Any], *errors: type[BaseException]) -> BaseException:
     """Await it: it ends with one of these errors, or with one of a fault, which is raised."""
     try:
@@ -213,5 +236,7 @@ class Scene:
     #: Of the servers.
     middleware: Sequence[ServerMiddleware] = ()
     lifespan: Callable[[World], Callable[[], AbstractAsyncContextManager[Any]]] | None = None
+    #: Whether everything is logged, to nobody.
+    logged: bool = False
     #: Settings of the world that differ.
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -185,6 +185,8 @@ class World:
             )
             try:
                 await service.serve(lambda: None)
+                if (client := HOST.get().globals.get("client")) is not None:
+                    await client.close()
                 return
             except BrokerUnavailableError:
                 await asyncio.sleep(0.5)
@@ -212,8 +214,13 @@ class World:
     def may_run_out(self, seconds: float, timeout: float) -> bool:
         """Whether a call of so many seconds may run out of time by the load alone, or by faults that hold everything up."""
         faults = len(self.options.faults) * (9.0 + self.options.recover)
-        # One that calls another may wait for the very slot that it has.
-        return not self.options.exact or "nested" in self.options.kinds or timeout <= self.load * 3 + faults + seconds + 5.0
+        # One that calls another may wait for the very slot that it has; on Kafka also while another server is idle.
+        planned = [plan[1] for plan in self.options.planned] if self.options.broker == "kafka" else []
+        return (
+            not self.options.exact
+            or "nested" in (*self.options.kinds, *planned)
+            or timeout <= self.load * 3 + faults + seconds + 5.0
+        )
 
     def kill(self, host: Host) -> None:
         """SIGKILL: its connections are closed by the kernel, what it had sent is on its way."""
@@ -269,6 +276,11 @@ class World:
                     self.note("left", what=f"a lease of {consumer} on {name}")
         if self.bars and all(guest.host.alive for guest in self.guests):
             self.note("left", what=f"{self.bars} progress bars")
+        ended = {server.host for server in self.servers if server.host is not None and server.host.alive}
+        ended |= {client.host for client in self.clients if client.host.alive}
+        for task, host in self.loop._tasks:
+            if not task.done() and host.alive and host.process in ended:
+                self.note("left", what=f"{host.name}: the task {task.get_name()}: {task.get_coro()!r}")
         for client in self.clients:
             if client.host.alive:
                 if pending := [len(pump.pending) for pump in client.client.channel._pumps.values()]:
