@@ -40,9 +40,12 @@ def measure(seeds: range, jobs: int, only: str) -> int:
     """All mutants, or those of `only`, by commas. 1 where one lives."""
     names = only.split(",") if only else list(MUTANTS)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=begin) as pool:
-        dirty = frozenset().union(*pool.map(_dirty, [seeds[first::jobs] for first in range(jobs)]))
+        dirty = {
+            broker: frozenset().union(*pool.map(_dirty, [seeds[first::jobs] for first in range(jobs)], [broker] * jobs))
+            for broker in sorted({MUTANTS[name].broker for name in names})
+        }
         found: dict[str, Seen] = {}
-        for future in as_completed([pool.submit(_see, name, seeds, dirty) for name in names]):
+        for future in as_completed([pool.submit(_see, name, seeds, dirty[MUTANTS[name].broker]) for name in names]):
             seen = future.result()
             found[seen.name] = seen
             print(_row(seen), flush=True)
@@ -82,13 +85,13 @@ def known() -> dict[str, list[int]]:
     return {name: [int(seed) for seed in seeds.split()] for name, seeds in lines}
 
 
-def _dirty(seeds: range) -> frozenset[int]:
+def _dirty(seeds: range, broker: str) -> frozenset[int]:
     """Seeds that fail without a mutant."""
-    return frozenset(failure.options.seed for failure in run_all([options_of(seed, "redis") for seed in seeds]).failures)
+    return frozenset(failure.options.seed for failure in run_all([options_of(seed, broker) for seed in seeds]).failures)
 
 
 def _see(name: str, seeds: range, dirty: frozenset[int]) -> Seen:
-    clean = [options_of(seed, "redis") for seed in seeds if seed not in dirty]
+    clean = [options_of(seed, MUTANTS[name].broker) for seed in seeds if seed not in dirty]
     found = Sum()
     with applied(name):
         while found.runs < len(clean) and len(found.failures) < ENOUGH:
