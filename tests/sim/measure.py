@@ -23,6 +23,7 @@ MARKS = "<!-- mutants -->", "<!-- end of mutants -->"
 MOST_SEEDS = 3
 #: Runs that show a mutant after which its share is known well enough.
 ENOUGH = 12
+BROKERS = ("redis", "kafka")
 
 
 @dataclass(slots=True)
@@ -39,7 +40,8 @@ def measure(seeds: range, jobs: int, only: str) -> int:
     """1 where a mutant lives."""
     names = [only] if only else list(MUTANTS)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=begin) as pool:
-        dirty = frozenset().union(*pool.map(_dirty, [seeds[first::jobs] for first in range(jobs)]))
+        parts = [(broker, seeds[first::jobs]) for broker in BROKERS for first in range(jobs)]
+        dirty = frozenset().union(*pool.map(_dirty, parts))
         found: dict[str, Seen] = {}
         for future in as_completed([pool.submit(_see, name, seeds, dirty) for name in names]):
             seen = future.result()
@@ -75,13 +77,15 @@ def known() -> dict[str, list[int]]:
     return {name: [int(seed) for seed in seeds.split()] for name, seeds in lines}
 
 
-def _dirty(seeds: range) -> frozenset[int]:
-    """Seeds that fail without a mutant."""
-    return frozenset(failure.options.seed for failure in run_all([options_of(seed, "redis") for seed in seeds]).failures)
+def _dirty(part: tuple[str, range]) -> frozenset[tuple[str, int]]:
+    """Brokers and seeds that fail without a mutant."""
+    broker, seeds = part
+    return frozenset((broker, failure.options.seed) for failure in run_all([options_of(s, broker) for s in seeds]).failures)
 
 
-def _see(name: str, seeds: range, dirty: frozenset[int]) -> Seen:
-    clean = [options_of(seed, "redis") for seed in seeds if seed not in dirty]
+def _see(name: str, seeds: range, dirty: frozenset[tuple[str, int]]) -> Seen:
+    broker = MUTANTS[name].broker
+    clean = [options_of(seed, broker) for seed in seeds if (broker, seed) not in dirty]
     found = Sum()
     with applied(name):
         while found.runs < len(clean) and len(found.failures) < ENOUGH:

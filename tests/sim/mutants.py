@@ -50,21 +50,22 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """`about`: which safeguard it lacks."""
+    """`about`: which safeguard it lacks; `broker`: in whose runs it can be seen."""
 
     name: str
     about: str
     apply: Callable[[Patch], None]
+    broker: str
 
 
 MUTANTS: dict[str, Mutant] = {}
 
 
-def mutant(about: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
+def mutant(about: str, broker: str = "redis") -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
     """Registers a mutant under its function's name."""
 
     def register(apply: Callable[[Patch], None]) -> Callable[[Patch], None]:
-        MUTANTS[apply.__name__] = Mutant(apply.__name__, about, apply)
+        MUTANTS[apply.__name__] = Mutant(apply.__name__, about, apply, broker)
         return apply
 
     return register
