@@ -48,7 +48,10 @@ def what_a_gone_member_ran_stays_its_own(patch: Patch) -> None:
 
 @on_kafka("a member that was silent for a session is given up, and no other")
 def members_are_given_up_at_once(patch: Patch) -> None:
-    patch.around(KafkaStore, "renew", lambda old, self, name, consumer, server, seconds: old(self, name, consumer, server, 1.1))
+    def renew(old: Any, self: KafkaStore, name: str, consumer: str, server: str, seconds: float, share: int) -> Any:
+        return old(self, name, consumer, server, 1.1, share)
+
+    patch.around(KafkaStore, "renew", renew)
 
 
 @on_kafka("a partition's owner tells the further entries of a call")

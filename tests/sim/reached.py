@@ -36,5 +36,9 @@ def table(counts: Counter[str]) -> str:
 
 
 def _all(counts: Counter[str]) -> list[tuple[str, int]]:
-    names = [f"fault {name}" for name in (*FAULTS, *sorted(set(ON_KAFKA.values())))] + [*NOISE] + [f"outcome {name}" for name in OUTCOMES]
+    names = (
+        [f"fault {name}" for name in (*FAULTS, *sorted(set(ON_KAFKA.values())))]
+        + [*NOISE]
+        + [f"outcome {name}" for name in OUTCOMES]
+    )
     return [(name, counts[name]) for name in names]

@@ -39,6 +39,7 @@ class SharingConsumer(SimConsumer):
         self._unstarted: set[str] = set()
         self._started: set[str] = set()
         self._leaving = asyncio.Event()
+        self._renewing = asyncio.Lock()
         self._ends: set[asyncio.Task[Any]] = set()
         #: What commits the ends of what was handed over; a commit of a start does, too.
         self._ended: dict[str, Callable[[], bool]] = {}
@@ -46,15 +47,17 @@ class SharingConsumer(SimConsumer):
     # membership
 
     async def _renew(self) -> None:
+        async with self._renewing:
+            await self._renew_alone()
+
+    async def _renew_alone(self) -> None:
         queue, name, sent = self.queue, self._name, asyncio.get_running_loop().time()
-        seconds = self.broker.settings.redis_recover
-        lease = await self.broker.link.ask("renew", lambda: self.store.renew(queue, name, self._server, seconds))
-        if lease is Lease.MOVED and name == self._name:
+        seconds, share = self.broker.settings.redis_recover, self._share
+        lease = await self.broker.link.ask("renew", lambda: self.store.renew(queue, name, self._server, seconds, share))
+        if lease is Lease.MOVED:
             self._unread()
             share = self._share
             lease = await self.broker.link.ask("join", lambda: self.store.join(queue, name, self._server, share))
-        if name != self._name:
-            return
         if lease is Lease.LOST:
             self._lose()
         else:
