@@ -11,7 +11,6 @@ from tests.sim.mutants import Patch, mutant
 from tests.sim.sharing import SharingConsumer
 from tests.sim.store import Given, Store
 
-
 on_kafka = partial(mutant, broker="kafka")
 
 
