@@ -14,7 +14,11 @@ export PYTHONDONTWRITEBYTECODE :=
 # Runs under faults for so many minutes; a seed repeats a run.
 MINUTES ?= 30
 
-.PHONY: demo test test-long test-all chaos chaos-test coverage test-coverage coverage-report check format bench bench-kafka clean
+# Simulated runs, by their seeds, and the processes that share them.
+SEEDS ?= 0-9999
+JOBS ?= 2
+
+.PHONY: demo test test-long test-all sim chaos chaos-test coverage test-coverage coverage-report check format bench bench-kafka clean
 
 demo: $(VENV)/.demo
 	@$(RUN) -m examples.demo
@@ -60,6 +64,10 @@ chaos-test: $(VENV)/.test
 
 chaos: $(VENV)/.test
 	$(RUN) -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+# Whole systems in virtual time, from a seed each: some thousand a minute on each core.
+sim: $(VENV)/.test
+	$(RUN) -m tests.sim --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
 
 bench: $(VENV)/.test
 	$(RUN) -m benchmarks.calls

@@ -220,6 +220,9 @@ def settings_for(request: pytest.FixtureRequest, queue: str) -> Callable[..., Se
     spaces = uuid.uuid4().hex
 
     def make(kind: str, **given: Any) -> Settings:
+        if kind.startswith("sim_"):
+            kind, url = kind.removeprefix("sim_"), request.getfixturevalue("sim_url")
+            return Settings(**{"type_broker": kind, "url_broker": url, "queue_name": queue, **given})
         if "kafka" in kind:
             url = request.getfixturevalue("shared_kafka" if kind == "kafka" else "kafka_bootstrap")
             return Settings(**{"type_broker": "kafka", "url_broker": url, "queue_name": queue, **given})

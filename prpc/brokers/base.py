@@ -7,7 +7,7 @@ connected in and is not thread-safe. Driver errors cross only as BrokerUnavailab
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 from uuid import UUID
@@ -226,6 +226,14 @@ class Consumer(Protocol):
 
         Goes through reconnects by itself. Entries of consumers whose lease ran out come with a higher `attempt`.
         """
+        ...
+
+    def lost(self) -> Sequence[Delivery]:
+        """At once what was taken over from consumers whose lease ran out and waits here: callers must not wait for room."""
+        ...
+
+    def on_lost(self, tell: Callable[[], object]) -> None:
+        """Have `tell` called, soon, whenever there is something for `lost`."""
         ...
 
     async def stop(self) -> None:

@@ -68,6 +68,7 @@ class KafkaConsumer:
         self._endings = KafkaEndings(self._group, replies, settings, self._deliver_again)
         #: Deliveries that are to be handed out before anything new.
         self._ready: deque[KafkaDelivery] = deque()
+        self._tell_lost: Callable[[], object] = lambda: None
         self._opening: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._news: asyncio.Future[None] | None = None
@@ -114,11 +115,22 @@ class KafkaConsumer:
         finally:
             self._rest.set()
 
+    def lost(self) -> Sequence[KafkaDelivery]:
+        """See Consumer."""
+        lost = [delivery for delivery in self._ready if delivery.attempt > 1]
+        self._ready = deque(delivery for delivery in self._ready if delivery.attempt <= 1)
+        return [delivery for delivery in lost if delivery.tenure.live and delivery.offset in delivery.tenure.held]
+
+    def on_lost(self, tell: Callable[[], object]) -> None:
+        """See Consumer."""
+        self._tell_lost = tell
+
     def _take_ready(self, most: int) -> list[KafkaDelivery]:
         found: list[KafkaDelivery] = []
         while self._ready and len(found) < most:
             delivery = self._ready.popleft()
             if delivery.tenure.live and delivery.offset in delivery.tenure.held:
+                delivery.age = self._age(delivery.born_ms)  # it has waited here for room: its deadline may have come
                 found.append(delivery)
         return found
 
@@ -202,16 +214,19 @@ class KafkaConsumer:
         if born is None:
             born = min(number_in(record, SENT) or record.timestamp, record.timestamp)
         attempt = tenure.progress.open[record.offset].attempts + 1 + (number_in(record, CRASHES) or 0)
-        # Rather too old than too young: what has expired must not start.
-        age = max(0.0, self._latest() - born / 1000)
-        delivery = KafkaDelivery(self._endings, tenure, record, facts_of(record), attempt, age, born)
+        delivery = KafkaDelivery(self._endings, tenure, record, facts_of(record), attempt, self._age(born), born)
         tenure.held[record.offset] = delivery
         return delivery
+
+    def _age(self, born: float) -> float:
+        """Rather too old than too young: what has expired must not start."""
+        return max(0.0, self._latest() - born / 1000)
 
     def _deliver_again(self, tenure: Tenure, record: ConsumerRecord) -> None:
         """It turned out that the record is ours to run."""
         self._ready.append(self._make(tenure, record))
         self._wake()
+        self._tell_lost()
 
     # leaving
 

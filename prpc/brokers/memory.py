@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
@@ -106,6 +106,7 @@ class _Consumer:
         self._stopped = False
         self._closed = False
         self._renewal: asyncio.TimerHandle | None = None
+        self._tell_lost: Callable[[], object] = lambda: None
 
     async def open(self) -> None:
         """See Consumer."""
@@ -124,6 +125,15 @@ class _Consumer:
             await self._bell.wait(seconds)
         return ()
 
+    def lost(self) -> Sequence[Delivery]:
+        """See Consumer."""
+        entries = self._space.take_lost(self._queue, self._name, self._settings.redis_recover)
+        return [self._deliver(entry) for entry in entries]
+
+    def on_lost(self, tell: Callable[[], object]) -> None:
+        """See Consumer."""
+        self._tell_lost = tell
+
     def _deliver(self, entry: Entry) -> Delivery:
         kept_for = float(self._settings.redis_expire)
         age = self._space.age(entry)
@@ -135,6 +145,8 @@ class _Consumer:
 
     def _renew(self) -> None:
         self._space.renew(self._queue, self._name, self._settings.redis_recover)
+        if self._space.has_lost(self._queue):
+            self._tell_lost()
         self._plan_renewal()
 
     async def stop(self) -> None:

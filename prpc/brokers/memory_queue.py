@@ -24,6 +24,8 @@ class Entry:
     raw: bool
     born: float  # seconds on the clock by which calls age
     attempt: int = 0
+    #: Whether it was taken over and nobody has it yet.
+    lost: bool = False
     #: Consumer that holds it; None while it waits, and after it ended.
     owner: str | None = None
     #: Whether it is the one of its message id that may run.

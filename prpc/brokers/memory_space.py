@@ -151,18 +151,40 @@ class Space:
             for line in (state.calls, state.raw_calls):
                 while line and len(taken) < most:
                     taken.append(line.popleft())
-            for entry in taken:
-                entry.owner = consumer
-                entry.attempt += 1
-            mine.entries.update(taken)
+            self._give(consumer, mine, taken)
             others = [lease.until for name, lease in state.leases.items() if name != consumer and lease.entries]
             return taken, max(0.0, min(others) - now) if others else None
+
+    def take_lost(self, queue: str, consumer: str, seconds: float) -> list[Entry]:
+        """What consumers held whose lease has run out, and nobody has taken since."""
+        with self._lock:
+            self.renew(queue, consumer, seconds)
+            state = self._queue(queue)
+            self._take_over(state, self._clock())
+            lost = [entry for line in (state.calls, state.raw_calls) for entry in line if entry.lost]
+            for entry in lost:
+                (state.raw_calls if entry.raw else state.calls).remove(entry)
+            self._give(consumer, state.leases[consumer], lost)
+            return lost
+
+    def has_lost(self, queue: str) -> bool:
+        """Whether there is something for `take_lost`."""
+        with self._lock:
+            state = self._queue(queue)
+            self._take_over(state, self._clock())
+            return any(entry.lost for line in (state.calls, state.raw_calls) for entry in line)
+
+    def _give(self, consumer: str, lease: Lease, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            entry.owner, entry.lost = consumer, False
+            entry.attempt += 1
+        lease.entries.update(entries)
 
     def _take_over(self, state: Queue, now: float) -> None:
         for name in [n for n, lease in state.leases.items() if lease.until < now]:
             lease = state.leases.pop(name)
             for entry in sorted(lease.entries, key=lambda e: e.born, reverse=True):
-                entry.owner = None
+                entry.owner, entry.lost = None, True
                 state.put(entry, first=True)
 
     def finish(self, queue: str, hold: Hold, reply: Reply | None, seconds: float | None) -> bool:

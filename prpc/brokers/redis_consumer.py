@@ -55,6 +55,7 @@ class RedisConsumer:
             link, queue, consumer, settings, declare=declare, found=self._take_found, lost=self._drop_found, doubt=self._doubt
         )
         self._found: deque[RedisDelivery] = deque()
+        self._tell_lost: Callable[[], object] = lambda: None
         self._connection: Wire | None = None
         self._connection_id = 0
         self._checks: list[float] = []  # monotonic seconds at which to look for unknown pending entries
@@ -262,8 +263,19 @@ class RedisConsumer:
 
     # what the lease's keeper tells
 
+    def lost(self) -> Sequence[RedisDelivery]:
+        """See Consumer."""
+        lost = [self._aged(delivery) for delivery in self._found if delivery.attempt > 1]
+        self._found = deque(delivery for delivery in self._found if delivery.attempt <= 1)
+        return lost
+
+    def on_lost(self, tell: Callable[[], object]) -> None:
+        """See Consumer."""
+        self._tell_lost = tell
+
     async def _take_found(self, lease: Lease, entries: Sequence[Entry]) -> None:
         self._found.extend(self._deliver(lease, entry) for entry in entries)
+        self._tell_lost()
         if self._reading:
             await self._unblock()
 

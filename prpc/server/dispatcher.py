@@ -118,11 +118,15 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Take and start calls until `drain`."""
+        self._consumer.on_lost(self._look_again)
         loop = asyncio.get_running_loop()
         while not self._stopping:
             if self._free <= 0 or self._line.is_full:
                 self._room = loop.create_future()
-                await self._room
+                if lost := self._consumer.lost():
+                    self._accept_lost(lost)
+                else:
+                    await self._room
                 continue
             try:
                 deliveries = await self._consumer.take(self._free)
@@ -176,13 +180,24 @@ class Dispatcher:
         if self._stopping:
             self._settlements.watch(delivery.release())
             return
-        try:
+        if (run := self._read(delivery)) is not None:
+            self._take_up(run)
+
+    def _accept_lost(self, deliveries: Iterable[Delivery]) -> None:
+        """There is no room: callers whose server was lost are told of it, and what may run again is for others."""
+        for delivery in deliveries:
             run = self._read(delivery)
-        except BaseException as exc:
-            return self._give_up(delivery, None, exc)
-        if run is not None and delivery.admitted:
+            function = None if run is None else self._registry.get(run.message.func_name)
+            if function is not None and function.idempotent and not function.streams:
+                self._settlements.watch(delivery.release())
+            elif run is not None:
+                self._take_up(run)
+
+    def _take_up(self, run: Run) -> None:
+        delivery = run.delivery
+        if delivery.admitted:
             self._begin(run)
-        elif run is not None:  # it holds a slot while the broker says whether another entry of its id came first
+        else:  # it holds a slot while the broker says whether another entry of its id came first
             self._free -= 1
             then = functools.partial(self._claimed, run, self._clock.monotonic())
             function = self._registry.get(run.message.func_name)
@@ -224,7 +239,9 @@ class Dispatcher:
             return Run(delivery, message, CallFacts.from_fields(delivery.facts) if delivery.facts else _NO_FACTS)
         except DecodeError as exc:
             self._settlements.watch(self._burial.refused(delivery, exc, message_id or id_of(exc.message_id)))
-            return None
+        except BaseException as exc:
+            self._give_up(delivery, None, exc)
+        return None
 
     def _give_up(self, delivery: Delivery, run: Run | None, error: BaseException) -> None:
         """A fault of the server's own: the caller is told, the entry is kept."""

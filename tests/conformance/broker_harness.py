@@ -23,6 +23,10 @@ from prpc.brokers.memory import MemoryBroker
 from prpc.brokers.memory_space import space_of
 from prpc.names import QueueNames
 from prpc.settings import Settings
+from tests.sim.broker import Site
+from tests.sim.loop import Host
+from tests.sim.network import Network
+from tests.sim.store import Store
 
 T = TypeVar("T")
 
@@ -301,6 +305,47 @@ class KafkaHarness:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+class SimSite(Site):
+    """A simulated broker whose connections have a name where their URL has one."""
+
+    def __init__(self, store: Store, network: Network, wall: float) -> None:
+        super().__init__(store, network, wall)
+        self.hosts: dict[str, Host] = {}
+
+    def host_of(self, settings: Settings) -> Host | None:
+        name = settings.url_broker.partition("?client_name=")[2]
+        return self.hosts.setdefault(name, Host(name, 0)) if name else None
+
+
+class SimHarness:
+    def __init__(self, settings: Settings, site: SimSite) -> None:
+        self.settings, self.queue, self.site, self.store = settings, settings.queue_name, site, site.store
+        self.keeps, self.admits = int(site.store.keeps), site.store.admits
+
+    def named(self, name: str) -> Settings:
+        return replace(self.settings, url_broker=f"{self.settings.url_broker}?client_name={name}")
+
+    def put(self, fields: Mapping[str, bytes], *, raw: bool) -> None:
+        facts = {k: v.decode() for k, v in fields.items() if k != "message"}
+        with self.site.network.lock:
+            self.store.put(self.queue, fields.get("message"), facts, raw=raw)
+
+    def kept_raw(self, message_id: UUID) -> bytes | None:
+        return self.store.queue(self.queue).kept.get((message_id, True), (None, 0.0))[0]
+
+    def dead_letters(self) -> Sequence[tuple[str, bytes | None]]:
+        return [(letter.reason, letter.body) for letter in self.store.queue(self.queue).dead.values()]
+
+    def waiting(self) -> int:
+        with self.site.network.lock:
+            queue, now = self.store.queue(self.queue), self.store.clock()
+            return len(queue.entries) + self.keeps * sum(until > now for _, until in queue.kept.values())
+
+    def cut(self, name: str) -> int:
+        with self.site.network.lock:
+            return self.site.network.cut(self.site.hosts[name])
 
 
 HARNESSES: dict[str, Callable[[Settings], Harness]] = {

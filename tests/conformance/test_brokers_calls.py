@@ -32,7 +32,7 @@ from prpc.exceptions import BrokerUnavailableError, ConfigurationError
 from prpc.settings import Settings
 
 #: Brokers where a lease that ran out is lost only when somebody takes it over.
-LEASING = ("memory", pytest.param("redis", marks=pytest.mark.real_redis))
+LEASING = ("memory", pytest.param("redis", marks=pytest.mark.real_redis), "sim_redis")
 AWKWARD = bytes(range(256)) + b"12:\n\r\x00{}"
 
 
@@ -479,6 +479,41 @@ def test_an_owner_that_nobody_replaced_goes_on_after_its_lease_ran_out(settings:
         run(asyncio.sleep(0.2))  # the lease's own time passes; nothing else is waited for
         assert paused.settle(delivery)
         assert run(left(harness, 0))
+    finally:
+        paused.close()
+
+
+@pytest.mark.parametrize("broker_kind", LEASING, indirect=True)
+def test_a_consumer_without_room_is_told_what_was_taken_over(settings: Settings) -> None:
+    """Its own calls may run for hours; whoever called the lost server knows it in seconds."""
+    paused = Paused(settings)
+    try:
+
+        async def send(body: bytes) -> None:
+            async with connected(settings) as broker:
+                await broker.publish(settings.queue_name, outgoing(body))
+
+        run(send(b"lost"))
+        paused.take(1)
+
+        async def serve() -> None:
+            async with connected(settings) as broker:
+                await broker.publish(settings.queue_name, outgoing(b"long"))
+                busy, told = broker.consume(settings.queue_name, consumer="busy"), asyncio.Event()
+                busy.on_lost(told.set)
+                (long,) = await take_all(busy, 1, most=1)
+                if long.body == b"lost":  # the lease ran out before this one came
+                    long, _ = await take_one(busy), await long.settle(None)
+                else:
+                    assert list(busy.lost()) == []
+                    await told.wait()
+                    (lost,) = busy.lost()
+                    assert (lost.body, lost.attempt) == (b"lost", 2)
+                    assert list(busy.lost()) == []
+                    assert await lost.settle(None)
+                assert await long.settle(None)
+
+        run(serve())
     finally:
         paused.close()
 

@@ -11,7 +11,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
-from broker_harness import Harness, MemoryHarness, RedisHarness, connected, left, receive_all, reply_to, run, until, woken
+from broker_harness import (
+    Harness,
+    MemoryHarness,
+    RedisHarness,
+    SimHarness,
+    connected,
+    left,
+    receive_all,
+    reply_to,
+    run,
+    until,
+    woken,
+)
 
 from prpc.brokers import create_broker
 from prpc.brokers.base import Broker, Consumer, Delivery, Outgoing, Reply
@@ -21,6 +33,7 @@ from prpc.brokers.memory import MemoryBroker
 from prpc.brokers.redis import RedisBroker
 from prpc.exceptions import QueueFullError
 from prpc.settings import Settings
+from tests.sim.broker import SimBroker
 
 
 @asynccontextmanager
@@ -111,8 +124,9 @@ Make = Callable[[Broker, Harness, Sequence[Outgoing]], Awaitable[None]]
 
 
 async def admitted(broker: Broker, _: Harness, calls: Sequence[Outgoing]) -> None:
-    assert isinstance(broker, MemoryBroker | RedisBroker | KafkaBroker)
-    await asyncio.gather(*(broker.publish(broker._settings.queue_name, each) for each in calls))
+    assert isinstance(broker, MemoryBroker | RedisBroker | KafkaBroker | SimBroker)
+    settings = broker.settings if isinstance(broker, SimBroker) else broker._settings
+    await asyncio.gather(*(broker.publish(settings.queue_name, each) for each in calls))
 
 
 async def hand_made(_: Broker, harness: Harness, calls: Sequence[Outgoing]) -> None:
@@ -361,6 +375,10 @@ def pass_window(harness: Harness, settings: Settings, consumer: Consumer) -> Non
         for key in keys:
             assert settings.duplicate_window <= harness.client.ttl(key) + 1 <= 1.5 * settings.duplicate_window + 1
             harness.client.delete(key)
+    elif isinstance(harness, SimHarness):
+        known_here = harness.store.queue(settings.queue_name).known
+        assert len(known_here) == 2
+        known_here.clear()
     elif isinstance(consumer, KafkaConsumer):
         for known in consumer._group._ids.values():
             known._known = {message_id: (place, 0.0) for message_id, (place, _) in known._known.items()}

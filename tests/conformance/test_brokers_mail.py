@@ -27,7 +27,7 @@ from broker_harness import (
 from prpc.brokers.base import Broker
 from prpc.settings import Settings
 
-CUTTABLE = (pytest.param("redis", marks=pytest.mark.real_redis),)
+CUTTABLE = (pytest.param("redis", marks=pytest.mark.real_redis), "sim_redis")
 
 AWKWARD = [b"", b"0:", b"5:five", b"\n", b"\x00" * 10, bytes(range(256)), b"9" * 40, b"x" * 300_000]
 

@@ -28,9 +28,9 @@ from prpc.brokers.base import Broker, Mailbox, ServerRecord
 from prpc.settings import Settings
 
 #: Brokers that keep outcomes beside the mail.
-KEEPING = ("memory", pytest.param("redis", marks=pytest.mark.real_redis))
+KEEPING = ("memory", pytest.param("redis", marks=pytest.mark.real_redis), "sim_redis")
 #: Brokers whose connections can be cut.
-CUTTABLE = (pytest.param("redis", marks=pytest.mark.real_redis),)
+CUTTABLE = (pytest.param("redis", marks=pytest.mark.real_redis), "sim_redis")
 
 AWKWARD = [b"", b"0:", b"5:five", b"\n", b"\x00" * 10, bytes(range(256)), b"9" * 40]
 

@@ -23,6 +23,10 @@ def judge(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
     yield from _of_executions(call, book)
     yield from _of_late_starts(call, book, promise)
     yield from _of_first_outcome(call, book)
+    if promise.cancelled_within is not None:
+        yield from _of_cancellations(call, book, promise.cancelled_within)
+    if promise.outcome_within is not None:
+        yield from _of_lost_outcomes(call, book, promise.outcome_within)
 
 
 def _of_outcomes(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
@@ -63,6 +67,43 @@ def _of_executions(call: Call, book: Book) -> Iterator[Violation]:
             yield Violation("true outcome", f"{call.name} ended with {outcome['how']}, yet it ran")
         if outcome["how"] == "value" and outcome["token"] not in {end["token"] for end in call.of("end")}:
             yield Violation("true outcome", f"{call.name} got {outcome['token']!r}, which no execution of it made")
+
+
+def _of_cancellations(call: Call, book: Book, within: float) -> Iterator[Violation]:
+    """A call that was cancelled runs no more, soon, and does not start any more, where all who are to know it hear it."""
+    won = next((event["at"] for event in call.of("cancel") if event["won"]), math.inf)
+    for start in call.starts:
+        server, end = start["server"], next((e["at"] for e in call.of("end") if e["token"] == start["token"]), -math.inf)
+        last = max(start["at"], end)
+        if last <= won + within or min(book.renewals.get(server, ()), default=math.inf) > won:
+            continue
+        if book.faults.hit(server, won, last, within) or book.faults.hit(call.event["client"], won, last, within):
+            continue
+        if book.gone.get(call.event["client"], math.inf) <= won + within:  # it was killed before it could say so
+            continue
+        if start["at"] > won + within:
+            yield Violation(
+                "cancelled", f"{call.name} was cancelled at {won:.3f}, yet it started on {server} at {start['at']:.3f}"
+            )
+        elif call.event.get("stops"):
+            yield Violation(
+                "cancelled", f"{call.name} was cancelled at {won:.3f}, yet it ran on {server} to its end at {end:.3f}"
+            )
+
+
+def _of_lost_outcomes(call: Call, book: Book, within: float) -> Iterator[Violation]:
+    """A caller runs out of time only where the broker did not take an outcome in time."""
+    if not call.outcomes or call.outcomes[0]["how"] != "ClientTimeOutError":
+        return
+    deliveries = {event["delivery"]: event["entry"] for event in call.of("taken")}
+    for entry in dict.fromkeys(deliveries.values()):
+        for event in book.history[entry]:
+            done = event["event"] == "ended" and event["done"] and event["how"] in ("settle", "bury")
+            if not done or event["at"] + within > call.due or book.faults.forgot_between(call.event["at"], call.due):
+                continue
+            if not book.faults.any_between(call.due - within, call.due):
+                yield Violation("lost outcome", f"{call.name} ran out of time, yet its outcome was there at {event['at']:.3f}")
+                return
 
 
 def _of_late_starts(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:

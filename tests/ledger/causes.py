@@ -83,6 +83,10 @@ class Faults:
         near = (fault for fault in self._by_number.values() if fault.lasts(first, last, aftermath))
         return any(BROKER in fault.hits or (not fault.kills and fault.hits_process(process)) for fault in near)
 
+    def any_between(self, first: float, last: float) -> bool:
+        """Whether any fault lasted between these moments."""
+        return any(fault.lasts(first, last, 0.0) for fault in self._by_number.values())
+
     def stood_still(self, process: str, first: float, last: float) -> float:
         """Until when this program did, at most, of what overlaps these moments; minus infinity where it never did."""
         ends = [f.until for f in self._by_number.values() if f.stops and process in f.hits and f.lasts(first, last, 0.0)]

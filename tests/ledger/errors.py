@@ -72,7 +72,7 @@ def _by_fault(how: str, call: Call, book: Book, promise: Promise) -> bool:
 
 def _of_losses(call: Call, book: Book, promise: Promise, within: float) -> Iterator[Violation]:
     """The caller of a server that was killed knows it in time; an idempotent call runs again instead."""
-    if call.idempotent or call.event["client"] in book.gone:
+    if call.idempotent or call.event["client"] in book.gone or call.of("leave"):
         return
     runs: list[tuple[str | None, float]] = [(start["server"], start["at"]) for start in call.starts]
     if not runs and call.outcomes and call.outcomes[0]["how"] == "WorkerLostError":

@@ -13,6 +13,7 @@ __all__ = ["judge"]
 
 def judge(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
     yield from _of_reads(call)
+    yield from _of_window(call)
     if not call.streams:
         return
     closed: dict[str, list[float]] = {start["token"]: [] for start in call.starts}
@@ -25,7 +26,7 @@ def judge(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
     for start in call.starts:
         yield from _of_finally(call, start, closed[start["token"]], book)
         if promise.stream_end is not None:
-            yield from _of_the_left(call, start, closed[start["token"]], book, promise, promise.stream_end)
+            yield from _of_the_left(call, start, closed[start["token"]], book, promise)
 
 
 def _of_reads(call: Call) -> Iterator[Violation]:
@@ -46,6 +47,20 @@ def _of_reads(call: Call) -> Iterator[Violation]:
             return
 
 
+def _of_window(call: Call) -> Iterator[Violation]:
+    """The function is ahead of its reader by no more than the window, and the one item that is being read."""
+    window, over = call.event.get("window"), min(call.ended, *(event["at"] for event in call.of("leave")), math.inf)
+    if window is None or not call.of("made"):
+        return
+    reads = [event["at"] for event in call.of("read")]
+    for event in call.of("made"):
+        read = sum(at <= event["at"] for at in reads)
+        if event["at"] < over and event["index"] > read + window:
+            text = f"{call.name}: item {event['index']} was made at {event['at']:.3f}, with {read} read and a window of {window}"
+            yield Violation("stream window", text)
+            return
+
+
 def _of_finally(call: Call, start: Event, closed: list[float], book: Book) -> Iterator[Violation]:
     """The function's `finally` runs once; where its process is killed, it may not."""
     run = f"{call.name}, run on {start['server']} from {start['at']:.3f}"
@@ -55,12 +70,13 @@ def _of_finally(call: Call, start: Event, closed: list[float], book: Book) -> It
         yield Violation("finally once", f"{run}, was never closed")
 
 
-def _of_the_left(
-    call: Call, start: Event, closed: list[float], book: Book, promise: Promise, within: float
-) -> Iterator[Violation]:
+def _of_the_left(call: Call, start: Event, closed: list[float], book: Book, promise: Promise) -> Iterator[Violation]:
     """A stream that nobody reads ends soon, unless something happened to its server meanwhile."""
-    left = min((event["at"] for event in call.of("leave")), default=math.inf)
-    left = min(left, book.gone.get(call.event["client"], math.inf))
+    left, gone = min((event["at"] for event in call.of("leave")), default=math.inf), book.gone.get(call.event["client"], math.inf)
+    lives = gone == math.inf and promise.stream_left is not None
+    within = promise.stream_left if lives else promise.stream_end
+    assert within is not None
+    left = min(left, gone)
     begin = max(left, start["at"])
     due = begin + within
     if left == math.inf or (closed and closed[0] <= due):

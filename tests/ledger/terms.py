@@ -14,8 +14,9 @@ Event = Mapping[str, Any]
 EVENTS: dict[str, tuple[str, ...]] = {
     # A client sends a call, which must have its outcome `timeout` seconds later at most (None: it has all the time). `sure`: no
     # fault excuses an error of it. `stream`: its function yields items. `sends`: it is sent one. `expects`: errors that it may
-    # end with by itself, as its function raises them. All but the first five may be missing.
-    "call": ("id", "client", "function", "idempotent", "timeout", "sure", "stream", "sends", "expects"),
+    # end with by itself, as its function raises them. `stops`: its function ends where it is cancelled. `window`: items that its
+    # stream may be ahead of its reader. All but the first five may be missing.
+    "call": ("id", "client", "function", "idempotent", "timeout", "sure", "stream", "sends", "expects", "stops", "window"),
     # A client learns an outcome: `how` is "value" or the error's class, `token` what the function returned.
     "outcome": ("id", "how", "token"),
     # The same client looks at the same call again, at its end.
@@ -98,5 +99,12 @@ class Promise:
     skew: float = 0.0
     #: Seconds within which a stream's function is closed once nobody reads; None where that is not judged.
     stream_end: float | None = None
+    #: The same for a reader that leaves and lives on, which says so; None: as `stream_end`.
+    stream_left: float | None = None
+    #: Seconds within which a call that was cancelled ends where it runs, and from which on it does not start; None where that is
+    #: not judged.
+    cancelled_within: float | None = None
+    #: Seconds within which the caller has an outcome that the broker took, faults having ended; None where that is not judged.
+    outcome_within: float | None = None
     #: Whether the clock of the events is the one that timers run by, so that no caller runs out of time early.
     exact: bool = False

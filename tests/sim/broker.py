@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from prpc.brokers.base import Capabilities, DeadLetter, Mail, Outgoing, QueueState, ServerRecord, queue_full
+from prpc.brokers.kafka_bound import QueueBound
 from prpc.exceptions import BrokerUnavailableError
+from prpc.names import QueueNames
 from prpc.settings import Settings
 from tests.sim.consumer import SimConsumer
 from tests.sim.loop import HOST, Host
 from tests.sim.network import Broken, Connection, Network
+from tests.sim.sharing import SharingConsumer
 from tests.sim.store import Note, Store
 
 __all__ = ["SimBroker", "SimLink", "Site"]
@@ -34,8 +37,11 @@ class Site:
 
     def __init__(self, store: Store, network: Network, wall: float = 0.0, note: Note = lambda *_, **__: None) -> None:
         self.store, self.network, self.wall, self.note = store, network, wall, note
-        #: What fails while the broker refuses for a while ("loading").
         self.tokens = itertools.count()
+
+    def host_of(self, settings: Settings) -> Host | None:
+        """Whose connections those with these settings are."""
+        return HOST.get(None)
 
 
 class SimLink:
@@ -44,7 +50,7 @@ class SimLink:
     def __init__(self, site: Site, settings: Settings, opened: Callable[[Connection], Awaitable[None]] | None = None) -> None:
         """`opened`: what is to be done on each new connection before anybody else uses it."""
         self.site, self._settings = site, settings
-        self.host: Host | None = HOST.get(None)
+        self.host = site.host_of(settings)
         self._opened = opened
         self.connection: Connection | None = None
         self._usable = asyncio.Event()
@@ -97,6 +103,8 @@ class SimLink:
 
     async def ask(self, operation: str, work: Callable[[], T], *, patience: float | None = None) -> T:
         """Once; raises BrokerUnavailableError where it is not known whether it was done."""
+        if self._closed:
+            raise self.unavailable(ConnectionError("the connection was closed"))
         try:
             if self.connection is None:
                 async with asyncio.timeout(self._settings.connect_timeout):
@@ -126,20 +134,35 @@ class SimLink:
             self.connection.give_up()
 
 
+#: What a reader asks the broker: from which position on, and whom to tell. It answers with the position and how to end it.
+_Attach = Callable[[int | None, Callable[[bytes], None]], tuple[int, Callable[[], None]]]
+
+
 class _Reader:
     """What listens on a connection of its own: mail for an address, or broadcasts."""
 
-    def __init__(self, site: Site, settings: Settings, attach: Callable[[Connection, Callable[[bytes], None]], None]) -> None:
+    def __init__(self, site: Site, settings: Settings, attach: _Attach) -> None:
         self._bodies: list[bytes] = []
         self._gap = False
         self._news = asyncio.Event()
-        self._attach = attach
+        self._site, self._attach = site, attach
+        #: Of what comes next in the log; None before the first connection.
+        self._position: int | None = None
         self.link = SimLink(site, settings, self._opened)
         self._pinger: asyncio.Task[None] | None = None
 
     async def _opened(self, connection: Connection) -> None:
-        await connection.ask("subscribe", lambda: self._attach(connection, self._come))
-        if self.link.generation:
+        position = self._position
+
+        def attach() -> int:
+            start, leave = self._attach(position, lambda body: connection.push(self._come, body))
+            connection.hung_up.append(leave)
+            return start
+
+        start = await connection.ask("subscribe", attach)
+        if position is None:
+            self._position = start + (self._position or 0)
+        elif not self._site.store.logs:
             self._gap = True
             self._news.set()
 
@@ -154,6 +177,7 @@ class _Reader:
                 self.link.connection.ask("idle ping", lambda: None)
 
     def _come(self, body: bytes) -> None:
+        self._position = (self._position or 0) + 1
         self._bodies.append(body)
         self._news.set()
 
@@ -175,16 +199,9 @@ class _Mailbox:
     def __init__(self, broker: SimBroker, queue: str) -> None:
         self._broker, self._queue = broker, queue
         self.address = uuid4().hex
-        self._reader = _Reader(broker.site, broker.settings, self._attach)
-
-    def _attach(self, connection: Connection, come: Callable[[bytes], None]) -> None:
-        mailboxes, address = self._broker.site.store.mailboxes, self.address
-
-        def take(body: bytes) -> None:
-            connection.push(come, body)
-
-        mailboxes[address] = take
-        connection.hung_up.append(lambda: mailboxes.pop(address) if mailboxes.get(address) is take else None)
+        self._reader = _Reader(
+            broker.site, broker.settings, lambda *args: broker.site.store.open_mail(queue, self.address, *args)
+        )
 
     async def open(self) -> _Mailbox:
         await self._reader.open()
@@ -208,12 +225,7 @@ class _Mailbox:
 
 class _Listener:
     def __init__(self, broker: SimBroker, queue: str) -> None:
-        self._listeners = broker.site.store.listeners.setdefault(queue, {})
-        self._reader = _Reader(broker.site, broker.settings, self._attach)
-
-    def _attach(self, connection: Connection, come: Callable[[bytes], None]) -> None:
-        self._listeners[connection] = lambda body: connection.push(come, body)
-        connection.hung_up.append(lambda: self._listeners.pop(connection, None))
+        self._reader = _Reader(broker.site, broker.settings, lambda *args: broker.site.store.listen(queue, *args))
 
     async def open(self) -> _Listener:
         await self._reader.open()
@@ -252,14 +264,14 @@ class _DeadLetters:
 class SimBroker:
     """See prpc.brokers.base.Broker."""
 
-    capabilities = Capabilities()
-
     def __init__(self, settings: Settings, site: Site) -> None:
         self.settings, self.site = settings, site
+        self.capabilities = Capabilities(keeps_replies=site.store.keeps, atomic_settle=site.store.atomic)
         self.link = SimLink(site, settings)
         #: Seconds between the broker's clock and this process's.
         self._apart = 0.0
         self._parts: list[Any] = []
+        self._bounds: dict[str, QueueBound] = {}
         self._started: set[asyncio.Task[Any]] = set()
         self._record: tuple[str, ServerRecord, float] | None = None
 
@@ -274,6 +286,8 @@ class SimBroker:
         parts, self._parts = self._parts, []
         for part in parts:
             await part.close()
+        for bound in self._bounds.values():
+            await bound.close()
         await self.flush()
         await self.link.close()
 
@@ -285,7 +299,11 @@ class SimBroker:
     def start(self, operation: str, work: Callable[[], T], *, insist: bool = False) -> asyncio.Task[T]:
         """Begin at once, whether or not somebody waits for it."""
         asked = self.link.insist(operation, work) if insist else self.link.ask(operation, work)
-        task = asyncio.get_running_loop().create_task(asked, name=f"sim {operation}")
+        return self.keep_task(asked, f"sim {operation}")
+
+    def keep_task(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """A task that `flush` waits for."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
         self._started.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -305,6 +323,7 @@ class SimBroker:
         return asyncio.get_running_loop().time() + self._apart
 
     async def declare(self, queue: str) -> None:
+        QueueNames(queue)  # it may be none
         await self.link.ask("declare", lambda: self._declare(queue))
 
     def _declare(self, queue: str) -> None:
@@ -315,13 +334,11 @@ class SimBroker:
     def publish(self, queue: str, call: Outgoing) -> Awaitable[None]:
         settings, store = self.settings, self.site.store
         work = lambda: store.publish(queue, call, settings.duplicate_window, settings.max_queue_length)  # noqa: E731
-        return self._keep_task(self._publish(queue, self.start("publish", work)))
-
-    def _keep_task(self, work: Any) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(work, name="sim publish")
-        self._started.add(task)
-        task.add_done_callback(self._ended)
-        return task
+        if store.admits or not settings.max_queue_length:
+            return self.keep_task(self._publish(queue, self.start("publish", work)), "sim publish")
+        if queue not in self._bounds:
+            self._bounds[queue] = QueueBound(queue, settings.max_queue_length, lambda: self.state(queue))
+        return self.keep_task(self._bounds[queue].send(lambda: self.start("publish", work)), "sim publish")
 
     async def _publish(self, queue: str, asked: asyncio.Task[int | None]) -> None:
         length = await asked
@@ -332,7 +349,8 @@ class SimBroker:
         return _DeadLetters(self, queue)
 
     def consume(self, queue: str, *, consumer: str) -> SimConsumer:
-        return self._keep(SimConsumer(self, queue, consumer))
+        kind = SimConsumer if self.site.store.atomic else SharingConsumer
+        return self._keep(kind(self, queue, consumer))
 
     async def open_mailbox(self, queue: str) -> _Mailbox:
         return self._keep(await _Mailbox(self, queue).open())
@@ -345,7 +363,7 @@ class SimBroker:
         return part
 
     def post(self, queue: str, address: str, body: bytes, *, message_id: UUID) -> Awaitable[None]:
-        return self.start("post", lambda: self.site.store.mail(address, body))
+        return self.start("post", lambda: self.site.store.post(queue, address, body))
 
     def broadcast(self, queue: str, body: bytes) -> Awaitable[None]:
         return self.start("broadcast", lambda: self.site.store.broadcast(queue, body))

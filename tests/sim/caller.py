@@ -12,6 +12,7 @@ from tests.sim.workload import IDEMPOTENT, STREAMS
 
 if TYPE_CHECKING:
     from prpc.app_client import AsyncClient
+    from tests.sim.options import Options
     from tests.sim.world import World
 
 __all__ = ["Plan", "drawn_plan", "run_plan"]
@@ -35,13 +36,14 @@ class Plan:
     sure: bool = False
 
 
-def drawn_plan(draw: Random, span: float, kinds: tuple[str, ...]) -> Plan:
-    kind = draw.choice(kinds)
+def drawn_plan(draw: Random, options: Options) -> Plan:
+    """One call of the options' load."""
+    kind = draw.choice(options.kinds)
     return Plan(
-        at=draw.random() * span,
+        at=draw.random() * options.span,
         kind=kind,
         seconds=draw.choice((0.0, 0.01, 0.1, 0.5, 2.0, 6.0)),
-        end=draw.choice(("value",) * 6 + ("raise", "exit", "unwritable", "hold", "stubborn", "progress")),
+        end=draw.choice(options.ends),
         timeout=draw.choice((1.0, 8.0, 30.0, 120.0)),
         leave=draw.choice((None,) * 6 + (0.0, 0.05, 1.0)),
         count=draw.choice((0, 1, 3, 20)),
@@ -97,6 +99,8 @@ def _note_call(world: World, name: str, message_id: str, function: str, plan: Pl
         stream=function in STREAMS,
         sends=function == "feed",
         expects=_expected(world, plan),
+        stops=plan.end not in ("stubborn", "hold") and function != "nested",
+        window=world.options.window if function in STREAMS else None,
     )
 
 

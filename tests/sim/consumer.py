@@ -11,8 +11,8 @@ from uuid import UUID
 
 from prpc.brokers.base import Reply
 from prpc.exceptions import BrokerUnavailableError
-from tests.sim.network import Broken
-from tests.sim.store import Given
+from tests.sim.network import Broken, Later
+from tests.sim.store import Given, Lease
 
 if TYPE_CHECKING:
     from tests.sim.broker import SimBroker
@@ -77,11 +77,16 @@ class SimDelivery:
 class SimConsumer:
     """See prpc.brokers.base.Consumer."""
 
+    #: Part of a lease for which a renewal holds surely.
+    surely = 1.0
+
     def __init__(self, broker: SimBroker, queue: str, name: str) -> None:
         from tests.sim.broker import SimLink
 
         self.broker, self.queue, self._name, self._first_name = broker, queue, name, name
         self._epoch = 0
+        #: Loop time at which the last renewal that went through was sent.
+        self._confirmed = float("-inf")
         self.store = broker.site.store
         self.expire = float(broker.settings.redis_expire)
         self._server = broker.link.host.name if broker.link.host is not None else name
@@ -92,7 +97,10 @@ class SimConsumer:
         #: When to look for what we were given without our knowing (loop time).
         self._checks: list[float] = []
         self._news = asyncio.Event()
+        #: At the broker: what ends the read that blocks there.
+        self._end_block: Callable[[], None] = lambda: None
         self._stopped = self._closed = False
+        self._tell_lost: Callable[[], object] = lambda: None
         self._keeper: asyncio.Task[None] | None = None
         self._reading: asyncio.Future[list[Given]] | None = None
 
@@ -107,14 +115,43 @@ class SimConsumer:
         while not self._stopped:
             if self._checks and self._checks[0] <= asyncio.get_running_loop().time():
                 await self._look()
+            if self._found and not await self._is_ours():
+                continue
             if self._found:
                 return [self._deliver(self._found.popleft()) for _ in range(min(most, len(self._found)))]
             await self._read(most)
         return ()
 
+    async def _is_ours(self) -> bool:
+        """Whether what was found is surely ours; what came under a lost name and nobody took over is kept."""
+        try:
+            while self._is_stale():
+                await self._renew()
+            if strange := [given for given in self._found if given.consumer != self._name]:
+                kept = await self.broker.link.ask(
+                    "take back", lambda: self.store.take_back(self.queue, strange, self._name, self._server)
+                )
+                self._found = deque(given for given in self._found if given not in strange)
+                self._keep_found(kept)
+        except BrokerUnavailableError:
+            await asyncio.sleep(0.1)
+            return False
+        return True
+
+    def _is_stale(self) -> bool:
+        """Whether it was so long without a word of the broker that others may have what is ours."""
+        return asyncio.get_running_loop().time() - self._confirmed > self.surely * self.broker.settings.redis_recover
+
     async def _opened(self, _: object) -> None:
         if self._link.generation:
             self._look_soon()
+
+    def lost(self) -> Sequence[SimDelivery]:
+        found, self._found = self._found, deque(given for given in self._found if given.attempt <= 1)
+        return [self._deliver(given) for given in found if given.attempt > 1]
+
+    def on_lost(self, tell: Callable[[], object]) -> None:
+        self._tell_lost = tell
 
     async def _begin(self) -> None:
         while not self._stopped:
@@ -141,12 +178,15 @@ class SimConsumer:
             self._reading = connection.ask("take", lambda: self._take(connection, most), patience=GIVE_UP)
         self._news.clear()
         await self._first(self._reading)
-        reading = self._reading
-        if not reading.done():
-            return
-        self._reading = None
+        if self._reading.done():
+            self._take_in()
+
+    def _take_in(self) -> None:
+        """What a read that has ended brought."""
+        reading, self._reading = self._reading, None
+        assert reading is not None
         try:
-            self._keep_found([given for given in reading.result() if given.consumer == self._name])
+            self._keep_found(reading.result())
         except Broken:
             self._doubt()
 
@@ -173,39 +213,40 @@ class SimConsumer:
         found = store.take(queue, name, self._server, most)
         if found:
             return found
-        answer: asyncio.Future[list[Given]] = asyncio.get_running_loop().create_future()
+        answer = Later()
         blocked = store.blocked.setdefault(queue, {})
         key = object()
 
         def end(found: list[Given]) -> None:
             blocked.pop(key, None)
             timer.cancel()
-            if not answer.done():
-                answer.set_result(found)
+            answer.set(found)
 
         def wake() -> None:
             if found := store.take(queue, name, self._server, most):
                 end(found)
 
-        timer = asyncio.get_running_loop().call_later(BLOCK, end, [])
+        timer = self.broker.site.network.later(BLOCK, lambda: end([]))
         connection.hung_up.append(lambda: (blocked.pop(key, None), timer.cancel()))
         blocked[key] = wake
+        self._end_block = lambda: end([])
         return answer
 
     # the lease
 
     async def _renew(self) -> None:
-        settings = self.broker.settings
-        kept = await self.broker.link.ask(
+        settings, sent = self.broker.settings, asyncio.get_running_loop().time()
+        lease = await self.broker.link.ask(
             "renew", lambda: self.store.renew(self.queue, self._name, self._server, settings.redis_recover)
         )
-        if not kept:
+        if lease is Lease.LOST:
             self._lose()
+        else:
+            self._confirmed = sent
 
     def _lose(self) -> None:
         """Others have what we held; we go on under a name of our own."""
         self._epoch += 1
-        self._found.clear()
         self._doubt()
         self._name = f"{self._first_name}.{self._epoch}"
 
@@ -223,6 +264,7 @@ class SimConsumer:
                 )
                 if self._found:
                     self._news.set()
+                    self._tell_lost()
             except BrokerUnavailableError:
                 self._doubt()
                 self._news.set()
@@ -239,6 +281,9 @@ class SimConsumer:
 
     async def _look(self) -> None:
         """What was given to us on a connection that broke stands under our name without our knowing."""
+        if self._reading is not None:  # what it brings is not unknown
+            await asyncio.wait([self._reading])
+            self._take_in()
         self._checks.pop(0)
         try:
             held = await self.broker.link.ask("held", lambda: self.store.held(self.queue, self._name))
@@ -256,7 +301,7 @@ class SimConsumer:
             future.set_result(True)
             return future
         window = self.broker.settings.duplicate_window
-        work = lambda: self.store.claim(self.queue, given, message_id, address, window, repeatable=repeatable)  # noqa: E731
+        work = lambda: self.store.claim(self.queue, given, message_id, address, window, again=again)  # noqa: E731
         task = self.broker.start("claim", work, insist=True)
         task.add_done_callback(lambda done: self._claimed(given, done))
         return task
@@ -277,6 +322,20 @@ class SimConsumer:
         self._stopped = True
         self._news.set()
 
+    async def _unblock(self) -> None:
+        """Have the read that blocks end, and see what it brings."""
+        reading = self._reading
+        if reading is None:
+            return
+        while not reading.done():
+            try:
+                await self.broker.link.ask("unblock", lambda: self._end_block())
+                await asyncio.wait([reading], timeout=0.05)
+            except BrokerUnavailableError:
+                break
+        if reading.done():
+            self._take_in()
+
     async def close(self) -> None:
         await self.stop()
         if self._closed:
@@ -284,8 +343,9 @@ class SimConsumer:
         self._closed = True
         if self._keeper is not None:
             self._keeper.cancel()
-        await self._link.close()
         store, queue, name = self.store, self.queue, self._name
+        await self._unblock()
+        await self._link.close()
         given_back = [
             self.broker.start("release", lambda each=each: store.release(queue, each), insist=True) for each in self._found
         ]

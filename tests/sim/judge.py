@@ -21,16 +21,42 @@ ALWAYS = frozenset(
         "QueueFullError",
     }
 )
+#: Of a call that may run twice: it goes back to the queue where its server stops.
+TWICE = ALWAYS - {"ServerShutdownError"}
+#: Seconds in which a caller finds that its mailbox was cut off, and looks for what it missed.
+HANDED_OVER = 20.0
 #: What load brings about without a fault.
 NATURAL = frozenset({"QueueFullError"})
 
 
 def promise_of(world: World) -> Promise:
-    """What may be seen in this world."""
+    """What may be seen in this world, and within what time."""
     options = world.options
     # By as much is wrong what a process believes of the broker's clock.
     skew = 5 * options.latency + options.drift * world.loop.now + 2.0 * ("slow" in options.noise)
-    return Promise(plain=ALWAYS, idempotent=ALWAYS, natural=NATURAL, slack=0.1 + 125 * options.drift, aftermath=4.0, skew=skew)
+    way = 20 * options.latency + 0.3
+    if not options.exact:
+        slack = 0.1 + 125 * options.drift
+        return Promise(ALWAYS, TWICE, NATURAL, slack=slack, aftermath=4.0, skew=skew, outcome_within=HANDED_OVER)
+    stood = any(event["event"] == "fault" and event.get("stops") for event in world.events)
+    gone = sum(fault in ("kill", "stop") for fault in options.faults) + bool(options.armed)
+    # Somebody is there at all times who has no other trouble.
+    told = None if stood or gone >= options.servers else options.recover + options.heartbeat + way
+    return Promise(
+        ALWAYS,
+        TWICE,
+        NATURAL,
+        slack=0.1,
+        aftermath=4.0 if stood else 2.0,
+        told_within=told,
+        lease=options.recover - 0.01,
+        skew=skew,
+        stream_end=None if stood else world.settings.stream_reader_timeout + 3.0 + way,
+        stream_left=None if stood else 2.0 + way,
+        cancelled_within=1.0 + way,
+        outcome_within=HANDED_OVER,
+        exact=True,
+    )
 
 
 def judge(world: World) -> list[str]:

@@ -46,6 +46,47 @@ class Livelock(Exception):
     """The run goes on and on without an end, or without time."""
 
 
+class SimHandle:
+    """What asyncio.Handle is: a callback that waits for its turn. Smaller, as a large part of a run is making them."""
+
+    __slots__ = ("_args", "_callback", "_cancelled", "_context", "_loop")
+
+    def __init__(self, loop: SimLoop, callback: Callable[..., object], args: tuple[Any, ...], context: Context) -> None:
+        self._loop, self._callback, self._args, self._context, self._cancelled = loop, callback, args, context, False
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback, self._args = _nothing, ()
+
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def _run(self) -> None:
+        try:
+            self._context.run(self._callback, *self._args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._loop.call_exception_handler({"message": f"exception in {self!r}", "exception": exc, "handle": self})
+
+    def __repr__(self) -> str:
+        return f"<{self._callback!r}>"
+
+
+class SimTimer(SimHandle):
+    """What asyncio.TimerHandle is. `_when`: on its host's clock."""
+
+    __slots__ = ("_when",)
+    _when: float
+
+    def when(self) -> float:
+        return self._when
+
+
+def _nothing() -> None:
+    """Of a handle that was cancelled."""
+
+
 class Host:
     """One simulated process, or what a process has beside its loop: workers, threads."""
 
@@ -74,6 +115,9 @@ class Host:
         #: Its thread, and the loop that runs there.
         self.thread: Any = None
         self.loop: asyncio.AbstractEventLoop | None = None
+        #: A context in which nothing but the host is set, to copy from.
+        self.context = Context()
+        self.context.run(HOST.set, self)
 
     def monotonic(self, now: float) -> float:
         """Its clock at the true time `now`."""
@@ -105,7 +149,7 @@ class SimLoop(base_events.BaseEventLoop):
         self._order, self._demotions = order, demotions
         self._numbers = itertools.count()
         self._busy: list[Host] = []
-        self._timers: list[tuple[float, int, events.TimerHandle, Host]] = []
+        self._timers: list[tuple[float, int, Any, Host]] = []
         self._graveyard: list[Any] = []
         self._since = 0
         self._main: asyncio.Task[Any] | None = None
@@ -122,6 +166,8 @@ class SimLoop(base_events.BaseEventLoop):
         self.load: Callable[[dict[Any, Any] | None], None] = lambda own: None
         self._own: dict[Any, Any] | None = None
         self._numbered = itertools.count()
+        #: Tasks and their hosts, where they are watched.
+        self._tasks: list[tuple[asyncio.Task[Any], Host]] = []
         self.root = self.add_host("world")
         #: Whose code runs now.
         self.current = self.root
@@ -162,25 +208,19 @@ class SimLoop(base_events.BaseEventLoop):
 
     def spawn(self, host: Host, work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
         """A task of this host."""
-        context = Context()
-        context.run(HOST.set, host)
-        return self.create_task(work, name=name or f"{host.name} main", context=context)
+        return self.create_task(work, name=name or f"{host.name} main", context=host.context.copy())
 
     def on(self, host: Host, function: Callable[..., object], *args: Any) -> None:
         """Call a function in this host, soon."""
-        context = Context()
-        context.run(HOST.set, host)
-        self._push(host, events.Handle(function, args, self, context))
+        self._push(host, SimHandle(self, function, args, host.context.copy()))
 
     def at(self, host: Host, when: float, function: Callable[..., object], *args: Any) -> None:
         """Call a function in this host at this true time, soon where it has come."""
-        context = Context()
-        context.run(HOST.set, host)
+        handle = SimHandle(self, function, args, host.context.copy())
         if when <= self.now:
-            self._push(host, events.Handle(function, args, self, context))
-            return
-        timer = events.TimerHandle(when, function, args, self, context)
-        heapq.heappush(self._timers, (when, next(self._numbers), timer, host))
+            self._push(host, handle)
+        else:
+            heapq.heappush(self._timers, (when, next(self._numbers), handle, host))
 
     def pause(self, host: Host, parts: bool = True) -> None:
         """SIGSTOP: it runs nothing, and its timers wait for it. May be nested. Without `parts` only its loop stands still."""
@@ -225,13 +265,30 @@ class SimLoop(base_events.BaseEventLoop):
             context.run(HOST.set, host)
         return context, host
 
+    def watch(self) -> None:
+        """From now on the dump knows the tasks, which costs time."""
+        tasks = self._tasks = []
+
+        def create_task(coro: Any, **more: Any) -> asyncio.Task[Any]:
+            task, context = base_events.BaseEventLoop.create_task(self, coro, **more), more.get("context")
+            tasks.append((task, self.current if context is None else context.get(HOST, self.current)))
+            return task
+
+        self.create_task = create_task  # type: ignore[method-assign,assignment]
+
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> events.Handle:  # type: ignore[override]
         if self.current.plain:
             raise SimulationFenceError(f"call_soon({callback!r}) by a thread ({self.current}) that the loop is not in")
-        context, host = self._place(context)
-        handle = events.Handle(callback, args, self, context)
-        self._push(host, handle)
-        return handle
+        host = None if context is None else context.get(HOST)
+        if host is None:
+            context, host = self._place(context)
+        assert context is not None
+        handle = SimHandle(self, callback, args, context)
+        if host.queue:  # the short way of `_push`
+            host.queue.append(handle)
+        else:
+            self._push(host, handle)
+        return handle  # type: ignore[return-value]
 
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -242,28 +299,31 @@ class SimLoop(base_events.BaseEventLoop):
             context = copy_context()
             context.run(HOST.set, self.current.process)
         context, host = self._place(context)
-        handle = events.Handle(callback, args, self, context)
+        handle = SimHandle(self, callback, args, context)
         self._push(host, handle)
-        return handle
+        return handle  # type: ignore[return-value]
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> events.TimerHandle:
         context, host = self._place(context)
-        timer = events.TimerHandle(when, callback, args, self, context)
+        return self._set(context, host, when, callback, args)
+
+    def _set(
+        self, context: Context, host: Host, when: float, callback: Callable[..., object], args: tuple[Any, ...]
+    ) -> events.TimerHandle:
+        timer = SimTimer(self, callback, args, context)
+        timer._when = when
         # Never a hair before its moment: where time stands still, who looks at the clock would wait for ever.
         at = max(self.now, (when - host.offset) / host.rate + HAIR)
         heapq.heappush(self._timers, (at, next(self._numbers), timer, host))
-        return timer
+        return timer  # type: ignore[return-value]
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> events.TimerHandle:
         context, host = self._place(context)
-        return self.call_at(host.monotonic(self.now) + delay, callback, *args, context=context)
-
-    def _timer_handle_cancelled(self, handle: events.TimerHandle) -> None:
-        """It is skipped when its time comes."""
+        return self._set(context, host, host.monotonic(self.now) + delay, callback, args)
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         raise SimulationFenceError(f"run_in_executor({func!r}) in the simulation")
@@ -296,11 +356,11 @@ class SimLoop(base_events.BaseEventLoop):
         return main.result()
 
     def _go(self) -> None:
-        main, busy, timers, me = self._main, self._busy, self._timers, self._hub
+        main, busy, timers, me, pop = self._main, self._busy, self._timers, self._hub, heapq.heappop
         assert main is not None
         while not main.done():
             while timers and (not busy or timers[0][0] <= self.now):
-                at, _, timer, host = heapq.heappop(timers)
+                at, _, timer, host = pop(timers)
                 if timer._cancelled or not host.alive:
                     continue
                 if at > self.now:
@@ -308,7 +368,7 @@ class SimLoop(base_events.BaseEventLoop):
                 self._push(host, timer)
             if not busy:
                 raise Deadlock(f"nothing will ever happen any more, at {self.now:.3f} s")
-            host = self._next(busy)
+            host = busy[0] if len(busy) == 1 else self._next(busy)
             handle = host.queue.popleft()
             if not host.queue:
                 busy.remove(host)
@@ -321,7 +381,7 @@ class SimLoop(base_events.BaseEventLoop):
             self.current = host
             if host.own is not self._own:
                 self._load(host.own)
-            if host.hold is None or not isinstance(handle, events.Handle):
+            if host.hold is None or not isinstance(handle, SimHandle):
                 handle._run()
             else:
                 host.hold(handle)
@@ -355,8 +415,6 @@ class SimLoop(base_events.BaseEventLoop):
         heapq.heappush(self._timers, (at, next(self._numbers), timer, host))
 
     def _next(self, busy: list[Host]) -> Host:
-        if len(busy) == 1:
-            return busy[0]
         if self._demotions is None:
             return busy[int(self._order.random() * len(busy))]
         host = max(busy, key=lambda each: each.priority)
@@ -372,14 +430,14 @@ class SimLoop(base_events.BaseEventLoop):
             lines.append(f"{host.name} ({state}, {len(host.queue)} ready):")
             if host in self.parked:
                 lines.append(f"    stands still: {self.parked[host].where()}")
-            for task in sorted(asyncio.all_tasks(host.loop or self), key=lambda task: task.get_name()):
-                if not task.done() and (host.loop is not None or _host_of(task) is host):
-                    frames = task.get_stack(limit=2)
-                    where = ", ".join(f"{f.f_code.co_name}:{f.f_lineno}" for f in frames)
-                    lines.append(f"    {task.get_name()}: {where}")
+            for task, where in self._tasks:
+                if where is host and not task.done():
+                    lines.append(_task_line(task))
+            for task in sorted(asyncio.all_tasks(host.loop), key=lambda task: task.get_name()) if host.loop is not None else ():
+                lines.append(_task_line(task))
         return "\n".join(lines)
 
 
-def _host_of(task: asyncio.Task[Any]) -> Host | None:
-    context = getattr(task, "get_context", None)  # Python 3.12
-    return None if context is None else context().get(HOST)
+def _task_line(task: asyncio.Task[Any]) -> str:
+    frames = task.get_stack(limit=2)
+    return f"    {task.get_name()}: {', '.join(f'{frame.f_code.co_name}:{frame.f_lineno}' for frame in frames)}"

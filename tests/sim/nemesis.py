@@ -257,8 +257,16 @@ class Nemesis:
         if forgets is not None:
             world.store.restore(kept)
         await asyncio.sleep(self._draw.choice((0.05, 1.0, 4.0)))
+        world.store.restarted()
         world.network.up = True
         world.mended(number)
+
+    async def rebalance(self) -> None:
+        """Kafka shares every queue out anew, for no reason that anybody knows."""
+        world = self._world
+        world.counts["fault rebalance"] += 1
+        for name in list(world.store.data.queues):
+            world.store.rebalance(name)
 
     async def broker_pause(self) -> None:
         """It takes everything and answers nothing for a while."""

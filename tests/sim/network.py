@@ -7,13 +7,16 @@ was on its way then was done or not, and nobody is told. All faults of the way a
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tests.sim.loop import Host, SimLoop
 
-__all__ = ["Broken", "Connection", "Fate", "Network", "Way"]
+__all__ = ["Broken", "Connection", "Fate", "Later", "Network", "Way"]
 
 
 class Broken(Exception):
@@ -27,8 +30,30 @@ class Fate:
     #: Seconds to the broker, and back.
     there: float = 0.0
     back: float = 0.0
-    #: "" or where the connection breaks: "before" the broker has it, or "after" it was carried out.
+    #: "" or where the connection breaks: "before" the broker has it, or "after" it was carried out. "never": nothing happens, as
+    #: its sender is gone.
     cut: str = ""
+
+
+class Later:
+    """An answer that the broker gives later; like a future, but of no loop."""
+
+    def __init__(self) -> None:
+        self._answer: tuple[Any] | None = None
+        self._then: Callable[[Any], None] | None = None
+
+    def set(self, answer: Any) -> None:
+        """Give it; nothing where it was given."""
+        if self._answer is None:
+            self._answer = (answer,)
+            if self._then is not None:
+                self._then(answer)
+
+    def then(self, function: Callable[[Any], None]) -> None:
+        """Tell it to this one."""
+        self._then = function
+        if self._answer is not None:
+            function(*self._answer)
 
 
 @dataclass(slots=True)
@@ -61,17 +86,23 @@ class _AtOnce:
 
 
 class Network:
-    """All ways to one broker. `site`: the host whose code the broker's side is; None on an ordinary loop."""
+    """All ways to one broker. `site`: the host whose code the broker's side is; None on ordinary loops, one for each connection.
+
+    On ordinary loops the broker's code runs in the thread of whoever asks, one at a time.
+    """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop | None = None, site: Host | None = None, timing: Timing | None = None
     ) -> None:
         self.loop, self.site = loop, site
+        self._sim = loop if site is not None and isinstance(loop, SimLoop) else None
         self.timing: Timing = timing or _AtOnce()
         self.ways: dict[Host | None, Way] = {}
         self.connections: dict[Connection, None] = {}
         #: False while the broker is down: nobody can connect.
         self.up = True
+        #: Held while the broker's code runs.
+        self.lock = threading.RLock()
         #: Operation -> how often it was asked.
         self.asked: dict[str, int] = {}
 
@@ -81,21 +112,23 @@ class Network:
             way = self.ways[host] = Way()
         return way
 
-    def at(self, host: Host | None, when: float, function: Callable[..., object], *args: Any) -> None:
+    def at(self, host: Host, when: float, function: Callable[..., object], *args: Any) -> None:
         """Call a function in this host at a moment of `now`."""
-        if self.site is None or host is None:
-            loop = asyncio.get_running_loop()
-            loop.call_at(when, function, *args) if when > loop.time() else loop.call_soon(function, *args)
-            return
-        assert isinstance(self.loop, SimLoop)
-        self.loop.at(host, when, function, *args)
+        assert self._sim is not None
+        self._sim.at(host, when, function, *args)
+
+    def later(self, seconds: float, function: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call a function of the broker's, from the broker's code."""
+
+        def call() -> None:
+            with self.lock:
+                function()
+
+        return asyncio.get_running_loop().call_later(seconds, call)
 
     def now(self) -> float:
         """The true time."""
-        if self.site is None:
-            return asyncio.get_running_loop().time()
-        assert isinstance(self.loop, SimLoop)
-        return self.loop.now
+        return time.monotonic() if self._sim is None else self._sim.now
 
     def go_down(self) -> None:
         """The broker's process ends: every connection breaks, none can be made."""
@@ -117,6 +150,7 @@ class Connection:
         #: Whose way it takes, and the part of it, a thread with a loop of its own or the process itself, that uses it.
         self.host, self._user = None if host is None else host.process, host
         self.network, self._silence = network, silence
+        self._loop = asyncio.get_running_loop()
         self.open = False
         #: Told in the host when it is broken.
         self.broken: Callable[[], None] = lambda: None
@@ -144,7 +178,7 @@ class Connection:
     def ask(self, operation: str, work: Callable[[], Any], *, patience: float | None = None) -> asyncio.Future[Any]:
         """Have `work` done at the broker. The future gets what it returns or raises, or Broken.
 
-        `work` may return a future of the broker's side: the answer comes when that ends. `patience`: more seconds than the
+        `work` may return a Later: the answer comes when that ends. `patience`: more seconds than the
         silence for such a one.
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -161,8 +195,31 @@ class Connection:
         if self._watch is None:
             self._watch = loop.call_later(self._silence, self._listen)
         self._arrives = max(self._arrives, network.now() + fate.there)
-        network.at(network.site, self._arrives, self._arrive, self._number, work, fate)
+        self._there(self._arrives, self._arrive, self._number, work, fate)
         return future
+
+    def _there(self, when: float, function: Callable[..., object], *args: Any) -> None:
+        """Call a function at the broker."""
+        if self.network.site is not None:
+            self.network.at(self.network.site, when, function, *args)
+        else:
+            self._here(self._locked, function, *args)
+
+    def _locked(self, function: Callable[..., object], *args: Any) -> None:
+        with self.network.lock:
+            function(*args)
+
+    def _at_home(self, when: float, function: Callable[..., object], *args: Any) -> None:
+        """Call a function in the host."""
+        if self.network.site is not None:
+            assert self._user is not None
+            self.network.at(self._user, when, function, *args)
+        else:
+            self._here(function, *args)
+
+    def _here(self, function: Callable[..., object], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # its loop is closed
+            self._loop.call_soon_threadsafe(function, *args)
 
     def _arrive(self, number: int, work: Callable[[], Any], fate: Fate) -> None:
         way = self.network.way(self.host)
@@ -170,6 +227,8 @@ class Connection:
             way.clogged.append(lambda: self._arrive(number, work, fate))
             return
         if not self._alive_there or not way.out:
+            return
+        if fate.cut == "never":
             return
         if fate.cut == "before" or not self.network.up:
             self.snap()
@@ -180,10 +239,8 @@ class Connection:
             answer, error = None, exc
         if fate.cut == "after":
             self.snap()
-        elif isinstance(answer, asyncio.Future):
-            answer.add_done_callback(
-                lambda done: None if done.cancelled() else self._return(number, done.result(), None, fate.back)
-            )
+        elif isinstance(answer, Later):
+            answer.then(lambda later: self._return(number, later, None, fate.back))
         else:
             self._return(number, answer, error, fate.back)
 
@@ -202,7 +259,7 @@ class Connection:
         if not self._alive_there or not way.home:
             return
         self._returns = max(self._returns, self.network.now() + delay)
-        self.network.at(self._user, self._returns, self._come_home, function, *args)
+        self._at_home(self._returns, self._come_home, function, *args)
 
     def _come_home(self, function: Callable[..., object], *args: Any) -> None:
         if self.open:
@@ -233,13 +290,13 @@ class Connection:
         """From the host's side: the connection counts as broken here; what is on its way may still arrive."""
         if self.open:
             self._break()
-            self.network.at(self.network.site, self.network.now() + self.network.timing.delay(), self._hang_up)
+            self._there(self.network.now() + self.network.timing.delay(), self._hang_up)
 
     def snap(self) -> None:
         """Break it on both sides now: what is on its way is lost."""
         self._hang_up()
         if self._user is None or self._user.alive:
-            self.network.at(self._user, self.network.now() + self.network.timing.delay(), self._break)
+            self._at_home(self.network.now() + self.network.timing.delay(), self._break)
 
     def _hang_up(self) -> None:
         if self._alive_there:

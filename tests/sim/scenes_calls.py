@@ -187,11 +187,15 @@ async def _stubs(client: AsyncClient) -> None:
     await _stub("pair", bare).options(client=client)(1, 2)
     stale = _stub("pair", pair, "0123456789abcdef").options(client=client)
     await ends(stale(1, "x"), StaleStubError)
-    assert "server_func.py" in str(await ends(_stub("gone", pair, "01234567").options(client=client)(1, 2), FunctionNotFoundError))
+    assert "server_func.py" in str(
+        await ends(_stub("gone", pair, "01234567").options(client=client)(1, 2), FunctionNotFoundError)
+    )
     unfit = _stub("pair", as_number).options(client=client)(1, 2)
     await ends(unfit, DecodeError)
     sync_ends(lambda: _stub("pair", pair).options(retries=3), ValueError)
-    again = _stub("safe", safe, idempotent=True).options(client=client, retries=2, attempt_timeout=timedelta(seconds=3), backoff=0.1)
+    again = _stub("safe", safe, idempotent=True).options(
+        client=client, retries=2, attempt_timeout=timedelta(seconds=3), backoff=0.1
+    )
     await again(0.0, "value")
     functions = await client.get_function_server(timeout=8.0)
     assert "typed" in repr(functions)

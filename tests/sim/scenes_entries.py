@@ -51,9 +51,7 @@ async def _foreign(stage: Stage, raw: bool) -> None:
     await _one(stage, raw, "work", [2.0, "value"], {"timeout_ms": "300"}, ("DeadlineExceededError", "WorkerTimeoutError"))
 
 
-async def _one(
-    stage: Stage, raw: bool, name: str, args: list[Any], facts: Mapping[str, str], expects: tuple[str, ...]
-) -> None:
+async def _one(stage: Stage, raw: bool, name: str, args: list[Any], facts: Mapping[str, str], expects: tuple[str, ...]) -> None:
     world, message_id = stage.world, uuid4()
     when = datetime.fromisoformat("2027-01-15T08:00:00+00:00")
     if raw:

@@ -281,7 +281,9 @@ def _logs() -> None:
             logs.configure(form, "info", io.StringIO())
             logs.configure(form, "debug", io.StringIO())
             handler = prpc.handlers.pop()
-            record = logging.makeLogRecord({"name": "prpc", "msg": "a %s", "args": ("b",), "levelname": "INFO", "message_id": "x"})
+            record = logging.makeLogRecord(
+                {"name": "prpc", "msg": "a %s", "args": ("b",), "levelname": "INFO", "message_id": "x"}
+            )
             text = handler.format(record)
             assert "a b" in text and (form == "text" or json.loads(text)["message_id"] == "x"), text
             try:
@@ -428,4 +430,3 @@ async def _look_up() -> Any:
     given_up.cancel()
     await ends(given_up, asyncio.CancelledError)
     return await loop.getaddrinfo("broker", 1)
-

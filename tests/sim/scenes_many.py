@@ -38,9 +38,7 @@ async def _maps_read(client: AsyncClient) -> None:
     assert len([token async for token in client.map("safe", _seconds(6), ends_of, ordered=False, max_in_flight=2)]) == 6
     mixed = healthy(await client.map("work", [0.0] * 4, ["value", "raise", "value", "unwritable"], return_exceptions=True))
     assert [isinstance(each, Exception) for each in mixed] == [False, True, False, True], mixed
-    refused = healthy(
-        await client.map("work", [0.0, object(), 0.0], ["value"] * 3, return_exceptions=True, ordered=False)
-    )
+    refused = healthy(await client.map("work", [0.0, object(), 0.0], ["value"] * 3, return_exceptions=True, ordered=False))
     assert sorted(isinstance(each, EncodeError) for each in refused) == [False, False, True], refused
     async with client.map("work", [0.0] * 3, ends_of, timeout=timedelta(seconds=60)) as mapped:
         assert len([each async for each in mapped]) == 3

@@ -20,7 +20,7 @@ from prpc.exceptions import PRPCError
 from prpc.server.middleware import Middleware as ServerMiddleware
 from prpc.server.registry import Registry
 from tests.sim.caller import name_of
-from tests.sim.noted import LATE, NotedChannel
+from tests.sim.noted import LATE
 from tests.sim.programs import spawn_plain
 
 if TYPE_CHECKING:
@@ -225,8 +225,6 @@ def sync_ends(work: Callable[[], Any], *errors: type[BaseException]) -> BaseExce
     raise AssertionError(f"no error, but {value!r}")
 
 
-
-
 @dataclass(frozen=True)
 class Scene:
     """A script, and what its servers are like."""
@@ -242,5 +240,3 @@ class Scene:
     logged: bool = False
     #: Settings of the world that differ.
     settings: Mapping[str, Any] = field(default_factory=dict)
-
-

@@ -10,16 +10,27 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any
 from uuid import UUID
 from zlib import crc32
 
 from prpc.brokers.base import DeadLetter, Outgoing, QueueState, Reply, ServerRecord
 
-__all__ = ["Data", "Entry", "Given", "Note", "Queue", "Store"]
+__all__ = ["Data", "Entry", "Given", "Lease", "Note", "Queue", "Store"]
 
 #: Writes an event of the ledger: kind and fields.
 Note = Callable[..., None]
+
+
+class Lease(Enum):
+    """What comes of renewing a lease."""
+
+    KEPT = "kept"
+    #: It had run out, and others have what it held.
+    LOST = "lost"
+    #: The queue is being shared out anew: who wants a share must say so.
+    MOVED = "moved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +112,10 @@ class Data:
 class Store:
     """See the module. `clock`: the broker's own, in seconds; `note` is told what happens."""
 
-    #: Whether the outcome is kept for late readers, and whether publishing tells doubles.
-    keeps, admits = True, True
+    #: Whether the outcome is kept for late readers, publishing tells doubles, and `settle` is all that ends an entry.
+    keeps, admits, atomic = True, True, True
+    #: Whether mail and broadcasts are logs, in which who comes back reads on.
+    logs = False
 
     def __init__(self, clock: Callable[[], float], note: Note = lambda *_, **__: None) -> None:
         self.clock, self.note = clock, note
@@ -114,6 +127,7 @@ class Store:
         self._losses = 0
         #: Address -> what takes mail for it; queue -> what takes broadcasts.
         self.mailboxes: dict[str, Callable[[bytes], None]] = {}
+        self._queue_of: dict[str, str] = {}
         self.listeners: dict[str, dict[Any, Callable[[bytes], None]]] = {}
         #: Reads that block, per queue, in their order.
         self.blocked: dict[str, dict[Any, Callable[[], None]]] = {}
@@ -187,14 +201,14 @@ class Store:
         number, until = queue.known.get(message_id, (None, 0.0)) if message_id is not None else (None, 0.0)
         return number if until > now else None
 
-    def renew(self, name: str, consumer: str, server: str, seconds: float) -> bool:
-        """Make a lease last from now; False where it had run out and somebody took what it held."""
+    def renew(self, name: str, consumer: str, server: str, seconds: float) -> Lease:
+        """Make a lease last from now."""
         queue = self.queue(name)
         if queue.leases.get(consumer, 0.0) == -1.0:
-            return False
+            return Lease.LOST
         queue.leases[consumer] = self.clock() + seconds
         self.note("renewed", server=server)
-        return True
+        return Lease.KEPT
 
     def take(self, name: str, consumer: str, server: str, most: int) -> list[Given]:
         """Up to so many entries, oldest first."""
@@ -214,6 +228,15 @@ class Store:
         for each in lapsed:
             queue.leases[each] = -1.0
         return [self._give(queue, number, consumer, server) for number in found]
+
+    def take_back(self, name: str, lost: Sequence[Given], consumer: str, server: str) -> list[Given]:
+        """What came under a name whose lease was lost, and nobody has taken over, under a new one."""
+        queue, found = self.queue(name), list[Given]()
+        for given in lost:
+            if self.owns(queue, given):
+                queue.attempts[given.entry.number] -= 1
+                found.append(self._give(queue, given.entry.number, consumer, server))
+        return found
 
     def held(self, name: str, consumer: str) -> list[Given]:
         """What stands under this consumer's name, known to it or not."""
@@ -247,7 +270,9 @@ class Store:
         number = given.entry.number
         return queue.holders.get(number) == given.consumer and queue.attempts.get(number) == given.attempt
 
-    def claim(self, name: str, given: Given, message_id: UUID, address: str | None, window: float, *, repeatable: bool) -> bool:
+    def claim(
+        self, name: str, given: Given, message_id: UUID, address: str | None, window: float, *, again: bool = False
+    ) -> bool:
         queue = self.queue(name)
         if not self.owns(queue, given):
             return self._done(given, "claim", False)
@@ -315,12 +340,15 @@ class Store:
         self.settle(name, given, reply, seconds, "bury")
         if late is not None:
             self._first_outcome(queue, (late.message_id, late.raw), late.address)
+        self._keep_letter(queue, given, reason, details, most)
+        return True
+
+    def _keep_letter(self, queue: Queue, given: Given, reason: str, details: str, most: int) -> None:
         letter = self._letter(given, reason, details)
         queue.dead[letter.id] = letter
         self.note("dead", id=given.entry.message_id, reason=reason)
         while len(queue.dead) > most:
             del queue.dead[next(iter(queue.dead))]
-        return True
 
     def _letter(self, given: Given, reason: str, details: str) -> DeadLetter:
         entry, now = given.entry, self.clock()
@@ -382,6 +410,36 @@ class Store:
         for each in ids:
             self.queue(name).kept.pop((each, False), None)
 
+    def post(self, name: str, address: str, body: bytes) -> None:
+        """Mail to a mailbox of this queue."""
+        if self._queue_of.get(address) == name:
+            self.mail(address, body)
+
+    def open_mail(
+        self, name: str, address: str, position: int | None, take: Callable[[bytes], None]
+    ) -> tuple[int, Callable[[], None]]:
+        """Hand over what comes for this address. `position`: the first that is missed, where mail is a log; it is answered.
+
+        The function that comes with it ends it.
+        """
+        self._queue_of[address] = name
+        self.mailboxes[address] = take
+        return 0, lambda: self._leave_mail(address, take)
+
+    def _leave_mail(self, address: str, take: Callable[[bytes], None]) -> None:
+        if self.mailboxes.get(address) is take:
+            del self.mailboxes[address]
+
+    def listen(self, name: str, position: int | None, take: Callable[[bytes], None]) -> tuple[int, Callable[[], None]]:
+        """The same for broadcasts."""
+        listeners, key = self.listeners.setdefault(name, {}), object()
+        listeners[key] = take
+
+        def leave() -> None:
+            listeners.pop(key, None)
+
+        return 0, leave
+
     def broadcast(self, name: str, body: bytes) -> None:
         for take in list(self.listeners.get(name, {}).values()):
             take(body)
@@ -411,6 +469,12 @@ class Store:
         return QueueState(
             len(queue.waiting) + len(queue.raw_waiting), len(queue.holders), max(ages, default=None), len(queue.dead)
         )
+
+    def rebalance(self, name: str) -> None:
+        """Have the queue shared out anew, where there are shares."""
+
+    def restarted(self) -> None:
+        """The broker is there again, with all its data."""
 
     def restore(self, data: Data | None) -> None:
         """What a broker has after its restart; None: nothing."""

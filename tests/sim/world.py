@@ -18,6 +18,7 @@ from prpc.exceptions import BrokerUnavailableError
 from prpc.server.registry import Registry
 from prpc.server.service import Service
 from prpc.settings import Settings
+from tests.sim.armed import Armed
 from tests.sim.broker import SimBroker, Site
 from tests.sim.caller import Plan, run_plan
 from tests.sim.fence import EPOCH
@@ -76,6 +77,7 @@ class World:
         self.site = Site(self.store, self.network, EPOCH, self.note)
         self.servers = [Server(f"s{number}") for number in range(1, options.servers + 1)]
         self.clients: list[Client] = []
+        self.armed: Armed | None = None
         #: The clients of a scene, which are of many kinds.
         self.guests: list[Client] = []
         self.root_guest = Client("world", loop.root, None)
@@ -183,6 +185,8 @@ class World:
             )
             try:
                 await service.serve(lambda: None)
+                if (client := HOST.get().globals.get("client")) is not None:
+                    await client.close()
                 return
             except BrokerUnavailableError:
                 await asyncio.sleep(0.5)
@@ -267,6 +271,11 @@ class World:
                     self.note("left", what=f"a lease of {consumer} on {name}")
         if self.bars and all(guest.host.alive for guest in self.guests):
             self.note("left", what=f"{self.bars} progress bars")
+        ended = {server.host for server in self.servers if server.host is not None and server.host.alive}
+        ended |= {client.host for client in self.clients if client.host.alive}
+        for task, host in self.loop._tasks:
+            if not task.done() and host.alive and host.process in ended:
+                self.note("left", what=f"{host.name}: the task {task.get_name()}: {task.get_coro()!r}")
         for client in self.clients:
             if client.host.alive:
                 if pending := [len(pump.pending) for pump in client.client.channel._pumps.values()]:

@@ -20,12 +20,13 @@ from prpc.brokers.base import DeadLetter, Mailbox, Outgoing
 from prpc.brokers.memory import MemoryBroker, _Delivery
 from prpc.call_context import current_call
 from prpc.codec import Codec, ReadReply
-from prpc.exceptions import EncodeError
+from prpc.exceptions import DeadlineExceededError, EncodeError, WorkerLostError
 from prpc.failure import restore
 from prpc.names import QueueNames
 from prpc.protocol.facts import CallFacts, write_cancel
 from prpc.prpcmessage import PRPCMessage
 from prpc.server.middleware import IncomingCall, Proceed
+from prpc.testing import ManualClock
 from prpc.workers.coroutine import CoroutinePool
 from prpc.workers.slots import SlotExecution
 
@@ -878,3 +879,87 @@ class TestMiddleware:
                 await ended.wait()
 
         run(scenario)
+
+
+def test_the_time_of_asking_counts_to_the_deadline() -> None:
+    """Whether an entry may run is asked over the network; meanwhile its deadline may come."""
+
+    class SlowClaim(_Delivery):
+        def claim(
+            self, message_id: UUID, address: str | None, *, repeatable: bool = False, again: bool = False
+        ) -> Awaitable[bool]:
+            async def answer() -> bool:
+                clock.advance(5.0)
+                return await super(SlowClaim, self).claim(message_id, address, repeatable=repeatable, again=again)
+
+            return answer()
+
+    ran = []
+
+    async def work() -> None:
+        ran.append(1)
+
+    clock = ManualClock()
+
+    async def scenario() -> None:
+        app = make_app(work)
+        with app._moved("memory", app.settings.url_broker, QUEUE, clock), pytest.MonkeyPatch.context() as patch:
+            patch.setattr("prpc.brokers.memory._Delivery", SlowClaim)
+            async with serving(app) as wire:
+                first = wire.send("work", facts=wire.facts(timeout=60.0))
+                assert await wire.result(first) is None
+                message = PRPCMessage("work", (), {}, uuid4(), datetime.now(UTC))  # of a foreign program: it must be asked for
+                fields = wire.facts(timeout=3.0).to_fields()
+                wire.broker._space.put(QUEUE, wire.codec.write_call(message), fields)
+                error = await wire.error(message.message_id)
+                assert isinstance(error, DeadlineExceededError) and "was not started" in str(error)
+        assert len(ran) == 1
+
+    run(scenario)
+
+
+class TestWithoutRoom:
+    """A server whose every slot is busy, and another one that is lost."""
+
+    @staticmethod
+    def _lose(wire: Wire, *names: str) -> list[UUID]:
+        """Calls in the hands of a consumer that is gone."""
+        ids = [wire.send(name) for name in names]
+        entries, _ = wire.broker._space.take(QUEUE, "gone", len(ids), 0.01)
+        assert [entry.attempt for entry in entries] == [1] * len(ids)
+        return ids
+
+    def test_a_call_that_was_lost_is_answered_and_one_that_may_run_again_is_left_to_others(self) -> None:
+        free = asyncio.Event()
+        ran = []
+
+        async def block() -> None:
+            await free.wait()
+
+        async def plain() -> None:
+            ran.append("plain")
+
+        async def harmless() -> str:
+            ran.append("harmless")
+            return "ran"
+
+        async def scenario() -> None:
+            app = make_app(block, plain, max_number_worker=1, redis_heartbeat=0.05, redis_recover=0.1)
+            app.register_func(harmless, idempotent=True)
+            async with serving(app) as wire:
+                blocked = wire.send("block")
+                await _until_running(wire, blocked)
+                lost, again = self._lose(wire, "plain", "harmless")
+                assert isinstance(await wire.error(lost), WorkerLostError)
+                assert not free.is_set()
+                assert ran == []
+                free.set()
+                assert await wire.result(again) == "ran"
+                assert ran == ["harmless"]
+
+        run(scenario)
+
+
+async def _until_running(wire: Wire, message_id: UUID) -> None:
+    while not any(lease.entries for lease in wire.broker._space._queue(QUEUE).leases.values()):
+        await asyncio.sleep(0)

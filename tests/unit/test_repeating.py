@@ -132,6 +132,40 @@ def test_a_full_queue_is_the_outcome_of_a_first_attempt(flaky: FlakyBroker) -> N
     run(scenario())
 
 
+def test_a_repeat_that_is_refused_does_not_say_that_the_call_never_came(flaky: FlakyBroker) -> None:
+    """The first attempt may have reached the broker, whose answer was lost: it may run while the queue is full."""
+    full = QueueFullError("full", queue="q", length=3)
+
+    async def scenario() -> None:
+        async with client_of(retries=2) as client:
+            flaky.publish_error = unavailable()
+            task = client.call("f")
+            await eventually(lambda: len(flaky.published) == 1)
+            flaky.publish_error = full
+            with pytest.raises(
+                BrokerUnavailableError, match=r"refused .*full.*; whether an earlier one arrived is not known"
+            ) as raised:
+                await task
+            assert raised.value.__cause__ is full
+            assert len(flaky.published) == 3
+
+    run(scenario())
+
+
+def test_a_refused_repeat_leaves_room_for_the_answer_of_an_earlier_one(flaky: FlakyBroker) -> None:
+    async def scenario() -> None:
+        async with client_of(retries=3) as client:
+            flaky.publish_error = unavailable()
+            task = client.call("f")
+            await eventually(lambda: len(flaky.published) == 1)
+            flaky.publish_error = QueueFullError("full", queue="q", length=3)
+            await eventually(lambda: len(flaky.published) == 2)
+            flaky.post(Mail([reply_to(flaky.published[0], "of the first")]))
+            assert await task == "of the first"
+
+    run(scenario())
+
+
 def test_a_broker_that_comes_later_gets_the_call(flaky: FlakyBroker, caplog: pytest.LogCaptureFixture) -> None:
     flaky.connect_error = unavailable()
 

@@ -65,6 +65,22 @@ def test_no_error_ends_a_call_of_which_an_attempt_was_accepted(passing: bool) ->
     assert call.moment is None and not call.unsent
 
 
+def test_what_became_of_an_attempt_stays_in_doubt() -> None:
+    repeats = Repeats(POLICY, None)
+    repeats.begin()
+    assert not repeats.in_doubt
+    assert repeats.failed(1, 0.0, 0.0, passing=True) and repeats.in_doubt
+    repeats.begin()
+    assert repeats.failed(2, 1.0, 0.0, passing=False) and repeats.moment is not None
+
+
+def test_a_call_whose_reply_address_was_lost_is_in_doubt() -> None:
+    repeats = Repeats(POLICY, None)
+    repeats.begin()
+    repeats.accepted(1, 0.0, 0.0)
+    assert repeats.lost(1.0, 0.0, passing=True) and repeats.in_doubt
+
+
 def test_what_is_said_of_an_earlier_attempt_changes_nothing() -> None:
     call = Repeats(POLICY, None)
     call.begin()

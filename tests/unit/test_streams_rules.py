@@ -346,6 +346,17 @@ class TestReader:
         reader.beat()
         assert come(9, run=2) and reader.word().again
 
+    def test_a_writer_that_says_who_it_is_after_the_outcome_is_read(self) -> None:
+        """Every mail of a short stream may be lost; then the outcome, which says how many items there are, comes first."""
+        reader = Reader((ID, ""), 100)
+        reader.total = 2
+        assert reader.arrive(Items(ID, "", 1, 3, "w", []), 10)
+        assert (reader.writer, reader.away, reader.word().again) == ("w", None, True)
+        assert reader.arrive(Items(ID, "", 1, 1, "w", [1, 2]), 10)
+        assert reader.is_over
+        reader.arrive(Items(ID, "", 1, 3, "other", []), 10)  # one that ran beside it is not read any more
+        assert reader.away == ("other", 1)
+
     def test_another_writer_hears_at_once_where_its_reader_is(self) -> None:
         """A later run goes on elsewhere, and may have the same number where it was given back."""
         reader = Reader((ID, ""), 100)
