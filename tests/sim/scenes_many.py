@@ -127,8 +127,9 @@ async def _completes(stage: Stage, client: AsyncClient) -> None:
     assert {task async for task in as_completed(tasks)} == set(tasks)
     assert set(as_completed(tasks)) == set(tasks)
     late = as_completed([client.call("work", 3.0, "value"), client.call("work", 0.0, "value")], timeout=0.5)
-    found = await ends(_all(late), ClientTimeOutError) if stage.peaceful else late.cancel()
-    assert not found or late.cancel()
+    if stage.peaceful:
+        await ends(_all(late), ClientTimeOutError)
+    late.cancel()
     alone = [client.call("work", 0.5, "value")]
     sync_ends(lambda: list(as_completed(alone)), RuntimeError)
 
