@@ -46,6 +46,13 @@ BROKER_KINDS = (
 )
 
 
+#: Modules that hold the brokers of the simulation to the real ones in the quick run.
+ON_SIMULATED = {
+    *("test_brokers_calls", "test_brokers_dead_letters", "test_brokers_doubles", "test_brokers_mail", "test_brokers_replies"),
+    "test_doubles_served",
+}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--everything", action="store_true", help="also what `pytest_collection_modifyitems` of tests/ leaves out")
 
@@ -66,7 +73,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept, left = list[pytest.Item](), list[pytest.Item]()
     for item in items:
         params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        (left if _is_shown_elsewhere(params, real_kafka) else kept).append(item)
+        shown = _is_shown_elsewhere(params, real_kafka) or (_is_simulated(params) and item.path.stem not in ON_SIMULATED)
+        (left if shown else kept).append(item)
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = kept
@@ -79,6 +87,10 @@ def _is_shown_elsewhere(params: dict[str, Any], real_kafka: bool) -> bool:
     if broker == "memory" or "face" not in params or "kind" not in params:
         return False
     return ("Async" in params["face"].__name__) is not str(params["kind"]).startswith("async")
+
+
+def _is_simulated(params: dict[str, Any]) -> bool:
+    return str(params.get("broker_kind", "")).startswith("sim_")
 
 
 def missing(what: str) -> None:

@@ -11,7 +11,7 @@ LONG_MODULES = {"test_streams_faults", "test_messenger_faults", "test_messenger"
 #: Modules whose tests on a real Kafka are long: in the quick run Redis stands for both.
 LONG_ON_KAFKA = {
     *("test_metrics", "test_kv_store", "test_srpc", "test_streams", "test_streams_more", "test_faces_map"),
-    *("test_progress", "test_running"),
+    *("test_progress", "test_running", "test_sim_sweep"),
 }
 #: Of those, what is quick and shows the most.
 QUICK_ON_KAFKA = {

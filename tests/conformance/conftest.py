@@ -51,7 +51,9 @@ def settings(broker_kind: str, settings_for: Callable[..., Settings]) -> Setting
         return settings_for(
             broker_kind, redis_heartbeat=0.5, redis_recover=2.0, kafka_queue_partitions=4, connect_timeout=PATIENCE / 2
         )
-    return settings_for(broker_kind, redis_heartbeat=HEARTBEAT, redis_recover=RECOVER)
+    # A member of a simulated group is given up by whoever asks first after its time, and its sign of life may be next.
+    recover = 2 * RECOVER if broker_kind == "sim_kafka" else RECOVER
+    return settings_for(broker_kind, redis_heartbeat=HEARTBEAT, redis_recover=recover)
 
 
 @pytest.fixture

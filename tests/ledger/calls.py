@@ -128,9 +128,12 @@ def _of_first_outcome(call: Call, book: Book) -> Iterator[Violation]:
             yield Violation("first outcome", f"{call.name} had {first[0]}, later {(event['how'], event['token'])}")
     if len(call.of("stored")) < 2 or "anything" in call.event.get("expects", ()):
         return
-    # Once the caller of a repeated call has its outcome, the broker may hold that of a further attempt until it is removed.
+    # Once the caller of a repeated call has its outcome, or is gone, the broker may hold that of a further attempt until it is
+    # removed.
     left = call.of("leave")
     until = (left[0]["at"] if left else call.ended) if call.idempotent else math.inf
+    if call.idempotent:
+        until = min(until, book.gone.get(call.event["client"], math.inf))
     kept = [event for event in call.of("stored") if event["at"] <= until]
     stored = {event["content"] for event in kept}
     if len(stored) > 1 and not book.faults.forgot_between(kept[0]["at"], kept[-1]["at"]):

@@ -8,7 +8,7 @@ import time
 from contextlib import closing
 from typing import Any
 
-from tests.sim import reach
+from tests.sim import reached
 from tests.sim.campaign import Failure, Sum, campaign, rules_of
 from tests.sim.options import Options, read_options
 from tests.sim.report import report
@@ -31,7 +31,7 @@ def main() -> int:
     if given.policy is not None:
         changes = {"policy": given.policy, "demotions": 5 if given.policy == "pct" else 0}
     found, interrupted = _many(given.seeds or range(1000), given.jobs, given.broker, changes, given.seconds)
-    missed = [] if interrupted else reach.missed(found.counts, found.runs)
+    missed = [] if interrupted else reached.missed(found.counts, found.runs, given.broker)
     for text in missed:
         print(f"NOT REACHED: {text}")
     _tell(found.failures, shrinks=not given.no_shrink and not interrupted)
@@ -93,7 +93,7 @@ def _many(seeds: range, jobs: int, broker: str | None, changes: dict[str, Any], 
 def _sum_up(found: Sum, took: float, jobs: int) -> None:
     if not found.runs:
         return
-    print(reach.table(found.counts))
+    print(reached.table(found.counts))
     print(
         f"{found.runs:,} runs in {took:.1f} s on {jobs} processes: {found.runs / took * 60:,.0f} a minute; "
         f"{found.steps:,} steps, {found.steps / took:,.0f}/s; "

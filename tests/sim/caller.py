@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.sim.options import Options
     from tests.sim.world import World
 
-__all__ = ["Plan", "drawn_plan", "run_plan"]
+__all__ = ["Plan", "drawn_plan", "drawn_plans", "run_plan"]
 
 #: The errors that scripts raise by themselves.
 OF_SCRIPT = {"raise": "ValueError", "exit": "RemoteException", "unwritable": "EncodeError"}
@@ -48,6 +48,11 @@ def drawn_plan(draw: Random, options: Options) -> Plan:
         leave=draw.choice((None,) * 6 + (0.0, 0.05, 1.0)),
         count=draw.choice((0, 1, 3, 20)),
     )
+
+
+def drawn_plans(draw: Random, options: Options) -> list[Plan]:
+    """All calls of the options' load."""
+    return [drawn_plan(draw, options) for _ in range(options.calls)]
 
 
 async def run_plan(world: World, name: str, client: AsyncClient, plan: Plan) -> None:

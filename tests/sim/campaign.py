@@ -15,7 +15,7 @@ from typing import Any
 from tests.sim.options import Options, options_of
 from tests.sim.run import Verdict, prepared, run_once
 
-__all__ = ["Failure", "Sum", "campaign", "run_all", "rules_of"]
+__all__ = ["Failure", "Sum", "begin", "campaign", "run_all", "rules_of"]
 
 #: Runs between two collections: more would only make the process larger, fewer cost time.
 RUNS_PER_COLLECTION = 100
@@ -91,7 +91,8 @@ _runs = 0
 _standing = ExitStack()
 
 
-def _begin() -> None:
+def begin() -> None:
+    """What a worker process does first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started us says when to end
     _standing.enter_context(prepared())
 
@@ -106,7 +107,7 @@ def campaign(seeds: range, jobs: int, broker: str | None, changes: dict[str, Any
     Close it to end early: what runs then is waited for, a second or two.
     """
     chunks = (seeds[first : first + CHUNK] for first in range(0, len(seeds), CHUNK))
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=begin) as pool:
         running: set[Future[Sum]] = set()
         try:
             for chunk in chunks:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from tests.sim.campaign import _begin, rules_of, run_all
+from tests.sim.campaign import Sum, begin, run_all
 from tests.sim.mutants import MUTANTS, applied
 from tests.sim.options import options_of
 
@@ -16,8 +16,13 @@ __all__ = ["KNOWN", "Seen", "known", "measure"]
 
 #: What the last measurement found; the tests begin with these seeds.
 KNOWN = Path(__file__).with_name("mutants.tsv")
+#: Where a reader finds the table, and between which lines.
+PAGE = Path(__file__).parents[2] / "docs/explanation/simulation.md"
+MARKS = "<!-- mutants -->", "<!-- end of mutants -->"
 #: Seeds that are remembered for each.
 MOST_SEEDS = 3
+#: Runs that show a mutant after which its share is known well enough.
+ENOUGH = 12
 
 
 @dataclass(slots=True)
@@ -33,17 +38,29 @@ class Seen:
 def measure(seeds: range, jobs: int, only: str) -> int:
     """1 where a mutant lives."""
     names = [only] if only else list(MUTANTS)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=begin) as pool:
         dirty = frozenset().union(*pool.map(_dirty, [seeds[first::jobs] for first in range(jobs)]))
-        found = []
-        for seen in pool.map(_see, names, [seeds] * len(names), [dirty] * len(names)):
-            found.append(seen)
+        found: dict[str, Seen] = {}
+        for future in as_completed([pool.submit(_see, name, seeds, dirty) for name in names]):
+            seen = future.result()
+            found[seen.name] = seen
             print(_row(seen), flush=True)
-    if not only:
-        KNOWN.write_text("".join(f"{seen.name}\t{' '.join(map(str, seen.seeds[:MOST_SEEDS]))}\n" for seen in found if seen.seeds))
-    living = [seen.name for seen in found if not seen.seeds]
+    living = [name for name in names if not found[name].seeds]
+    if only:
+        return bool(living)
+    kept = [found[name] for name in sorted(names) if found[name].seeds]
+    KNOWN.write_text("".join(f"{seen.name}\t{' '.join(map(str, seen.seeds[:MOST_SEEDS]))}\n" for seen in kept))
+    _write_table([_row(found[name]) for name in sorted(names)])
     print(f"{len(found)} mutants, {len(living)} of them live" + "".join(f"\n  {name}" for name in living))
     return 1 if living else 0
+
+
+def _write_table(rows: list[str]) -> None:
+    """Into the page, between its marks."""
+    text = PAGE.read_text()
+    begin, end = text.index(MARKS[0]) + len(MARKS[0]), text.index(MARKS[1])
+    head = "| mutant | what it lacks | first seed | runs that show it | by |\n|---|---|---|---|---|\n"
+    PAGE.write_text(f"{text[:begin]}\n{head}" + "\n".join(rows) + f"\n{text[end:]}")
 
 
 def _row(seen: Seen) -> str:
@@ -65,7 +82,9 @@ def _dirty(seeds: range) -> frozenset[int]:
 
 def _see(name: str, seeds: range, dirty: frozenset[int]) -> Seen:
     clean = [options_of(seed, "redis") for seed in seeds if seed not in dirty]
+    found = Sum()
     with applied(name):
-        found = run_all(clean)
-    rules = Counter(rule for failure in found.failures for rule in rules_of(failure.violations))
-    return Seen(name, len(clean), sorted(failure.options.seed for failure in found.failures), rules)
+        while found.runs < len(clean) and len(found.failures) < ENOUGH:
+            found.merge(run_all(clean[found.runs : found.runs + 20]))
+    rules = Counter(rule for failure in found.failures for rule in failure.rules)
+    return Seen(name, found.runs, sorted(failure.options.seed for failure in found.failures), rules)

@@ -1,4 +1,4 @@
-"""Mutants: PRPC, or the simulated broker, with ONE safeguard removed. Whoever judges must see it, or the judging is worth nothing.
+"""Mutants: PRPC, or the simulated broker, with ONE safeguard removed. Whoever judges must see it, or the judging is worthless.
 
 Each is a function that replaces a method for as long as it is `applied`. Where one is not caught, a rule of the ledger, a fault
 or a kind of call is missing.
@@ -17,8 +17,8 @@ from tests.sim import loop
 __all__ = ["MUTANTS", "Mutant", "Patch", "applied", "mutant"]
 
 
-#: Most steps of a run with a mutant, which may go on for ever: ten times what one needs that is intact.
-MAX_STEPS = 25_000
+#: Most steps of a run with a mutant, which may go on for ever: seven times what one needs that is intact.
+MAX_STEPS = 12_000
 
 
 class Patch:
@@ -87,4 +87,4 @@ def nothing(*_: Any, **__: Any) -> None:
 
 
 # They register themselves.
-from tests.sim import mutants_broker, mutants_client, mutants_server, mutants_streams  # noqa: E402, F401
+from tests.sim import mutants_broker, mutants_client, mutants_kafka, mutants_server, mutants_streams  # noqa: E402, F401

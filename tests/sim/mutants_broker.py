@@ -91,15 +91,6 @@ def entries_have_no_age(patch: Patch) -> None:
     patch.around(SimDelivery, "__init__", lambda old, self, consumer, given, age: old(self, consumer, given, 0.0))
 
 
-@mutant("a call waits for its turn until its server takes it, or the queue is restored")
-def a_third_of_entries_is_lost(patch: Patch) -> None:
-    def wait(old: Any, self: Store, name: str, queue: Any, number: int, **more: Any) -> None:
-        if number % 3 or queue.entries[number].raw:
-            old(self, name, queue, number, **more)
-
-    patch.around(Store, "_wait", wait)
-
-
 @mutant("others who sent the same call get its outcome, too")
 def who_comes_second_gets_no_outcome(patch: Patch) -> None:
     patch.set(Store, "_first_outcome", nothing)

@@ -51,6 +51,18 @@ def repeats_have_no_deadline(patch: Patch) -> None:
     patch.set(Repeats, "due", due)
 
 
+@mutant("a call whose last attempt is refused may run by an earlier one")
+def refusals_are_believed(patch: Patch) -> None:
+    def failed(self: Repeats, attempt: int, now: float, chance: float, *, passing: bool) -> bool:
+        if not self._is_current(attempt):
+            return True
+        self._sending = False
+        planned = (passing or self._accepted) and self._plan(now, chance)
+        return planned or self._accepted
+
+    patch.set(Repeats, "failed", failed)
+
+
 @mutant("a call ends at its deadline")
 def deadlines_are_lost(patch: Patch) -> None:
     patch.set(CallPump, "_due", nothing)

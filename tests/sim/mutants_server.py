@@ -16,6 +16,7 @@ from prpc.server.run import Run
 from prpc.server.settlements import Settlements
 from prpc.workers.base import Outcome
 from prpc.workers.slots import SlotExecution
+from tests.sim.consumer import SimConsumer
 from tests.sim.mutants import Patch, mutant, nothing
 from tests.sim.workers import SimProcessPool
 
@@ -46,7 +47,11 @@ def early_cancellations_are_forgotten(patch: Patch) -> None:
 
 @mutant("a call that runs is ended where its caller cancels it")
 def running_calls_are_not_cancelled(patch: Patch) -> None:
-    patch.around(CallTable, "cancel", lambda old, self, *rest: [] if old(self, *rest) else [])
+    def cancel(old: Any, self: CallTable[Run], *rest: Any) -> list[Run]:
+        old(self, *rest)
+        return []
+
+    patch.around(CallTable, "cancel", cancel)
 
 
 @mutant("a call that comes back while it runs here waits for its own outcome")
@@ -72,6 +77,11 @@ def lost_calls_are_dropped(patch: Patch) -> None:
             old(self, run, outcome, *rest)
 
     patch.around(Dispatcher, "_end", end)
+
+
+@mutant("a server without room tells the callers of a lost one at once")
+def lost_calls_wait_for_room(patch: Patch) -> None:
+    patch.set(SimConsumer, "lost", lambda self: ())
 
 
 @mutant("time that a call waited for its claim counts")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from prpc.client.readings import Readings, StreamCall
+from prpc.client.readings import Reading, Readings, StreamCall
 from prpc.client.stream import Stream
 from prpc.protocol.streams import Inbox, Outbox
 from prpc.server.streams import Streaming, Streams
@@ -92,14 +92,26 @@ def ends_do_not_count(patch: Patch) -> None:
     patch.set(Streaming, "finish", lambda self, outcome, given_back=False: outcome)
 
 
-@mutant("items of an earlier run are not taken for those of the newest")
-def runs_are_mixed(patch: Patch) -> None:
-    def _elsewhere(self: Reader, items: Any) -> None:
-        self.writer = items.writer
+@mutant("an outcome may overtake every mail of the items")
+def an_outcome_ends_the_choice_of_writers(patch: Patch) -> None:
+    def choose(old: Any, self: Reader, items: Any) -> Any:
+        return (items.writer, items.run) if self.total is not None else old(self, items)
 
-    patch.set(Reader, "_moved", _elsewhere) if "_moved" in Reader.__dict__ else patch.around(
-        Inbox, "arrive", lambda old, self, run, first, values, size=0: old(self, max(run, self.run), self.have + 1, values, size)
-    )
+    patch.around(Reader, "_choose", choose)
+
+
+@mutant("a server that gave its reader up has nothing more for it")
+def the_given_up_wait_for_items(patch: Patch) -> None:
+    def conclude(self: Reading, reply: Any) -> None:
+        total = reply.result if reply.failure is None else reply.failure.facts.get("items")
+        self.total = total if type(total) is int else None
+
+    patch.set(Reading, "conclude", conclude)
+
+
+@mutant("whoever was read before is not read again")
+def former_writers_are_read_again(patch: Patch) -> None:
+    patch.around(Reader, "_choose", lambda old, self, items: self._former.clear() or old(self, items))
 
 
 @mutant("after a gap in its mail a reader asks for what is missing")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from copy import copy
+from random import Random
 from typing import TYPE_CHECKING
 
 from tests.ledger.causes import BROKER
@@ -34,10 +36,17 @@ class Nemesis:
             self._noise = world.fault("noise", BROKER)
         moments = sorted(self._draw.random() * options.span for _ in options.faults)
         began = world.loop.now
-        for moment, deed in zip(moments, options.faults, strict=True):
+        for number, (moment, deed) in enumerate(zip(moments, options.faults, strict=True)):
             await asyncio.sleep(max(0.0, began + moment - world.loop.now))
-            self._under_way.append(asyncio.create_task(getattr(self, deed)(), name=f"nemesis {deed}"))
+            if number not in options.skipped:
+                self._under_way.append(asyncio.create_task(getattr(self._alone(number), deed)(), name=f"nemesis {deed}"))
         await asyncio.sleep(max(0.0, began + options.span - world.loop.now))
+
+    def _alone(self, number: int) -> Nemesis:
+        """With a stream of its own, so that a deed does what it does whether or not others are done."""
+        alone = copy(self)
+        alone._draw = Random(f"{self._world.options.seed} fault {number}")
+        return alone
 
     async def heal(self) -> None:
         """Everything is mended, everybody is there."""

@@ -76,6 +76,10 @@ class Timing(Protocol):
         """Seconds that a push needs."""
         ...
 
+    def cuts_push(self) -> bool:
+        """Whether the connection breaks by the next push, which is lost."""
+        ...
+
 
 class _AtOnce:
     def fate(self, host: Host | None, operation: str) -> Fate:
@@ -83,6 +87,9 @@ class _AtOnce:
 
     def delay(self) -> float:
         return 0.0
+
+    def cuts_push(self) -> bool:
+        return False
 
 
 class Network:
@@ -249,6 +256,9 @@ class Connection:
 
     def push(self, function: Callable[..., object], *args: Any) -> None:
         """From the broker's side: call a function in the host, in order with the answers."""
+        if self.network.timing.cuts_push():
+            self.snap()
+            return
         self._home(self.network.timing.delay(), function, *args)
 
     def _home(self, delay: float, function: Callable[..., object], *args: Any) -> None:

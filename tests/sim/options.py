@@ -19,7 +19,7 @@ FAULTS = (
 #: What happens on Kafka, which forgets nothing, in the place of some deeds.
 ON_KAFKA = {"broker_forgets_second": "rebalance", "broker_forgets_all": "rebalance"}
 #: What happens all the time, at a rate.
-NOISE = ("cut_before", "cut_after", "slow")
+NOISE = ("cut_before", "cut_after", "slow", "cut_push")
 #: Scripts' ends: what they are is said in workload.py.
 ENDS = (*("value",) * 6, "raise", "exit", "unwritable", "hold", "stubborn", "progress")
 
@@ -47,6 +47,8 @@ class Options:
     scene: str = ""
     #: Deeds in their order.
     faults: tuple[str, ...] = ()
+    #: Numbers (from 0) of those that are left out; the others stay as they are.
+    skipped: tuple[int, ...] = ()
     #: Kind -> probability for each request.
     noise: dict[str, float] = field(default_factory=dict)
     #: Mean seconds on the way, and how the clocks of hosts differ.
@@ -125,7 +127,6 @@ def options_of(seed: int, broker: str | None = None) -> Options:
     quiet = exact and draw.random() < 0.6
     if quiet:
         faults = tuple(fault for fault in faults if fault != "pause")
-    broker = broker or draw.choice(("redis", "kafka"))
     if broker == "kafka":
         faults = tuple(ON_KAFKA.get(fault, fault) for fault in faults)
     noise = {} if exact else {kind: draw.choice((0.005, 0.02, 0.05)) for kind in NOISE if draw.random() < 0.35}

@@ -21,7 +21,7 @@ from prpc.server.registry import Registry
 from prpc.workers import create_pool
 from prpc.workers.base import WorkerKind
 from tests.sim.armed import Armed
-from tests.sim.caller import Plan, drawn_plan, run_plan
+from tests.sim.caller import Plan, drawn_plans, run_plan
 from tests.sim.drawn import with_tqdm
 from tests.sim.fence import fenced, installed
 from tests.sim.loop import HOST, SimLoop
@@ -76,6 +76,7 @@ def prepared() -> Iterator[None]:
             yield
     finally:
         prpc.brokers.adapter_of, prpc.server.service.create_pool, prpc.server.service.Catalogue = old  # type: ignore[misc]
+        gc.unfreeze()
         gc.collect()
         if gc_was:
             gc.enable()
@@ -148,7 +149,7 @@ async def _live(world: World) -> None:
         world.armed = Armed(world, *options.armed)
         world.timing.watchers.append(world.armed)
     await asyncio.sleep(0.5)
-    plans = [Plan(*fields) for fields in options.planned] or [drawn_plan(draw, options) for _ in range(options.calls)]
+    plans = [Plan(*fields) for fields in options.planned] or drawn_plans(draw, options)
     world.load = sum(plan.seconds for plan in plans)
     callers = [_caller(world, number, plan) for number, plan in enumerate(plans)]
     if options.scene:

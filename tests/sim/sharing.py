@@ -99,11 +99,11 @@ class SharingConsumer(SimConsumer):
         return task
 
     def _refused(self, given: Given) -> Awaitable[bool]:
-        refused = answered(False)
-        super()._claimed(given, refused)
-        return refused
+        self.broker.site.note("ending", delivery=given.name, how="claim")
+        self._known.pop(given.name, None)
+        return answered(False)
 
-    def _claimed(self, given: Given, done: asyncio.Future[bool]) -> None:
+    def _claimed(self, given: Given, done: asyncio.Task[bool]) -> None:
         super()._claimed(given, done)
         if not done.cancelled() and done.exception() is None and done.result() and given.consumer == self._name:
             self._started.add(given.name)

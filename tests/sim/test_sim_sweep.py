@@ -9,7 +9,8 @@ from tests.sim.sweep import CALLS, sweep
 
 
 @pytest.mark.parametrize("kind", CALLS)
-def test_whatever_request_goes_wrong_the_promises_hold(kind: str) -> None:
+@pytest.mark.parametrize("broker", ["redis", "kafka"])
+def test_whatever_request_goes_wrong_the_promises_hold(broker: str, kind: str) -> None:
     with prepared():
-        for verdict in sweep("redis", kind):
+        for verdict in sweep(broker, kind):
             assert not verdict.violations, f"{verdict.options.text()}\n" + "\n".join(verdict.violations)

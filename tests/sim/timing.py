@@ -37,6 +37,13 @@ class SimTiming:
             seconds += self._latency.choice(TAILS)
         return seconds
 
+    def cuts_push(self) -> bool:
+        rate = self._noise.get("cut_push", 0.0) if self.noisy else 0.0
+        cut = rate > 0 and self._faults.random() < rate
+        if cut:
+            self.fired["cut_push"] = self.fired.get("cut_push", 0) + 1
+        return cut
+
     def fate(self, host: Host | None, operation: str) -> Fate:
         fate = Fate(self.delay(), self.delay())
         for watcher in self.watchers:

@@ -214,8 +214,13 @@ class World:
     def may_run_out(self, seconds: float, timeout: float) -> bool:
         """Whether a call of so many seconds may run out of time by the load alone, or by faults that hold everything up."""
         faults = len(self.options.faults) * (9.0 + self.options.recover)
-        # One that calls another may wait for the very slot that it has.
-        return not self.options.exact or "nested" in self.options.kinds or timeout <= self.load * 3 + faults + seconds + 5.0
+        # One that calls another may wait for the very slot that it has; on Kafka also while another server is idle.
+        planned = [plan[1] for plan in self.options.planned] if self.options.broker == "kafka" else []
+        return (
+            not self.options.exact
+            or "nested" in (*self.options.kinds, *planned)
+            or timeout <= self.load * 3 + faults + seconds + 5.0
+        )
 
     def kill(self, host: Host) -> None:
         """SIGKILL: its connections are closed by the kernel, what it had sent is on its way."""
