@@ -306,7 +306,7 @@ def stops(stage: Stage) -> None:
 
 
 async def _long(client: AsyncClient) -> None:
-    tasks = [client.options(timeout=30.0).call(name, 15.0, end) for name in ("work", "safe") for end in ("value", "stubborn")]
+    tasks = [client.options(timeout=30.0).call(name, 6.0, end) for name in ("work", "safe") for end in ("value", "stubborn")]
     tasks += [client.options(timeout=30.0).call("capped", 3.0, "value") for _ in range(4)]
     tasks += [client.options(timeout=30.0).call("told_slowly", number) for number in range(6)]
     tasks.append(client.options(timeout=30.0).call("feed", _forever(), "value"))
@@ -344,7 +344,8 @@ async def _stops(stage: Stage) -> None:
                 server.stopping = True
                 world.loop.on(server.host, server.service.request_stop, 0.1)
                 await asyncio.wait([server.task], timeout=60)
-            world.start_server(server)
+            if not server.alive:
+                world.start_server(server)
 
 
 # Clients that go.
@@ -403,13 +404,13 @@ def forks(stage: Stage) -> None:
 
 def _forks(stage: Stage, client: Client) -> None:
     task = client.options(timeout=60.0).call("work", 30.0, "value")
-    stream = client.stream("stream", 5.0, "value", 3)
-    stage.leave(stream)
+    stream = client.stream("stream", 1.0, "value", 3)
     client.call("work", 0.0, "value").result()
     looked_up = portal.current_portal().run(_look_up())
     assert looked_up, looked_up
     loop = stage.world.loop
     portal._before_fork()
+    stage.leave(stream)
     for part in list(loop.current.process.parts):  # a child has no thread but the one that forked
         loop.remove_host(part)
     portal._in_child()
