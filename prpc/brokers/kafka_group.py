@@ -136,9 +136,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         except TimeoutError:
             log.warning("the last commit of queue %s did not go through in time", self._names.queue)
         for tenure in self.tenures.values():
-            tenure.live = False
-            self._give_up_starts(tenure)
-            self._orphans.update(((tenure.place, offset), delivery) for offset, delivery in tenure.held.items())
+            self._let_go(tenure)
         await stop_consumer(self.kafka)
         for delivery in self._orphans.values():
             delivery.lost = True
@@ -190,13 +188,18 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
             self._forgo([(place, delivery.marked)])
 
     def _give_up_starts(self, tenure: Tenure) -> None:
-        """Begin nothing that still waits for its commit, whatever becomes of that; left is what runs."""
+        """Begin nothing that still waits for its commit, whatever becomes of that; left in our hands is what runs."""
         for delivery in list(tenure.held.values()):
             if not delivery.begins:
                 delivery.give_up()
                 self.given_back(delivery)
-        if not tenure.live:
-            self._forgo([((tenure.place, offset), token) for offset, token in tenure.unstarted])
+
+    def _let_go(self, tenure: Tenure) -> None:
+        """A partition is not ours any more: what runs goes on, and others are told what never began."""
+        self._give_up_starts(tenure)
+        tenure.live = False
+        self._orphans.update(((tenure.place, offset), delivery) for offset, delivery in tenure.held.items())
+        self._forgo([((tenure.place, offset), token) for offset, token in tenure.unstarted])
 
     def _forgo(self, starts: Collection[Start]) -> None:
         """Starts never were whose partitions are not ours any more."""
@@ -290,10 +293,8 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
             log.warning("the partitions of queue %s go back without a last commit", self._names.queue)
         tenures, self.tenures = self.tenures, {}
         for tenure in tenures.values():
-            tenure.live = False
+            self._let_go(tenure)
             self._ends.keep((tenure.place, offset) for offset in tenure.uncommitted)
-            self._give_up_starts(tenure)
-            self._orphans.update(((tenure.place, offset), delivery) for offset, delivery in tenure.held.items())
 
     async def on_partitions_assigned(  # pyright: ignore[reportIncompatibleMethodOverride]  # it takes functions and coroutines
         self, assigned: Iterable[TopicPartition]
