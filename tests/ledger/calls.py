@@ -16,6 +16,8 @@ NOT_STARTED = frozenset(
 )
 #: Seconds that a timer may be early, as it rounds.
 ROUNDING = 0.001
+#: Seconds that a reader takes for one item at most.
+SLOWEST_READ = 1.0
 
 
 def judge(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
@@ -41,7 +43,9 @@ def _of_outcomes(call: Call, book: Book, promise: Promise) -> Iterator[Violation
     if len(outcomes) > 1:
         yield Violation("one outcome", f"{call.name} ended {len(outcomes)} times: {[o['how'] for o in outcomes]}")
     elif not outcomes:
-        heard = call.event["client"] not in book.gone or book.gone[call.event["client"]] > due
+        # A slow reader that was killed had not come to the end yet.
+        reading = SLOWEST_READ if call.of("read") else 0.0
+        heard = call.event["client"] not in book.gone or book.gone[call.event["client"]] > due + reading
         if heard and not call.of("leave"):
             yield Violation("no silence", f"{call.name} has no outcome")
     elif outcomes[0]["at"] > max(due, book.faults.stood_still(call.event["client"], call.event["at"], due) + promise.slack):
