@@ -153,6 +153,10 @@ class Stage:
         for message_id in sorted(streams - ended):
             self.world.note("leave", id=message_id)
 
+    def gone(self, client: AsyncClient | PlainClient) -> None:
+        """This one's loop has ended, or its process: it hears and says nothing any more."""
+        self.world.note("gone", client=next(guest.name for guest in self.world.guests if guest.client is client))
+
     def leave(self, stream: Stream[Any]) -> None:
         """Its reader has gone, or goes now."""
         self.world.note("leave", id=stream.message.message_id)
