@@ -14,6 +14,7 @@ from prpc.client.channel import Channel
 from prpc.client.middleware import Middleware
 from prpc.client.options import CallOptions
 from prpc.client.readings import Reading
+from prpc.exceptions import SerializationError
 from prpc.failure import restore
 from prpc.settings import Settings
 from tests.sim.caller import name_of
@@ -121,7 +122,7 @@ def outcome_of(call: Call) -> tuple[str, str | None]:
     if call.reply is not None and call.reply.failure is not None:
         error = restore(call.reply.failure)
     if error is not None:
-        return name_of(error), None
+        return type(error).__name__ if isinstance(error, SerializationError) else name_of(error), None
     value = None if call.reply is None else call.reply.result
     return "value", value["token"] if isinstance(value, dict) and "token" in value else value
 

@@ -44,5 +44,5 @@ SCENES: dict[str, Scene] = {
 def scene_options(name: str, seed: int) -> Options:
     """A run for the sake of this scene: one in four in a whole world, the others as their seed draws them."""
     if seed % 4 == 0:
-        return Options(seed=seed, scene=name, calls=2, span=1.0)
-    return replace(options_of(seed, "redis"), scene=name)
+        return Options(seed=seed, broker=("redis", "kafka")[seed // 4 % 2], scene=name, calls=2, span=1.0)
+    return replace(options_of(seed), scene=name)

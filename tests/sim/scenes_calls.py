@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
@@ -17,6 +16,7 @@ from prpc.exceptions import (
     DecodeError,
     EncodeError,
     FunctionNotFoundError,
+    NoServerError,
     StaleStubError,
     WorkerTimeoutError,
 )
@@ -222,6 +222,7 @@ def asked(stage: Stage) -> None:
     stage.acts(lambda client: _asked(stage, client), expects={"*": ("ValueError",)})
     stage.acts(_cancelled)
     stage.acts(lambda client: _streams(stage, client), expects={"*": ("ValueError",)})
+    stage.acts(_nobody_there, queue_name="deserted")
     stage.acts(_sends, expects={"*": ("RuntimeError", "LookupError")})
 
 
@@ -256,6 +257,17 @@ async def _asked(stage: Stage, client: AsyncClient) -> None:
     assert client.queue == "sim" and "queue='sim'" in repr(client) and await client.servers()
 
 
+async def _nobody_there(client: AsyncClient) -> None:
+    """On a queue that nobody serves."""
+    for call in (
+        client.options(require_server=True).call("work", 0.0, "value"),
+        client.ping(2.0),
+        client.get_function_server(2.0),
+    ):
+        await ends(call, NoServerError)
+    await ends(client.options(require_server=True, retries=2, backoff=0.1).call("safe", 0.0, "value"), NoServerError)
+
+
 async def _cancelled(client: AsyncClient) -> None:
     running = client.call("work", 5.0, "value")
     await asyncio.sleep(0.2)
@@ -277,7 +289,6 @@ async def _cancelled(client: AsyncClient) -> None:
     both[0].cancel()
     await both[1]
     client.call("work", 0.1, "value")  # nobody holds it
-    gc.collect()
 
 
 async def _wait(task: AwaitableTask[Any]) -> Any:

@@ -306,7 +306,7 @@ def stops(stage: Stage) -> None:
 
 
 async def _long(client: AsyncClient) -> None:
-    tasks = [client.options(timeout=30.0).call(name, 6.0, end) for name in ("work", "safe") for end in ("value", "stubborn")]
+    tasks = [client.options(timeout=12.0).call(name, 6.0, end) for name in ("work", "safe") for end in ("value", "stubborn")]
     tasks += [client.options(timeout=30.0).call("capped", 3.0, "value") for _ in range(4)]
     tasks += [client.options(timeout=30.0).call("told_slowly", number) for number in range(6)]
     tasks.append(client.options(timeout=30.0).call("feed", _forever(), "value"))
@@ -404,7 +404,7 @@ def forks(stage: Stage) -> None:
 
 def _forks(stage: Stage, client: Client) -> None:
     task = client.options(timeout=60.0).call("work", 30.0, "value")
-    stream = client.stream("stream", 1.0, "value", 3)
+    stream = client.stream("stream", 1.0, "value", 1)
     client.call("work", 0.0, "value").result()
     looked_up = portal.current_portal().run(_look_up())
     assert looked_up, looked_up

@@ -269,4 +269,4 @@ def _left_open(stage: Stage, client: Client) -> None:
 
     held: list[Any] = []
     asyncio.run(main())
-    stage.leave(held[1])
+    stage.gone(client)
