@@ -121,7 +121,8 @@ def _in_parts(seeds: range, scenes: int, place: Path) -> bool:
         subprocess.Popen([*command, "--part", str(number), "--data", str(place / f".coverage.{number}")], cwd=ROOT)
         for number in range(PARTS)
     ]
-    return any([part.wait() != 0 for part in parts])
+    codes = [part.wait() for part in parts]
+    return any(codes)
 
 
 def _report(place: Path) -> bool:
