@@ -21,7 +21,7 @@ JOBS ?= 2
 SIM_RUNS ?= 10000
 export SIM_RUNS
 
-.PHONY: demo test test-long test-all sim chaos chaos-test coverage test-coverage coverage-report check format bench bench-kafka clean
+.PHONY: demo test test-long test-all sim sim-reach chaos chaos-test coverage test-coverage coverage-report check format bench bench-kafka clean
 
 demo: $(VENV)/.demo
 	@$(RUN) -m examples.demo
@@ -71,6 +71,9 @@ chaos: $(VENV)/.test
 # Whole systems in virtual time, from a seed each: some thousand a minute on each core.
 sim: $(VENV)/.test
 	$(RUN) -m tests.sim --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
+
+sim-reach: $(VENV)/.test
+	$(RUN) -m tests.sim.reach $(ARGS)
 
 bench: $(VENV)/.test
 	$(RUN) -m benchmarks.calls

@@ -13,7 +13,7 @@ from prpc.client.channel import default_channel
 from prpc.client.options import CallOptions, seconds_of
 from prpc.client.readings import StreamCall
 from prpc.client.task import HasChannel
-from prpc.exceptions import ClientTimeOutError, DecodeError, WorkerLostError
+from prpc.exceptions import CallError, ClientTimeOutError, DecodeError, WorkerLostError
 from prpc.prpcmessage import PRPCMessage
 
 __all__ = ["Stream"]
@@ -109,13 +109,26 @@ class Stream(Generic[T_co]):
                 self._reading.again = True
                 call.home.streams.speak(call.message_id)
             if self._late is None or self._late[1] != self.received:
-                self._late = now + _LAST_ITEMS, self.received
+                self._late = self._until_lost(now), self.received
             elif now >= self._late[0]:
-                self._end()
-                text = f"the server of {call.message.func_name}() was lost with the last {call.missing} items of the stream"
-                raise WorkerLostError(text, function=call.message.func_name)
+                raise self._lost()
             until = self._late[0] if until is None else min(until, self._late[0])
         return None if until is None else until - now
+
+    def _until_lost(self, now: float) -> float:
+        """Moment up to which the next of the last items may come. After its deadline only who reads slowly still reads."""
+        expires = self.call.expires
+        late = now + _LAST_ITEMS
+        return late if expires is None or expires <= now else min(late, expires)
+
+    def _lost(self) -> CallError:
+        """End the stream: the last items do not come."""
+        call, name, missing = self.call, self.call.message.func_name, self.call.missing
+        self._end()
+        if call.expires is not None and self._late is not None and self._late[0] == call.expires:
+            text = f"the last {missing} items of {name}() did not come within its timeout of {call.timeout or 0.0:g} s"
+            return ClientTimeOutError(text, message_id=str(call.message_id), timeout=call.timeout)
+        return WorkerLostError(f"the server of {name}() was lost with the last {missing} items of the stream", function=name)
 
     def _take(self, end: type[Exception]) -> T_co:
         call, inbox = self.call, self._reading.inbox

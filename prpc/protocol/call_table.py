@@ -20,14 +20,14 @@ def remaining_time(*limits: float | None) -> float | None:
 
 
 class CallTable(Generic[T]):
-    """The calls that run in one server, by message id, and the cancellations that came before their call.
+    """The calls that run in one server, by message id, and the cancellations of those that may still come.
 
-    Memory is bounded: running calls by the server's slots, early cancellations by `max_early` and `early_seconds`.
+    Memory is bounded: running calls by the server's slots, cancellations that are remembered by `max_early` and `early_seconds`.
     """
 
     def __init__(self, *, max_early: int = 10_000, early_seconds: float = 300.0, max_attempts: int = 5) -> None:
         self._running: dict[UUID, T] = {}
-        #: Ids that were cancelled before their call was seen, with the moment (monotonic seconds) of forgetting; oldest first.
+        #: Ids that were cancelled, with the moment (monotonic seconds) of forgetting; oldest first.
         self._early: dict[UUID, float] = {}
         self._max_early = max_early
         self._early_seconds = early_seconds
@@ -78,13 +78,12 @@ class CallTable(Generic[T]):
         return None
 
     def cancel(self, message_ids: Iterable[UUID], now: float) -> list[T]:
-        """The runs to stop. An id that does not run is remembered: its call may still come."""
+        """The runs to stop. Every id is remembered: its call, or a further attempt of one that runs, may still come."""
         runs: list[T] = []
         for message_id in message_ids:
             run = self._running.get(message_id)
             if run is not None:
                 runs.append(run)
-                continue
             self._early.pop(message_id, None)
             self._early[message_id] = now + self._early_seconds
         self._forget(now)

@@ -96,7 +96,8 @@ def _of_losses(call: Call, book: Book, promise: Promise, within: float) -> Itera
 def _of_repeats(call: Call, least: float) -> Iterator[Violation]:
     """A call that may run twice does not end with the first connection that breaks."""
     ended = call.outcomes[0] if call.outcomes else None
-    if call.idempotent and ended is not None and ended["how"] == "BrokerUnavailableError":
+    repeats = call.idempotent and call.event.get("repeats", True)
+    if repeats and ended is not None and ended["how"] == "BrokerUnavailableError":
         if ended["at"] - call.event["at"] < least:
             lasted = ended["at"] - call.event["at"]
             yield Violation("repeated", f"{call.name} was given up {lasted:.3f} s after it was sent, with {ended['how']}")

@@ -15,8 +15,21 @@ EVENTS: dict[str, tuple[str, ...]] = {
     # A client sends a call, which must have its outcome `timeout` seconds later at most (None: it has all the time). `sure`: no
     # fault excuses an error of it. `stream`: its function yields items. `sends`: it is sent one. `expects`: errors that it may
     # end with by itself, as its function raises them. `stops`: its function ends where it is cancelled. `window`: items that its
-    # stream may be ahead of its reader. All but the first five may be missing.
-    "call": ("id", "client", "function", "idempotent", "timeout", "sure", "stream", "sends", "expects", "stops", "window"),
+    # stream may be ahead of its reader. `repeats`: whether the client repeats it. All but the first five may be missing.
+    "call": (
+        "id",
+        "client",
+        "function",
+        "idempotent",
+        "timeout",
+        "sure",
+        "stream",
+        "sends",
+        "expects",
+        "stops",
+        "window",
+        "repeats",
+    ),
     # A client learns an outcome: `how` is "value" or the error's class, `token` what the function returned.
     "outcome": ("id", "how", "token"),
     # The same client looks at the same call again, at its end.
@@ -47,8 +60,8 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "made": ("id", "token", "index"),
     "read": ("id", "index"),
     "closed": ("id", "token"),
-    # The reader of a stream leaves it early, of its own will.
-    "leave": ("id",),
+    # The reader of a stream leaves it early, of its own will; `silent`: without a word, as it is dropped or its process forks.
+    "leave": ("id", "silent"),
     # A client is killed: nobody hears the outcomes of its open calls.
     "gone": ("client",),
     # A fault begins: what it hits and does stands at `causes.Fault`. It is mended.

@@ -52,12 +52,17 @@ class SimDelivery:
     def admitted(self) -> bool:
         return self.given.admitted
 
+    @property
+    def lost(self) -> bool:
+        return self.given.consumer != self._consumer._name
+
     def claim(self, message_id: UUID, address: str | None, *, repeatable: bool = False, again: bool = False) -> Awaitable[bool]:
         return self._consumer.claim(self.given, message_id, address, repeatable=repeatable, again=again)
 
     def settle(self, reply: Reply | None) -> Awaitable[bool]:
         consumer, given = self._consumer, self.given
-        return consumer.end("settle", given, lambda: consumer.store.settle(consumer.queue, given, reply, consumer.expire))
+        work = lambda: consumer.store.settle(consumer.queue, given, reply, consumer.expire)  # noqa: E731
+        return consumer.end("settle", given, work, nothing=reply is None)
 
     def release(self) -> Awaitable[bool]:
         consumer, given = self._consumer, self.given
@@ -311,8 +316,8 @@ class SimConsumer:
             self.broker.site.note("ending", delivery=given.name, how="claim")
             self._known.pop(given.name, None)
 
-    def end(self, how: str, given: Given, work: Callable[[], bool]) -> Awaitable[bool]:
-        """Begin to settle, release or bury."""
+    def end(self, how: str, given: Given, work: Callable[[], bool], *, nothing: bool = False) -> Awaitable[bool]:
+        """Begin to settle, release or bury. `nothing`: there is nothing to hand over."""
         self.broker.site.note("ending", delivery=given.name, how=how)
         task = self.broker.start(how, work, insist=True)
         task.add_done_callback(lambda _: self._known.pop(given.name, None))

@@ -14,6 +14,7 @@ from prpc.client.channel import Channel
 from prpc.client.middleware import Middleware
 from prpc.client.options import CallOptions
 from prpc.client.readings import Reading
+from prpc.exceptions import SerializationError
 from prpc.failure import restore
 from prpc.settings import Settings
 from tests.sim.caller import name_of
@@ -78,6 +79,7 @@ class NotedChannel(Channel):
             timeout=call.timeout,
             stream=stream,
             sends=call.feeds is not None,
+            repeats=False,
             expects=list(expects),
             at=at,
         )
@@ -99,7 +101,7 @@ class _Entry:
     def _dropped(self, _: object) -> None:
         if not self._told:
             self._told = True
-            self._world.note("leave", id=self._id)
+            self._world.note("leave", id=self._id, silent=True)
 
     def ended(self, call: Call) -> None:
         if self._told:
@@ -108,7 +110,7 @@ class _Entry:
         how, token = outcome_of(call)
         self._world.counts[f"outcome {how}"] += 1
         if not self._judged:
-            self._world.note("leave", id=self._id)
+            self._world.note("leave", id=self._id, silent=True)
             return
         if call.error is not None and how == "CallCancelledError":  # only this side writes it there
             self._world.note("cancel", id=self._id, won=True)
@@ -121,7 +123,7 @@ def outcome_of(call: Call) -> tuple[str, str | None]:
     if call.reply is not None and call.reply.failure is not None:
         error = restore(call.reply.failure)
     if error is not None:
-        return name_of(error), None
+        return type(error).__name__ if isinstance(error, SerializationError) else name_of(error), None
     value = None if call.reply is None else call.reply.result
     return "value", value["token"] if isinstance(value, dict) and "token" in value else value
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.sim import scenes_calls, scenes_entries, scenes_events, scenes_layers, scenes_lives, scenes_many, scenes_plain
+from tests.sim import (
+    scenes_calls,
+    scenes_entries,
+    scenes_events,
+    scenes_layers,
+    scenes_lives,
+    scenes_many,
+    scenes_plain,
+    scenes_registers,
+)
 from tests.sim.acts import plain_registry, rich_registry, threaded_registry
 from tests.sim.options import Options, options_of
 from tests.sim.stage import Scene
@@ -29,7 +38,7 @@ SCENES: dict[str, Scene] = {
     "hostile": Scene(scenes_entries.hostile, plain_registry),
     "doubles": Scene(scenes_entries.doubles, plain_registry, settings={"secret_key": ""}),
     "letters": Scene(scenes_entries.letters, plain_registry),
-    "registers": Scene(scenes_lives.registers, rich_registry, lifespan=scenes_lives.registering),
+    "registers": Scene(scenes_registers.registers, rich_registry, lifespan=scenes_registers.registering),
     "probes": Scene(scenes_lives.probes, plain_registry, settings={"health_port": scenes_lives.PORT}),
     "stops": Scene(scenes_lives.stops, plain_registry),
     "forgotten": Scene(scenes_lives.forgotten, plain_registry),
@@ -44,5 +53,5 @@ SCENES: dict[str, Scene] = {
 def scene_options(name: str, seed: int) -> Options:
     """A run for the sake of this scene: one in four in a whole world, the others as their seed draws them."""
     if seed % 4 == 0:
-        return Options(seed=seed, scene=name, calls=2, span=1.0)
-    return replace(options_of(seed, "redis"), scene=name)
+        return Options(seed=seed, broker=("redis", "kafka")[seed // 4 % 2], scene=name, calls=2, span=1.0)
+    return replace(options_of(seed), scene=name)

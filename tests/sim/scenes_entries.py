@@ -144,7 +144,6 @@ async def _hostile(stage: Stage) -> None:
 async def _mails(stage: Stage, client: AsyncClient) -> None:
     """Into the mailboxes of servers and clients."""
     reading = client.stream("stream", 3.0, "value", 6)
-    stage.leave(reading)
     task = client.call("work", 2.5, "progress")
     await anext(reading)
     known = str(task.message.message_id)
@@ -175,6 +174,7 @@ async def _mails(stage: Stage, client: AsyncClient) -> None:
             stage.world.store.mail(address, mail)
     await asyncio.sleep(0.5)
     await task
+    stage.leave(reading)
     await reading.aclose()
 
 

@@ -145,18 +145,18 @@ def _reads(stage: Stage, client: Client) -> None:
     assert len(stage.sync_read(client.stream("thread_stream", 0.1, "value", 30), 30)) == 30
     stage.sync_read(client.stream("stream", 0.1, "value", 30), 30, most=4)
     sync_ends(lambda: stage.sync_read(client.stream("thread_stream", 0.0, "raise", 4), 4), ValueError)
-    slow = client.options(item_timeout=0.2).stream("thread_stream", 1.5, "value", 3)
-    stage.leave(slow)
+    slow = client.options(item_timeout=0.2).stream("thread_stream", 3.0, "value", 3)
     sync_ends(lambda: next(slow), ClientTimeOutError)
     _soon(0.3, slow.close)
     sync_ends(lambda: slow.next(20.0), StopIteration)
-    with client.stream("thread_stream", 1.5, "value", 3) as left:
-        stage.leave(left)
+    stage.leave(slow)
+    with client.stream("thread_stream", 3.0, "value", 3) as left:
         _soon(0.2, left.cancel)
         sync_ends(lambda: next(left), CallCancelledError)
+        stage.leave(left)
     dropped = client.stream("thread_stream", 3.0, "value", 30)
-    stage.leave(dropped)
     next(dropped)
+    stage.leave(dropped)
     del dropped
     client.call("work", 0.2, "value").result()
 
@@ -269,4 +269,4 @@ def _left_open(stage: Stage, client: Client) -> None:
 
     held: list[Any] = []
     asyncio.run(main())
-    stage.leave(held[1])
+    stage.gone(client)

@@ -62,6 +62,7 @@ class Stage:
                 await program(guest.client)
             except Exception as exc:
                 self._missed(exc)
+            self._leave_all(guest.name)
             await guest.client.close()
 
         self.actors.append((guest, self.world.loop.spawn(guest.host, act(), f"{guest.name} {program.__name__}")))
@@ -82,6 +83,7 @@ class Stage:
                     program(client)
             except Exception as exc:
                 self._missed(exc)
+            self._leave_all(guest.name)
 
         self.actors.append((guest, spawn_plain(self.world.loop, guest.host, act)))
 
@@ -143,9 +145,21 @@ class Stage:
             stream.close()
         return reader.items
 
-    def leave(self, stream: Stream[Any]) -> None:
-        """Its reader has gone, or goes now."""
-        self.world.note("leave", id=stream.message.message_id)
+    def _leave_all(self, name: str) -> None:
+        """The streams that an actor still had as it left the stage."""
+        events = self.world.events
+        streams = {event["id"] for event in events if event["event"] == "call" and event["stream"] and event["client"] == name}
+        ended = {event["id"] for event in events if event["event"] in ("outcome", "leave")}
+        for message_id in sorted(streams - ended):
+            self.world.note("leave", id=message_id, silent=True)
+
+    def gone(self, client: AsyncClient | PlainClient) -> None:
+        """This one's loop has ended, or its process: it hears and says nothing any more."""
+        self.world.note("gone", client=next(guest.name for guest in self.world.guests if guest.client is client))
+
+    def leave(self, stream: Stream[Any], *, silent: bool = False) -> None:
+        """Its reader has gone, or goes now; `silent`: it cannot say so."""
+        self.world.note("leave", id=stream.message.message_id, silent=silent)
 
 
 class _Read:
@@ -175,7 +189,7 @@ class _Read:
 
     def leave(self) -> None:
         self.ended = True
-        self._world.note("leave", id=self._id)
+        self._world.note("leave", id=self._id, silent=True)
 
 
 def healthy(found: Sequence[Any]) -> Sequence[Any]:

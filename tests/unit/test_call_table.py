@@ -69,6 +69,15 @@ def test_a_cancel_that_overtakes_its_call_still_works() -> None:
     assert refusal(table, uuid4(), now=159.0) is None
 
 
+def test_a_further_attempt_of_a_call_that_was_cancelled_as_it_ran_does_not_start() -> None:
+    table: CallTable[str] = CallTable()
+    message_id = uuid4()
+    table.begin(message_id, "run")
+    assert table.cancel([message_id], 100.0) == ["run"]
+    table.end(message_id)
+    assert isinstance(refusal(table, message_id, now=101.0), CallCancelledError)
+
+
 def test_early_cancels_are_forgotten_in_time() -> None:
     table: CallTable[str] = CallTable(early_seconds=60.0)
     message_id = uuid4()
