@@ -8,10 +8,10 @@ import pytest
 
 from tests.sim.measure import known
 from tests.sim.mutants import LIVING, MUTANTS, applied
-from tests.sim.options import options_of
+from tests.sim.options import options_of, read_options
 from tests.sim.run import prepared, run_once
 
-#: Seeds that are tried where those that once showed a mutant show it no more; then `python -m tests.sim --mutants` is due.
+#: Seeds that are tried where the runs that once showed a mutant show it no more; then `python -m tests.sim --mutants` is due.
 FURTHER = range(150)
 
 
@@ -23,8 +23,8 @@ def the_simulation() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", sorted(MUTANTS.keys() - LIVING.keys()))
 def test_a_mutant_is_caught(name: str) -> None:
-    for seed in (*known()[name], *FURTHER):
-        options = options_of(seed, MUTANTS[name].broker)
+    runs = [read_options(text) for text in known()[name]]
+    for options in (*runs, *(options_of(seed, MUTANTS[name].broker) for seed in FURTHER)):
         with applied(name):
             caught = bool(run_once(options).violations)
         if caught and not run_once(options).violations:
