@@ -195,9 +195,10 @@ async def _forgets(stage: Stage, client: AsyncClient) -> None:
         await _done(task)
     lost = client.options(timeout=15.0).call("work", 0.0, "value")
     stream = client.options(timeout=15.0).stream("stream", 0.0, "value", 3)
-    stage.leave(stream)
     for waiting in (client.servers(), lost, anext(stream)):
         await _done(waiting)
+    stage.leave(stream)
+    await stream.aclose()
     await asyncio.sleep(8.0)
     await client.call("work", 0.0, "value")
 
