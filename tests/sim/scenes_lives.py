@@ -225,6 +225,7 @@ def forks(stage: Stage) -> None:
 def _forks(stage: Stage, client: Client) -> None:
     task = client.options(timeout=60.0).call("work", 30.0, "value")
     stream = client.stream("stream", 1.0, "value", 1)
+    next(stream)
     client.call("work", 0.0, "value").result()
     looked_up = portal.current_portal().run(_look_up())
     assert looked_up, looked_up
