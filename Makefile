@@ -17,6 +17,9 @@ MINUTES ?= 30
 # Simulated runs, by their seeds, and the processes that share them.
 SEEDS ?= 0-9999
 JOBS ?= 2
+# Simulated runs within `make test`.
+SIM_RUNS ?= 10000
+export SIM_RUNS
 
 .PHONY: demo test test-long test-all sim sim-reach chaos chaos-test coverage test-coverage coverage-report check format bench bench-kafka clean
 
@@ -42,7 +45,7 @@ coverage: test-coverage coverage-report
 # `make test`, measuring; worker processes that a test kills leave data that cannot be read, which coverage says and skips.
 test-coverage:
 	@rm -f .coverage .coverage.*
-	@$(MAKE) --no-print-directory test ARGS="--cov --cov-report= $(ARGS)"
+	@$(MAKE) --no-print-directory test SIM_RUNS=400 ARGS="--cov --cov-report= $(ARGS)"
 
 coverage-report: $(VENV)/.test
 	$(RUN) -m coverage report --skip-covered --fail-under=95

@@ -90,12 +90,15 @@ class Committer:
             wanted = {tenure.place: tenure for tenure in tenures if tenure.progress.changes != tenure.committed}
             if not wanted and tenures:
                 wanted = {tenures[0].place: tenures[0]}
-            went_through = bool(wanted) and await self._send(wanted)
-            self._answer(asked, set(wanted.values()) if went_through else ())
+            went_through = False
+            try:
+                went_through = bool(wanted) and await self._send(wanted)
+            finally:
+                self._answer(asked, set(wanted.values()) if went_through else ())
             return went_through
 
     async def _send(self, wanted: Mapping[TopicPartition, Tenure]) -> bool:
-        states = [(tenure, tenure.progress.changes, frozenset(tenure.uncommitted)) for tenure in wanted.values()]
+        states = [(t, t.progress.changes, frozenset(t.uncommitted), frozenset(t.unstarted)) for t in wanted.values()]
         offsets: dict[TopicPartition, OffsetAndMetadata] = {}
         for place, tenure in wanted.items():
             marks = tenure.progress.marks
@@ -107,9 +110,10 @@ class Committer:
             log.debug("a commit did not go through: %s", exc)
             return False
         self.confirmed = sent
-        for tenure, changes, ended in states:
+        for tenure, changes, ended, unstarted in states:
             tenure.committed = changes
             tenure.uncommitted -= ended
+            tenure.unstarted -= unstarted
         return True
 
     def _take_asked(self) -> list[KafkaDelivery]:

@@ -32,6 +32,7 @@ __all__ = [
     "commit_as",
     "heartbeat_as",
     "keep_first_connection",
+    "look_for_topics",
     "partitions_of",
     "stop_admin",
     "stop_consumer",
@@ -127,6 +128,14 @@ async def heartbeat_as(consumer: AIOKafkaConsumer, generation: int, member_id: s
         coordinator.coordinator_dead()
     if response.error_code not in (0, RebalanceInProgressError.errno):  # only members are told of that
         raise for_code(response.error_code)(f"group {coordinator.group_id}")
+
+
+async def look_for_topics(consumer: AIOKafkaConsumer, topics: Sequence[str], every: float) -> None:
+    """While one of them is missing: aiokafka looks again only when what it knows is old. `every`: seconds between two looks."""
+    client: Any = consumer._client
+    while not all(client.cluster.partitions_for_topic(topic) for topic in topics):
+        await asyncio.sleep(every)
+        await client.force_metadata_update()
 
 
 async def partitions_of(admin: AIOKafkaAdminClient, topics: Sequence[str]) -> dict[str, int]:

@@ -61,8 +61,8 @@ class KafkaEndings:
                 self._keep(sent)
             self._group.ended(delivery)
             return answered(False)
-        tenure.progress.start(delivery.offset, self._group.token)
-        delivery.message_id, delivery.started = message_id, True
+        delivery.message_id, delivery.started, delivery.marked = message_id, True, self._group.token
+        tenure.progress.start(delivery.offset, delivery.marked)
         if repeatable and delivery.attempt == 1:
             self._group.committer.soon()
             return answered(True)

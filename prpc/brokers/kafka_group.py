@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -21,11 +21,12 @@ from prpc.brokers.awaiting import background
 from prpc.brokers.kafka_address import KafkaAddress, explain
 from prpc.brokers.kafka_assignor import QueueAssignor
 from prpc.brokers.kafka_commit import Committer
-from prpc.brokers.kafka_driver import commit_as, heartbeat_as, keep_first_connection, stop_consumer
+from prpc.brokers.kafka_driver import commit_as, heartbeat_as, keep_first_connection, look_for_topics, stop_consumer
 from prpc.brokers.kafka_ids import KnownIds, id_of_key, read_back
 from prpc.brokers.kafka_marks import Marks, Progress, read_marks
+from prpc.brokers.kafka_starts import Ends, Starts, name_of
 from prpc.brokers.kafka_tenure import KafkaDelivery, Tenure
-from prpc.brokers.kafka_words import Place, Word
+from prpc.brokers.kafka_words import Place, Start, Word
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
 from prpc.settings import Settings
@@ -40,8 +41,6 @@ LONG_POLL = 100
 NEVER = 2**31 - 1
 #: Seconds that giving partitions back may take: the last commit.
 LAST_COMMIT = 3.0
-#: Ends that are remembered of partitions which went away before they were committed.
-MOST_ENDED = 10_000
 #: Seconds for which a server's word is remembered that came before its partition did.
 WORD_HOLDS = 60.0
 
@@ -62,16 +61,13 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         again: Callable[[Tenure, Any], None],
     ) -> None:
         self._address, self._settings, self._names = address, settings, names
-        self._member, self._losses = member, 0
+        self._member, self._starts = member, Starts(member)
         self._read_committed, self._now, self._say, self._again = committed, now, say, again
         self._assignor = QueueAssignor(member)
         self.tenures: dict[TopicPartition, Tenure] = {}
         #: Deliveries that run here while their partition is another's, by the place of their record.
         self._orphans: dict[Place, KafkaDelivery] = {}
-        #: What ended while its partition was nobody's, or its end could not be committed.
-        self._unsaid: set[Place] = set()
-        #: The same and what of it was said, oldest first: a partition may come back before anybody has committed that end.
-        self._ended: dict[Place, None] = {}
+        self._ends = Ends()
         self._ids: dict[int, KnownIds] = {}
         self._had: set[TopicPartition] = set()
         self._words: list[tuple[float, Word]] = []
@@ -85,13 +81,13 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
 
     @property
     def token(self) -> str:
-        """What we mark calls with: another one after each loss of our membership."""
-        return f"{self._member}.{self._losses}"
+        """What we mark calls with, one start of a record at most: see Starts."""
+        return self._starts.token
 
     def runs_elsewhere(self, owner: str) -> bool:
         """Whether who marked a call so is another server that is still there."""
         word = self._assignor.word
-        return word is not None and owner != self.token and _name(owner) in word.continuing and _name(owner) != self._member
+        return word is not None and name_of(owner) in word.continuing and not self._starts.is_mine(owner)
 
     # coming and going
 
@@ -132,15 +128,16 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         await self.committer.stop()
         if self._looking is not None:
             self._looking.cancel()
+        for tenure in self.tenures.values():
+            self._give_up_starts(tenure)
         try:
             async with asyncio.timeout(LAST_COMMIT):
                 await self.committer.commit()
         except TimeoutError:
             log.warning("the last commit of queue %s did not go through in time", self._names.queue)
-        await stop_consumer(self.kafka)
         for tenure in self.tenures.values():
-            tenure.live = False
-            self._orphans.update(((tenure.place, offset), delivery) for offset, delivery in tenure.held.items())
+            self._let_go(tenure)
+        await stop_consumer(self.kafka)
         for delivery in self._orphans.values():
             delivery.lost = True
 
@@ -171,20 +168,44 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         if tenure.live:
             self._end(tenure, delivery.offset)
         elif self._orphans.pop(place, None) is not None:
-            self._keep_ended([place])
+            self._ends.keep([place])
             self._say(Word(self.token, ended=(place,)))
 
     def given_back(self, delivery: KafkaDelivery) -> None:
-        """A delivery that has not started is somebody's to start."""
+        """A delivery that was not started, and will not be here, is somebody's to start."""
         tenure, place = delivery.tenure, (delivery.tenure.place, delivery.offset)
         tenure.held.pop(delivery.offset, None)
-        if tenure.live:
-            if delivery.started:
-                tenure.progress.give_back(delivery.offset)
-                self.committer.soon()
-        elif self._orphans.pop(place, None) is not None or delivery.started:
-            self._say(Word(self.token, released=(place,)))
+        if not delivery.started:
+            return
         delivery.started = False
+        self._starts.rename()
+        if tenure.live:
+            tenure.progress.give_back(delivery.offset)
+            tenure.unstarted.add((delivery.offset, delivery.marked))
+            self.committer.soon()
+        else:
+            self._orphans.pop(place, None)
+            self._forgo([(place, delivery.marked)])
+
+    def _give_up_starts(self, tenure: Tenure) -> None:
+        """Begin nothing that still waits for its commit, whatever becomes of that; left in our hands is what runs."""
+        for delivery in list(tenure.held.values()):
+            if not delivery.begins:
+                delivery.give_up()
+                self.given_back(delivery)
+
+    def _let_go(self, tenure: Tenure) -> None:
+        """A partition is not ours any more: what runs goes on, and others are told what never began."""
+        self._give_up_starts(tenure)
+        tenure.live = False
+        self._orphans.update(((tenure.place, offset), delivery) for offset, delivery in tenure.held.items())
+        self._forgo([((tenure.place, offset), token) for offset, token in tenure.unstarted])
+
+    def _forgo(self, starts: Collection[Start]) -> None:
+        """Starts never were whose partitions are not ours any more."""
+        if starts:
+            self._starts.forgo(starts)
+            self._say(Word(self.token, unstarted=tuple(starts)))
 
     async def confirm(self) -> bool:
         """Whether this server is a member now. False: it is not, or nobody could say."""
@@ -200,17 +221,11 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
     def begin_again(self, tenure: Tenure, offset: int) -> Tenure:
         """The partition is another one under the same name: what is in our hands of the old one ends unseen."""
         tenure.live = False
+        self._starts.rename()  # the same offsets are other records from now on
         tenure.ids.move_away(tenure.place)
         fresh = Tenure(tenure.place, Progress(Marks(offset, offset)), tenure.ids, tenure.raw, offset)
         self.tenures[tenure.place] = fresh
         return fresh
-
-    def _keep_ended(self, places: Iterable[Place]) -> None:
-        for place in places:
-            self._unsaid.add(place)
-            self._ended[place] = None
-        while len(self._ended) > MOST_ENDED:
-            del self._ended[next(iter(self._ended))]
 
     def _end(self, tenure: Tenure, offset: int) -> None:
         tenure.progress.end(offset)
@@ -221,7 +236,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def is_mine(self, word: Word) -> bool:
         """Whether this server said it."""
-        return _name(word.member) == self._member
+        return self._starts.is_mine(word.member)
 
     def hear(self, word: Word) -> None:
         """A word of another server."""
@@ -232,30 +247,30 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _apply(self, word: Word) -> None:
         for place, offset in word.ended:
-            tenure = self._tenure_of(place, offset, word.member)
-            if tenure is not None:
+            tenure, owner = self._started_by(place, offset)
+            if tenure is not None and name_of(owner) == name_of(word.member):
                 tenure.elsewhere.pop(offset, None)
                 self._end(tenure, offset)
-        for place, offset in word.released:
-            tenure = self._tenure_of(place, offset, word.member)
-            if tenure is not None:
+        for (place, offset), token in word.unstarted:
+            tenure, owner = self._started_by(place, offset)
+            if tenure is not None and owner == token and name_of(token) == name_of(word.member):
                 tenure.progress.give_back(offset)
                 self.committer.soon()
                 self._deliver_again(tenure, offset)
         if word.holds is not None and self._assignor.word is not None and word.round >= self._assignor.word.round:
             self._compare(word.member, word.holds)
 
-    def _tenure_of(self, place: TopicPartition, offset: int, member: str) -> Tenure | None:
-        """Our tenure, where that member started the record."""
+    def _started_by(self, place: TopicPartition, offset: int) -> tuple[Tenure | None, str]:
+        """Our tenure and the name that the start is marked with, where the record is marked as started."""
         tenure = self.tenures.get(place)
         mark = None if tenure is None else tenure.progress.open.get(offset)
-        return tenure if mark is not None and mark.attempts and mark.owner == member else None
+        return (tenure, mark.owner) if mark is not None and mark.attempts else (None, "")
 
     def _compare(self, member: str, holds: frozenset[Place]) -> None:
         """What is marked with a member and does not run there has been lost."""
         for tenure in self.tenures.values():
             for offset, mark in list(tenure.progress.open.items()):
-                if mark.attempts and _name(mark.owner) == _name(member) and (tenure.place, offset) not in holds:
+                if mark.attempts and name_of(mark.owner) == name_of(member) and (tenure.place, offset) not in holds:
                     self._deliver_again(tenure, offset)
 
     def _deliver_again(self, tenure: Tenure, offset: int) -> None:
@@ -278,11 +293,8 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
             log.warning("the partitions of queue %s go back without a last commit", self._names.queue)
         tenures, self.tenures = self.tenures, {}
         for tenure in tenures.values():
-            tenure.live = False
-            self._keep_ended((tenure.place, offset) for offset in tenure.uncommitted)
-            for offset, delivery in tenure.held.items():
-                if delivery.started:
-                    self._orphans[tenure.place, offset] = delivery
+            self._let_go(tenure)
+            self._ends.keep((tenure.place, offset) for offset in tenure.uncommitted)
 
     async def on_partitions_assigned(  # pyright: ignore[reportIncompatibleMethodOverride]  # it takes functions and coroutines
         self, assigned: Iterable[TopicPartition]
@@ -294,9 +306,10 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
             self._lose_all()
         tenures = await self._found(places)
         for place, tenure in tenures.items():
+            tenure.unstarted |= self._starts.take(place)
             for offset, mark in list(tenure.progress.open.items()):
-                if mark.attempts and mark.owner == self.token:
-                    self._adopt(tenure, (place, offset))
+                if mark.attempts and self._starts.is_mine(mark.owner):
+                    self._adopt(tenure, (place, offset), mark.owner)
         self.tenures = tenures
         self.share += 1
         self._membership = kafka._coordinator.generation, kafka._coordinator.member_id
@@ -305,43 +318,34 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
             kafka.seek(place, tenure.progress.marks.base)
         self._had = places
         holds = frozenset(self._orphans)
-        unsaid, self._unsaid = self._unsaid, set()
-        self._say(Word(self.token, tuple(unsaid), round=0 if word is None else word.round, holds=holds))
+        self._say(Word(self.token, self._ends.to_say(), self._starts.unstarted, 0 if word is None else word.round, holds))
         for at, heard in list(self._words):
             if time.monotonic() - at < WORD_HOLDS:
                 self._apply(heard)
         if self._looking is None or self._looking.done():
-            self._looking = background(self._look_for_topics(), "prpc-kafka-topics")
+            looking = look_for_topics(kafka, (self._names.calls, self._names.raw_calls), self._settings.redis_heartbeat)
+            self._looking = background(looking, "prpc-kafka-topics")
         log.debug("queue %s: partitions %s", self._names.queue, sorted(place.partition for place in places))
-
-    async def _look_for_topics(self) -> None:
-        """While one of them is missing: aiokafka itself looks again only when what it knows is old."""
-        client = self.kafka._client
-        while not all(client.cluster.partitions_for_topic(topic) for topic in (self._names.calls, self._names.raw_calls)):
-            await asyncio.sleep(self._settings.redis_heartbeat)
-            await client.force_metadata_update()
 
     def _lose_all(self) -> None:
         log.warning("Kafka gave this server's membership up; %d calls that it ran count as lost", len(self._orphans))
-        self._losses += 1
+        self._starts.rename()
         for delivery in self._orphans.values():
             delivery.lost = True
         self._orphans.clear()
-        self._unsaid.clear()
-        self._ended.clear()
+        self._ends.clear()
         self._had = set()
 
-    def _adopt(self, tenure: Tenure, place: Place) -> None:
-        """A record that we had started came back to us with its partition."""
-        delivery = self._orphans.pop(place, None)
-        if delivery is not None:
+    def _adopt(self, tenure: Tenure, place: Place, token: str) -> None:
+        """A record that we had marked came back to us with its partition. What we know nothing of any more counts as lost."""
+        offset, delivery = place[1], self._orphans.get(place)
+        if delivery is not None and delivery.marked == token:
             delivery.tenure = tenure
-            tenure.held[place[1]] = delivery
-        elif place in self._ended:
-            self._unsaid.discard(place)
-            self._end(tenure, place[1])
-        else:
-            tenure.progress.give_back(place[1])
+            tenure.held[offset] = self._orphans.pop(place)
+        elif self._ends.take(place):
+            self._end(tenure, offset)
+        elif delivery is None and (offset, token) in tenure.unstarted:
+            tenure.progress.give_back(offset)
 
     async def _found(self, places: set[TopicPartition]) -> dict[TopicPartition, Tenure]:
         marks: dict[TopicPartition, Marks] = {}
@@ -384,8 +388,3 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
                 place = TopicPartition(record.topic, record.partition)
                 ids, mark = self._ids_of(place), marks[place].open.get(record.offset)
                 ids.admit(message_id, record, again=mark is not None and mark.attempts > 0)
-
-
-def _name(token: str) -> str:
-    """Whose token it is."""
-    return token.rpartition(".")[0]

@@ -38,6 +38,8 @@ class Tenure:
     #: State of the progress that is committed, and what has ended since.
     committed: int = 0
     uncommitted: set[int] = field(default_factory=set)
+    #: Starts that may be committed, although they never were and never will be: offset and the name that they are marked with.
+    unstarted: set[tuple[int, str]] = field(default_factory=set)
 
 
 @dataclass(slots=True, eq=False)
@@ -57,12 +59,25 @@ class KafkaDelivery:
     admitted: bool = False
     #: Whether it counts as started; it goes on where its partition goes to another server then.
     started: bool = False
+    #: The name that this start is marked with.
+    marked: str = ""
     #: Whether others have decided about it: this server was away for too long.
     lost: bool = False
     #: Whether it was settled, released or buried.
     ending: bool = False
     #: Ends once the start is committed, where that was asked for.
     start: asyncio.Future[bool] | None = None
+
+    @property
+    def begins(self) -> bool:
+        """Whether a call that counts as started runs, or will: its start needs no commit, or has one."""
+        start = self.start
+        return self.started and (start is None or (start.done() and not start.cancelled() and start.result()))
+
+    def give_up(self) -> None:
+        """Begin no call any more that waits for the commit of its start."""
+        if self.start is not None and not self.start.done():
+            self.start.set_result(False)
 
     @property
     def offset(self) -> int:

@@ -10,10 +10,12 @@ from uuid import UUID
 
 from aiokafka import TopicPartition
 
-__all__ = ["Place", "Word", "read_word", "write_word"]
+__all__ = ["Place", "Start", "Word", "read_word", "write_word"]
 
 #: Where a record stands.
 Place = tuple[TopicPartition, int]
+#: A start of a record, by the name that it is marked with.
+Start = tuple[Place, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +23,10 @@ class Word:
     """One server's word."""
 
     member: str
-    #: Records whose calls have ended there, and those that were not started after all.
+    #: Records whose calls have ended there.
     ended: tuple[Place, ...] = ()
-    released: tuple[Place, ...] = ()
+    #: Starts that may be committed, although they never were and never will be.
+    unstarted: tuple[Start, ...] = ()
     #: Number of the sharing out that `holds` was said after.
     round: int = 0
     #: All records of partitions that are not its own whose calls run there; None where it says nothing about that.
@@ -35,7 +38,8 @@ class Word:
 
 def write_word(word: Word) -> bytes:
     """As it is sent."""
-    said: dict[str, Any] = {"member": word.member, "ended": _list(word.ended), "released": _list(word.released)}
+    unstarted = [(place.topic, place.partition, offset, token) for (place, offset), token in word.unstarted]
+    said: dict[str, Any] = {"member": word.member, "ended": _list(word.ended), "unstarted": unstarted}
     if word.holds is not None:
         said |= {"round": word.round, "holds": _list(sorted(word.holds))}
     if word.asks is not None:
@@ -52,7 +56,7 @@ def read_word(body: bytes) -> Word | None:
         return Word(
             str(said["member"]),
             tuple(_places(said["ended"])),
-            tuple(_places(said["released"])),
+            tuple(_starts(said["unstarted"])),
             int(said.get("round", 0)),
             holds,
             None if said.get("asks") is None else _call_and_address(said["asks"]),
@@ -68,6 +72,11 @@ def _list(places: Iterable[Place]) -> list[tuple[str, int, int]]:
 def _places(said: Any) -> Iterable[Place]:
     for topic, partition, offset in said:
         yield TopicPartition(str(topic), int(partition)), int(offset)
+
+
+def _starts(said: Any) -> Iterable[Start]:
+    for topic, partition, offset, token in said:
+        yield (TopicPartition(str(topic), int(partition)), int(offset)), str(token)
 
 
 def _call_and_address(said: Any) -> tuple[UUID, str]:

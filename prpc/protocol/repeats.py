@@ -104,7 +104,7 @@ class Repeats:
 
     def answered(self) -> None:
         """A server says that it runs the call: there are no further attempts."""
-        self._answered, self._next = True, None
+        self._answered, self._accepted, self._next = True, True, None  # so the broker has it, whatever its own answer was
 
     def lost(self, now: float, chance: float, *, passing: bool) -> bool:
         """No answer to what was sent can come any more: the reply address is gone. Whether the call goes on."""

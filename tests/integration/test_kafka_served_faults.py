@@ -289,3 +289,24 @@ def test_a_call_that_runs_while_its_server_is_given_up_is_answered_by_it(world: 
             await world.succeeds(client)
 
     run(scenario())
+
+
+def test_a_start_whose_commit_is_in_doubt_is_no_lost_call(world: World) -> None:
+    """Kafka has the commit, this server does not know it and starts nothing; then its membership is given up."""
+
+    async def scenario() -> None:
+        async with world.serving() as client:
+            await world.succeeds(client)
+            world.gate.set()
+            world.kafka.forget_requests()
+            world.kafka.lose_reply("OffsetCommit")
+            world.kafka.fail("OffsetCommit", LOADING, times=1000)
+            call = client.call("work", 1000)
+            await asyncio.to_thread(world.kafka.wait_for, "OffsetCommit", times=3)
+            world.kafka.fail("Heartbeat", Code.UNKNOWN_MEMBER_ID)
+            await asyncio.to_thread(world.kafka.wait_for, "SyncGroup")
+            world.kafka.clear_faults()
+            assert await call == 1000
+            assert world.ran[1000] == 1
+
+    run(scenario())

@@ -157,6 +157,11 @@ class Book:
         """Whether it was sent to a whole world."""
         return bool(call.event.get("sure")) or call.event["at"] >= self.calm
 
+    @property
+    def sees_entries(self) -> bool:
+        """Whether the broker's side tells of what it takes."""
+        return bool(self.history)
+
     def name_of(self, delivery: Delivery) -> str:
         """The delivery for a reader: of which call, and on which server."""
         taken = delivery.taken

@@ -16,6 +16,8 @@ NOT_STARTED = frozenset(
 )
 #: Seconds that a timer may be early, as it rounds.
 ROUNDING = 0.001
+#: Seconds that a reader takes for one item at most.
+SLOWEST_READ = 1.0
 
 
 def judge(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
@@ -41,7 +43,9 @@ def _of_outcomes(call: Call, book: Book, promise: Promise) -> Iterator[Violation
     if len(outcomes) > 1:
         yield Violation("one outcome", f"{call.name} ended {len(outcomes)} times: {[o['how'] for o in outcomes]}")
     elif not outcomes:
-        heard = call.event["client"] not in book.gone or book.gone[call.event["client"]] > due
+        # A slow reader that was killed had not come to the end yet.
+        reading = SLOWEST_READ if call.of("read") else 0.0
+        heard = call.event["client"] not in book.gone or book.gone[call.event["client"]] > due + reading
         if heard and not call.of("leave"):
             yield Violation("no silence", f"{call.name} has no outcome")
     elif outcomes[0]["at"] > max(due, book.faults.stood_still(call.event["client"], call.event["at"], due) + promise.slack):
@@ -95,13 +99,16 @@ def _of_lost_outcomes(call: Call, book: Book, within: float) -> Iterator[Violati
     """A caller runs out of time only where the broker did not take an outcome in time."""
     if not call.outcomes or call.outcomes[0]["how"] != "ClientTimeOutError":
         return
+    quiet = not book.faults.any_between(call.due - within, call.due)
+    if not call.of("entered") and quiet and call.due - call.event["at"] > within and book.sees_entries:
+        yield Violation("lost outcome", f"{call.name} ran out of time, yet it never arrived, which its caller was to be told")
     deliveries = {event["delivery"]: event["entry"] for event in call.of("taken")}
     for entry in dict.fromkeys(deliveries.values()):
         for event in book.history[entry]:
             done = event["event"] == "ended" and event["done"] and event["how"] in ("settle", "bury")
             if not done or event["at"] + within > call.due or book.faults.forgot_between(call.event["at"], call.due):
                 continue
-            if not book.faults.any_between(call.due - within, call.due):
+            if quiet:
                 yield Violation("lost outcome", f"{call.name} ran out of time, yet its outcome was there at {event['at']:.3f}")
                 return
 

@@ -30,6 +30,8 @@ class Fault:
     stops: bool = False
     #: Ids of calls whose entries it spoils.
     calls: frozenset[str] = frozenset()
+    #: Whether what it hits ends in order, so that its calls are not lost with it.
+    orderly: bool = False
     until: float = math.inf
 
     def hits_process(self, process: str) -> bool:
@@ -59,6 +61,7 @@ class Faults:
             event.get("forgets", False),
             event.get("stops", False),
             frozenset(event.get("calls", ())),
+            event.get("orderly", False),
         )
         if fault.kills:
             for name in fault.hits - {BROKER}:
@@ -111,6 +114,7 @@ class Faults:
         if how == "ClientTimeOutError":
             return any(fault.forgets or message_id in fault.calls for fault in near)
         if how in ("WorkerLostError", "ServerShutdownError"):
+            near = [fault for fault in near if not (fault.orderly and how == "WorkerLostError")]
             if not starts:  # whoever had taken it was hit, and did not live to say who it was
                 return any(fault.hits for fault in near)
             return all(any(f.hits_process(where) and f.lasts(at, ended, aftermath) for f in near) for where, at in starts)

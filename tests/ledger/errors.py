@@ -16,6 +16,8 @@ OF_RUNNING = frozenset({"RemoteError", "WorkerTimeoutError"})
 def judge(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
     if call.outcomes and call.outcomes[0]["how"] != "value":
         yield from _of_errors(call, book, promise)
+    if promise.repeated_for is not None:
+        yield from _of_repeats(call, promise.repeated_for)
     if promise.told_within is not None:
         yield from _of_losses(call, book, promise, promise.told_within)
     yield from _of_dead_letters(call, book, promise)
@@ -35,6 +37,11 @@ def _of_errors(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
         given_up = any(letter["reason"] == "attempts" for letter in call.of("dead"))
         if not given_up and not (call.streams and _lost_its_items(call, book, promise)):
             yield Violation("true error", f"{kind}{call.name} ended with {how}, yet nobody gave it up")
+        lost = len(call.of("taken")) + len(call.of("worker"))
+        if given_up and promise.attempts is not None and lost < promise.attempts:
+            yield Violation(
+                "true error", f"{kind}{call.name} was given up, yet it was taken or lost its worker {lost} times only"
+            )
     elif not (how in promise.natural or _of_itself(how, call, promise) or _by_fault(how, call, book, promise)):
         where = ", ".join(f"on {start['server']} from {start['at']:.3f}" for start in call.starts) or "nowhere"
         yield Violation("true error", f"{kind}{call.name}, run {where}, ended with {how} at {call.ended:.3f}, by no fault")
@@ -84,6 +91,16 @@ def _of_losses(call: Call, book: Book, promise: Promise, within: float) -> Itera
             text = f"{call.name}: its server {server or ''} was killed at {known[0]:.3f}, its caller knew it {ended}"
             yield Violation("told in time", text)
             return
+
+
+def _of_repeats(call: Call, least: float) -> Iterator[Violation]:
+    """A call that may run twice does not end with the first connection that breaks."""
+    ended = call.outcomes[0] if call.outcomes else None
+    repeats = call.idempotent and call.event.get("repeats", True)
+    if repeats and ended is not None and ended["how"] == "BrokerUnavailableError":
+        if ended["at"] - call.event["at"] < least:
+            lasted = ended["at"] - call.event["at"]
+            yield Violation("repeated", f"{call.name} was given up {lasted:.3f} s after it was sent, with {ended['how']}")
 
 
 def _of_dead_letters(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:

@@ -73,7 +73,9 @@ def _of_finally(call: Call, start: Event, closed: list[float], book: Book) -> It
 def _of_the_left(call: Call, start: Event, closed: list[float], book: Book, promise: Promise) -> Iterator[Violation]:
     """A stream that nobody reads ends soon, unless something happened to its server meanwhile."""
     left, gone = min((event["at"] for event in call.of("leave")), default=math.inf), book.gone.get(call.event["client"], math.inf)
-    lives = gone == math.inf and promise.stream_left is not None
+    # Who came later has not heard of it, and learns it from the silence, as of one that was dropped without a word.
+    said = not any(event.get("silent") for event in call.of("leave"))
+    lives = gone == math.inf and said and promise.stream_left is not None and left > start["at"]
     within = promise.stream_left if lives else promise.stream_end
     assert within is not None
     left = min(left, gone)

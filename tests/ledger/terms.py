@@ -15,8 +15,21 @@ EVENTS: dict[str, tuple[str, ...]] = {
     # A client sends a call, which must have its outcome `timeout` seconds later at most (None: it has all the time). `sure`: no
     # fault excuses an error of it. `stream`: its function yields items. `sends`: it is sent one. `expects`: errors that it may
     # end with by itself, as its function raises them. `stops`: its function ends where it is cancelled. `window`: items that its
-    # stream may be ahead of its reader. All but the first five may be missing.
-    "call": ("id", "client", "function", "idempotent", "timeout", "sure", "stream", "sends", "expects", "stops", "window"),
+    # stream may be ahead of its reader. `repeats`: whether the client repeats it. All but the first five may be missing.
+    "call": (
+        "id",
+        "client",
+        "function",
+        "idempotent",
+        "timeout",
+        "sure",
+        "stream",
+        "sends",
+        "expects",
+        "stops",
+        "window",
+        "repeats",
+    ),
     # A client learns an outcome: `how` is "value" or the error's class, `token` what the function returned.
     "outcome": ("id", "how", "token"),
     # The same client looks at the same call again, at its end.
@@ -47,12 +60,12 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "made": ("id", "token", "index"),
     "read": ("id", "index"),
     "closed": ("id", "token"),
-    # The reader of a stream leaves it early, of its own will.
-    "leave": ("id",),
+    # The reader of a stream leaves it early, of its own will; `silent`: without a word, as it is dropped or its process forks.
+    "leave": ("id", "silent"),
     # A client is killed: nobody hears the outcomes of its open calls.
     "gone": ("client",),
     # A fault begins: what it hits and does stands at `causes.Fault`. It is mended.
-    "fault": ("number", "name", "hits", "kills", "forgets", "stops", "calls"),
+    "fault": ("number", "name", "hits", "kills", "forgets", "stops", "calls", "orderly"),
     "mended": ("number",),
     # The broker holds a dead letter of this call.
     "dead": ("id", "reason"),
@@ -106,5 +119,9 @@ class Promise:
     cancelled_within: float | None = None
     #: Seconds within which the caller has an outcome that the broker took, faults having ended; None where that is not judged.
     outcome_within: float | None = None
+    #: Seconds for which a call that may run twice is sent again, at least, before the broker counts as away; None: not judged.
+    repeated_for: float | None = None
+    #: How often a call that may run twice is taken, or loses its worker, before it is given up; None: not judged.
+    attempts: int | None = None
     #: Whether the clock of the events is the one that timers run by, so that no caller runs out of time early.
     exact: bool = False

@@ -61,3 +61,39 @@ def test_a_stream_waits_for_its_reader() -> None:
     assert "stream window" not in rules([call, START, *made[:3], closed], Promise())
     reads = [event("read", 2.35, id="a", index=0)]
     assert "stream window" not in rules([call, START, *made, *reads, closed], Promise())
+
+
+def test_a_call_that_never_arrived_does_not_wait_for_its_deadline() -> None:
+    other = [
+        event("entered", 1.1, id="b", entry="2", timeout=5.0),
+        event("taken", 1.2, id="b", entry="2", delivery="e", server="s-1"),
+    ]
+    second = [{**CALL, "id": "b"}, *other, event("outcome", 3.0, id="b", how="CallCancelledError", token=None)]
+    assert "lost outcome" in rules([CALL, *second, LATE], PROMISE)
+
+
+def test_a_call_that_may_run_twice_is_sent_again() -> None:
+    promise = Promise(
+        idempotent=frozenset({"BrokerUnavailableError"}), natural=frozenset({"BrokerUnavailableError"}), repeated_for=2.5
+    )
+    away = event("outcome", 3.0, id="a", how="BrokerUnavailableError", token=None)
+    assert rules([{**CALL, "idempotent": True}, away], promise) == ["repeated"]
+    assert rules([{**CALL, "idempotent": True}, {**away, "at": 3.6}], promise) == []
+    assert rules([CALL, away], Promise(plain=promise.idempotent, natural=promise.natural, repeated_for=2.5)) == []
+
+
+def test_a_call_is_given_up_only_after_all_its_attempts() -> None:
+    promise = Promise(idempotent=frozenset({"WorkerLostError"}), attempts=2)
+    lost = event("outcome", 3.0, id="a", how="WorkerLostError", token=None)
+    given_up = [{**CALL, "idempotent": True}, *TAKEN, START, *SETTLED, lost, event("dead", 2.9, id="a", reason="attempts")]
+    assert rules(given_up, promise) == ["true error"]
+    assert rules([*given_up, event("worker", 2.2, id="a", server="s-1")], promise) == []
+
+
+def test_a_server_that_stops_in_order_loses_no_call() -> None:
+    promise = Promise(plain=frozenset({"WorkerLostError", "ServerShutdownError"}), aftermath=4.0)
+    stop = event("fault", 2.1, number=1, name="stop", hits=["s-1"], orderly=True)
+    lost = event("outcome", 3.0, id="a", how="WorkerLostError", token=None)
+    assert rules([CALL, START, stop, lost], promise) == ["true error"]
+    assert rules([CALL, START, stop, {**lost, "how": "ServerShutdownError"}], promise) == []
+    assert rules([CALL, START, {**stop, "orderly": False}, lost], promise) == []

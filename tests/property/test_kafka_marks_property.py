@@ -82,6 +82,16 @@ def test_as_many_as_may_be_open_fit_into_a_commit(distance: int) -> None:
     assert read_marks(10, text) == marks
 
 
+def test_names_of_starts_fit_beside_them() -> None:
+    """A server takes another name whenever it gives a start up; calls that were started under many of them may run at once."""
+    names = [f"{OWNERS[number % 3]}.{1000 + number}" for number in range(60)]
+    opened = {number * 100: Mark(1, names[number % 60]) for number in range(MOST_OPEN)}
+    marks = Marks(0, max(opened) + 1, opened)
+    text = write_marks(marks, names[0])
+    assert len(text) <= 4096
+    assert read_marks(0, text) == marks
+
+
 @given(st.one_of(st.text(max_size=60), st.text("0123456789abcdefABCDEF+/=", max_size=40).map(lambda text: f"1:a,b:{text}")))
 def test_whatever_stands_there_is_read_or_left(metadata: str) -> None:
     marks = read_marks(5, metadata)

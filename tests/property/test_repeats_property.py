@@ -22,6 +22,7 @@ class OneCall(RuleBasedStateMachine):
     over = False
     sending = False
     accepted = False
+    in_doubt = False
     earliest = 0.0
 
     @initialize(policy=policies, deadline=deadlines)
@@ -30,7 +31,7 @@ class OneCall(RuleBasedStateMachine):
         self.deadline = None if deadline is None else self.now + deadline
         self.call = Repeats(policy, self.deadline)
         self.sent = [self.call.begin()]
-        self.sending, self.accepted, self.over = True, False, False
+        self.sending, self.accepted, self.in_doubt, self.over = True, False, False, False
 
     @precondition(lambda self: self.over)
     @rule(policy=policies, deadline=deadlines)
@@ -49,14 +50,16 @@ class OneCall(RuleBasedStateMachine):
     def broker_fails(self, chance: float, passing: bool) -> None:
         goes_on = self.call.failed(self.sent[-1], self.now, chance, passing=passing)
         self.sending, self.earliest = False, self.now
+        self.in_doubt = self.in_doubt or passing
         left = len(self.sent) <= self.policy.retries
-        assert goes_on == (self.accepted or (passing and left))
+        assert goes_on == (self.accepted or (self.in_doubt and left))
         self.over = not goes_on
 
     @precondition(lambda self: not self.over)
     @rule(chance=chances, passing=st.booleans())
     def connection_ends(self, chance: float, passing: bool) -> None:
         goes_on = self.call.lost(self.now, chance, passing=passing)
+        self.in_doubt = self.in_doubt or self.sending or self.accepted
         self.sending = self.accepted = False
         self.earliest = self.now
         assert goes_on == (passing and len(self.sent) <= self.policy.retries)

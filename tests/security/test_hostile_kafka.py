@@ -53,14 +53,14 @@ def word(rng: random.Random) -> bytes:
     said = {
         "member": rng.choice(["x", "", None, 7, ["a"]]),
         "ended": [place],
-        "released": [place],
+        "unstarted": [place],
         "round": rng.choice([0, "x", 9]),
     }
     said["holds"] = rng.choice([None, [place], {}, 1])
     if rng.random() < 0.5:
         asked: Any = rng.choice([str(uuid.UUID(int=7)), str(uuid.UUID(int=rng.getrandbits(128))), "no id", None, 7])
         address = rng.choice(["0:nobody", "", "99999:nobody", "0:" + "x" * 300, "0:\ud800", None, [1]])
-        said |= {"member": "x", "ended": [], "released": [], "holds": None, "round": 0}  # else it cannot be read anyway
+        said |= {"member": "x", "ended": [], "unstarted": [], "holds": None, "round": 0}  # else it cannot be read anyway
         said["asks"] = rng.choice([[asked, address], [asked], [[asked, address]], {}, 7])
     return json.dumps(said)[: rng.choice([10, 10_000])].encode()
 

@@ -57,7 +57,8 @@ class SimDelivery:
 
     def settle(self, reply: Reply | None) -> Awaitable[bool]:
         consumer, given = self._consumer, self.given
-        return consumer.end("settle", given, lambda: consumer.store.settle(consumer.queue, given, reply, consumer.expire))
+        work = lambda: consumer.store.settle(consumer.queue, given, reply, consumer.expire)  # noqa: E731
+        return consumer.end("settle", given, work, nothing=reply is None)
 
     def release(self) -> Awaitable[bool]:
         consumer, given = self._consumer, self.given
@@ -311,8 +312,8 @@ class SimConsumer:
             self.broker.site.note("ending", delivery=given.name, how="claim")
             self._known.pop(given.name, None)
 
-    def end(self, how: str, given: Given, work: Callable[[], bool]) -> Awaitable[bool]:
-        """Begin to settle, release or bury."""
+    def end(self, how: str, given: Given, work: Callable[[], bool], *, nothing: bool = False) -> Awaitable[bool]:
+        """Begin to settle, release or bury. `nothing`: there is nothing to hand over."""
         self.broker.site.note("ending", delivery=given.name, how=how)
         task = self.broker.start(how, work, insist=True)
         task.add_done_callback(lambda _: self._known.pop(given.name, None))

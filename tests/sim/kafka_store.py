@@ -76,7 +76,8 @@ class KafkaStore(Store):
 
     # membership
 
-    def renew(self, name: str, consumer: str, server: str, seconds: float) -> Lease:
+    def renew(self, name: str, consumer: str, server: str, seconds: float, share: int | None = None) -> Lease:
+        """`share`: number of the one that the member believes to have."""
         queue, group = self._current(name), self.group(name)
         group.session = seconds
         if consumer in group.gone:
@@ -85,7 +86,8 @@ class KafkaStore(Store):
             return Lease.MOVED
         queue.leases[consumer] = self.clock() + seconds
         self.note("renewed", server=server)
-        return Lease.MOVED if group.changing and consumer not in group.joined else Lease.KEPT
+        waited_for = group.changing and consumer not in group.joined
+        return Lease.MOVED if waited_for or group.shares[consumer] != share else Lease.KEPT
 
     def join(self, name: str, consumer: str, server: str, share: int) -> Lease:
         """A member wants a share, of which it counts so many; what it had read and not started is to be read again."""

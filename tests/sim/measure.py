@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -22,7 +23,7 @@ MARKS = "<!-- mutants -->", "<!-- end of mutants -->"
 #: Seeds that are remembered for each.
 MOST_SEEDS = 3
 #: Runs that show a mutant after which its share is known well enough.
-ENOUGH = 12
+ENOUGH = 6
 
 
 @dataclass(slots=True)
@@ -36,31 +37,40 @@ class Seen:
 
 
 def measure(seeds: range, jobs: int, only: str) -> int:
-    """1 where a mutant lives."""
-    names = [only] if only else list(MUTANTS)
+    """All mutants, or those of `only`, by commas. 1 where one lives."""
+    names = only.split(",") if only else list(MUTANTS)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=begin) as pool:
-        dirty = frozenset().union(*pool.map(_dirty, [seeds[first::jobs] for first in range(jobs)]))
+        dirty = {
+            broker: frozenset().union(*pool.map(_dirty, [seeds[first::jobs] for first in range(jobs)], [broker] * jobs))
+            for broker in sorted({MUTANTS[name].broker for name in names})
+        }
         found: dict[str, Seen] = {}
-        for future in as_completed([pool.submit(_see, name, seeds, dirty) for name in names]):
+        for future in as_completed([pool.submit(_see, name, seeds, dirty[MUTANTS[name].broker]) for name in names]):
             seen = future.result()
             found[seen.name] = seen
             print(_row(seen), flush=True)
     living = [name for name in names if not found[name].seeds]
-    if only:
-        return bool(living)
-    kept = [found[name] for name in sorted(names) if found[name].seeds]
-    KNOWN.write_text("".join(f"{seen.name}\t{' '.join(map(str, seen.seeds[:MOST_SEEDS]))}\n" for seen in kept))
-    _write_table([_row(found[name]) for name in sorted(names)])
+    _keep(found.values())
     print(f"{len(found)} mutants, {len(living)} of them live" + "".join(f"\n  {name}" for name in living))
     return 1 if living else 0
 
 
-def _write_table(rows: list[str]) -> None:
-    """Into the page, between its marks."""
+def _keep(found: Iterable[Seen]) -> None:
+    """What was measured, beside what was before: the seeds for the tests, the table into the page, between its marks."""
+    seeds = known() if KNOWN.exists() else {}
     text = PAGE.read_text()
+    table = text[text.index(MARKS[0]) : text.index(MARKS[1])].splitlines()
+    rows = {line.split("|")[1].strip(): line for line in table if line.startswith("| ") and not line.startswith("| mutant |")}
+    for seen in found:
+        rows[seen.name] = _row(seen)
+        seeds[seen.name] = seen.seeds[:MOST_SEEDS]
+    lines = [f"{name}\t{' '.join(map(str, seeds[name]))}\n" for name in sorted(seeds) if seeds[name] and name in MUTANTS]
+    KNOWN.write_text("".join(lines))
     begin, end = text.index(MARKS[0]) + len(MARKS[0]), text.index(MARKS[1])
     head = "| mutant | what it lacks | first seed | runs that show it | by |\n|---|---|---|---|---|\n"
-    PAGE.write_text(f"{text[:begin]}\n{head}" + "\n".join(rows) + f"\n{text[end:]}")
+    PAGE.write_text(
+        f"{text[:begin]}\n{head}" + "\n".join(rows[name] for name in sorted(rows) if name in MUTANTS) + f"\n{text[end:]}"
+    )
 
 
 def _row(seen: Seen) -> str:
@@ -75,13 +85,13 @@ def known() -> dict[str, list[int]]:
     return {name: [int(seed) for seed in seeds.split()] for name, seeds in lines}
 
 
-def _dirty(seeds: range) -> frozenset[int]:
+def _dirty(seeds: range, broker: str) -> frozenset[int]:
     """Seeds that fail without a mutant."""
-    return frozenset(failure.options.seed for failure in run_all([options_of(seed, "redis") for seed in seeds]).failures)
+    return frozenset(failure.options.seed for failure in run_all([options_of(seed, broker) for seed in seeds]).failures)
 
 
 def _see(name: str, seeds: range, dirty: frozenset[int]) -> Seen:
-    clean = [options_of(seed, "redis") for seed in seeds if seed not in dirty]
+    clean = [options_of(seed, MUTANTS[name].broker) for seed in seeds if seed not in dirty]
     found = Sum()
     with applied(name):
         while found.runs < len(clean) and len(found.failures) < ENOUGH:

@@ -50,21 +50,23 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """`about`: which safeguard it lacks."""
+    """`about`: which safeguard it lacks. `broker`: whose rules its runs have."""
 
     name: str
     about: str
     apply: Callable[[Patch], None]
+    broker: str
 
 
 MUTANTS: dict[str, Mutant] = {}
 
 
-def mutant(about: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
+def mutant(about: str, broker: str | None = None) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
     """Registers a mutant under its function's name."""
 
     def register(apply: Callable[[Patch], None]) -> Callable[[Patch], None]:
-        MUTANTS[apply.__name__] = Mutant(apply.__name__, about, apply)
+        rules = broker or ("kafka" if apply.__module__.endswith("kafka") else "redis")
+        MUTANTS[apply.__name__] = Mutant(apply.__name__, about, apply, rules)
         return apply
 
     return register

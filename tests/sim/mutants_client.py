@@ -36,11 +36,7 @@ def gaps_are_not_told(patch: Patch) -> None:
 
 @mutant("an idempotent call is sent again")
 def nothing_is_repeated(patch: Patch) -> None:
-    def due(old: Any, self: Repeats, now: float) -> Step:
-        step: Step = old(self, now)
-        return Step.WAIT if step is Step.SEND else step
-
-    patch.around(Repeats, "due", due)
+    patch.set(Repeats, "_plan", lambda self, start, chance: False)
 
 
 @mutant("a call that is repeated ends with its deadline")
@@ -49,6 +45,7 @@ def repeats_have_no_deadline(patch: Patch) -> None:
         return Step.SEND if self._next is not None and now >= self._next else Step.WAIT
 
     patch.set(Repeats, "due", due)
+    patch.set(Repeats, "moment", property(lambda self: self._next))
 
 
 @mutant("a call whose last attempt is refused may run by an earlier one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -10,8 +11,10 @@ from tests.sim.mutants import Patch, mutant
 from tests.sim.sharing import SharingConsumer
 from tests.sim.store import Given, Store
 
+on_kafka = partial(mutant, broker="kafka")
 
-@mutant("on Kafka, a commit says which calls have begun, whoever gets their partition")
+
+@on_kafka("a commit says which calls have begun, whoever gets their partition")
 def starts_are_not_committed(patch: Patch) -> None:
     def claim(old: Any, self: KafkaStore, name: str, given: Given, *rest: Any, **more: Any) -> bool:
         granted: bool = old(self, name, given, *rest, **more)
@@ -21,7 +24,7 @@ def starts_are_not_committed(patch: Patch) -> None:
     patch.around(KafkaStore, "claim", claim)
 
 
-@mutant("on Kafka, a start is committed by a member that still has the record")
+@on_kafka("a start is committed by a member that still has the record")
 def commits_are_not_fenced(patch: Patch) -> None:
     def claim(old: Any, self: KafkaStore, name: str, given: Given, *rest: Any, **more: Any) -> bool:
         return bool(old(self, name, given, *rest, **more)) or given.entry.number in self.queue(name).entries
@@ -29,7 +32,7 @@ def commits_are_not_fenced(patch: Patch) -> None:
     patch.around(KafkaStore, "claim", claim)
 
 
-@mutant("on Kafka, what a member had begun that is gone is taken over")
+@on_kafka("what a member had begun that is gone is taken over")
 def what_a_gone_member_ran_stays_its_own(patch: Patch) -> None:
     def drop(old: Any, self: KafkaStore, name: str, consumer: str) -> None:
         started = set(self.group(name).started)
@@ -42,12 +45,15 @@ def what_a_gone_member_ran_stays_its_own(patch: Patch) -> None:
     patch.around(KafkaStore, "_drop", drop)
 
 
-@mutant("on Kafka, a member that was silent for a session is given up, and no other")
+@on_kafka("a member that was silent for a session is given up, and no other")
 def members_are_given_up_at_once(patch: Patch) -> None:
-    patch.around(KafkaStore, "renew", lambda old, self, name, consumer, server, seconds: old(self, name, consumer, server, 1.1))
+    def renew(old: Any, self: KafkaStore, name: str, consumer: str, server: str, seconds: float, share: int) -> Any:
+        return old(self, name, consumer, server, 1.1, share)
+
+    patch.around(KafkaStore, "renew", renew)
 
 
-@mutant("on Kafka, a partition's owner tells the further entries of a call")
+@on_kafka("a partition's owner tells the further entries of a call")
 def the_owner_tells_no_doubles(patch: Patch) -> None:
     def admit(self: KafkaStore, name: str, given: Given, message_id: UUID, window: float, again: bool) -> bool:
         return True
@@ -55,7 +61,7 @@ def the_owner_tells_no_doubles(patch: Patch) -> None:
     patch.set(KafkaStore, "admit", admit)
 
 
-@mutant("on Kafka, who comes back reads its mail from where it was")
+@on_kafka("who comes back reads its mail from where it was")
 def mail_that_was_missed_is_not_read(patch: Patch) -> None:
     def open_mail(old: Any, self: KafkaStore, name: str, address: str, position: int | None, take: Any) -> Any:
         del self._mail.setdefault(address, [])[position or 0 :]
@@ -64,18 +70,18 @@ def mail_that_was_missed_is_not_read(patch: Patch) -> None:
     patch.around(KafkaStore, "open_mail", open_mail)
 
 
-@mutant("on Kafka, what was read under an earlier share is not started")
+@on_kafka("what was read under an earlier share is not started")
 def an_earlier_share_counts(patch: Patch) -> None:
     patch.set(SharingConsumer, "_unread", lambda self: None)
     patch.set(KafkaStore, "_unread", lambda self, name, consumer: None)
 
 
-@mutant("on Kafka, an end is committed once its outcome was handed over")
+@on_kafka("an end is committed once its outcome was handed over")
 def ends_are_not_committed(patch: Patch) -> None:
     patch.set(KafkaStore, "finish", lambda self, name, given, how: False)
 
 
-@mutant("on Kafka, records of a partition are given to its owner alone")
+@on_kafka("records of a partition are given to its owner alone")
 def everybody_reads_every_partition(patch: Patch) -> None:
     def take(self: KafkaStore, name: str, consumer: str, server: str, most: int) -> Any:
         self.group(name).shares.setdefault(consumer, 0)

@@ -84,7 +84,7 @@ def lost_calls_wait_for_room(patch: Patch) -> None:
     patch.set(SimConsumer, "lost", lambda self: ())
 
 
-@mutant("time that a call waited for its claim counts")
+@mutant("time that a call waited for its claim counts", "kafka")
 def the_claim_takes_no_time(patch: Patch) -> None:
     def claimed(old: Any, self: Dispatcher, run: Run, asked: float, may_run: bool) -> None:
         old(self, run, self._clock.monotonic(), may_run)

@@ -129,7 +129,7 @@ class Nemesis:
         server, world = self._server(), self._world
         if server is None or server.host is None or server.service is None or server.task is None:
             return
-        number = world.fault("stop", server.host.name)
+        number = world.fault("stop", server.host.name, orderly=True)
         world.stop(server)
         await asyncio.wait([server.task], timeout=60)
         world.mended(number)

@@ -79,6 +79,7 @@ class NotedChannel(Channel):
             timeout=call.timeout,
             stream=stream,
             sends=call.feeds is not None,
+            repeats=False,
             expects=list(expects),
             at=at,
         )
@@ -100,7 +101,7 @@ class _Entry:
     def _dropped(self, _: object) -> None:
         if not self._told:
             self._told = True
-            self._world.note("leave", id=self._id)
+            self._world.note("leave", id=self._id, silent=True)
 
     def ended(self, call: Call) -> None:
         if self._told:
@@ -109,7 +110,7 @@ class _Entry:
         how, token = outcome_of(call)
         self._world.counts[f"outcome {how}"] += 1
         if not self._judged:
-            self._world.note("leave", id=self._id)
+            self._world.note("leave", id=self._id, silent=True)
             return
         if call.error is not None and how == "CallCancelledError":  # only this side writes it there
             self._world.note("cancel", id=self._id, won=True)

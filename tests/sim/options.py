@@ -152,6 +152,7 @@ def options_of(seed: int, broker: str | None = None) -> Options:
         window=draw.choice((1, 3, 8)),
         max_queue=draw.choice((0, 0, 0, 3)),
         secret=draw.choice(("", "", "", "0123456789abcdef0123456789abcdef")),
+        grace=draw.choice((0.5, 3.0)),
     )
 
 

@@ -231,7 +231,7 @@ def _forks(stage: Stage, client: Client) -> None:
     assert looked_up, looked_up
     loop = stage.world.loop
     portal._before_fork()
-    stage.leave(stream)
+    stage.leave(stream, silent=True)
     for part in list(loop.current.process.parts):  # a child has no thread but the one that forked
         loop.remove_host(part)
     portal._in_child()

@@ -39,6 +39,7 @@ class SharingConsumer(SimConsumer):
         self._unstarted: set[str] = set()
         self._started: set[str] = set()
         self._leaving = asyncio.Event()
+        self._renewing = asyncio.Lock()
         self._ends: set[asyncio.Task[Any]] = set()
         #: What commits the ends of what was handed over; a commit of a start does, too.
         self._ended: dict[str, Callable[[], bool]] = {}
@@ -46,15 +47,23 @@ class SharingConsumer(SimConsumer):
     # membership
 
     async def _renew(self) -> None:
+        async with self._renewing:
+            await self._renew_alone()
+
+    async def _renew_alone(self) -> None:
         queue, name, sent = self.queue, self._name, asyncio.get_running_loop().time()
-        seconds = self.broker.settings.redis_recover
-        lease = await self.broker.link.ask("renew", lambda: self.store.renew(queue, name, self._server, seconds))
-        if lease is Lease.MOVED and name == self._name:
+        seconds, share = self.broker.settings.redis_recover, self._share
+        lease = await self.broker.link.ask("renew", lambda: self.store.renew(queue, name, self._server, seconds, share))
+        if lease is Lease.MOVED:
             self._unread()
-            share = self._share
-            lease = await self.broker.link.ask("join", lambda: self.store.join(queue, name, self._server, share))
-        if name != self._name:
-            return
+            share, ended = self._share, list(self._ended.values())
+
+            def join() -> Lease:
+                for finish in ended:
+                    finish()
+                return self.store.join(queue, name, self._server, share)
+
+            lease = await self.broker.link.ask("join", join)
         if lease is Lease.LOST:
             self._lose()
         else:
@@ -110,12 +119,15 @@ class SharingConsumer(SimConsumer):
 
     # ending
 
-    def end(self, how: str, given: Given, work: Callable[[], bool]) -> Awaitable[bool]:
+    def end(self, how: str, given: Given, work: Callable[[], bool], *, nothing: bool = False) -> Awaitable[bool]:
         """Where `work` hands something over, the end is committed some moments later."""
         self.broker.site.note("ending", delivery=given.name, how=how)
         if not self._may_end(given):
             return answered(False)
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if nothing and not self._is_stale():
+            self._decide(given, done, True)
+            self._ended[given.name] = lambda: self.store.finish(self.queue, given, how)
         task = self.broker.keep_task(self._end(how, given, work, done), f"sim {how}")
         self._ends.add(task)
         task.add_done_callback(self._ends.discard)
@@ -126,15 +138,15 @@ class SharingConsumer(SimConsumer):
         return given.name in self._started or given.name in self._unstarted
 
     async def _end(self, how: str, given: Given, work: Callable[[], bool], done: asyncio.Future[bool]) -> None:
-        while self._is_stale():
+        while not done.done() and self._is_stale():
             try:
                 await self._renew()
             except BrokerUnavailableError:
                 await asyncio.sleep(AGAIN_AFTER)
             if not self._may_end(given):
                 return self._decide(given, done, False)
-        result = await self.broker.link.insist(how, work)
-        self._decide(given, done, result)
+        if not done.done():
+            self._decide(given, done, await self.broker.link.insist(how, work))
         if how != "release":
             finish = self._ended[given.name] = lambda: self.store.finish(self.queue, given, how)
             try:

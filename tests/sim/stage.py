@@ -151,15 +151,15 @@ class Stage:
         streams = {event["id"] for event in events if event["event"] == "call" and event["stream"] and event["client"] == name}
         ended = {event["id"] for event in events if event["event"] in ("outcome", "leave")}
         for message_id in sorted(streams - ended):
-            self.world.note("leave", id=message_id)
+            self.world.note("leave", id=message_id, silent=True)
 
     def gone(self, client: AsyncClient | PlainClient) -> None:
         """This one's loop has ended, or its process: it hears and says nothing any more."""
         self.world.note("gone", client=next(guest.name for guest in self.world.guests if guest.client is client))
 
-    def leave(self, stream: Stream[Any]) -> None:
-        """Its reader has gone, or goes now."""
-        self.world.note("leave", id=stream.message.message_id)
+    def leave(self, stream: Stream[Any], *, silent: bool = False) -> None:
+        """Its reader has gone, or goes now; `silent`: it cannot say so."""
+        self.world.note("leave", id=stream.message.message_id, silent=silent)
 
 
 class _Read:
@@ -189,7 +189,7 @@ class _Read:
 
     def leave(self) -> None:
         self.ended = True
-        self._world.note("leave", id=self._id)
+        self._world.note("leave", id=self._id, silent=True)
 
 
 def healthy(found: Sequence[Any]) -> Sequence[Any]:

@@ -24,7 +24,7 @@ def the_simulation() -> Iterator[None]:
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_caught(name: str) -> None:
     for seed in (*known()[name], *FURTHER):
-        options = options_of(seed, "redis")
+        options = options_of(seed, MUTANTS[name].broker)
         with applied(name):
             caught = bool(run_once(options).violations)
         if caught and not run_once(options).violations:

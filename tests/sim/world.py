@@ -271,8 +271,13 @@ class World:
         for name, queue in self.store.data.queues.items():
             held = [consumer for consumer, until in queue.leases.items() if until > self.loop.now]
             killed = {event["hits"][0] for event in self.events if event["event"] == "fault" and event.get("kills")}
-            for consumer in held:
-                if consumer.rpartition("_")[0] not in killed:
+            last = {
+                server.service._dispatcher._consumer._name  # type: ignore[attr-defined]
+                for server in self.servers
+                if server.service is not None and server.service._dispatcher is not None
+            }
+            for consumer in held:  # one that was given up for another name runs out by itself
+                if consumer in last and consumer.rpartition("_")[0] not in killed:
                     self.note("left", what=f"a lease of {consumer} on {name}")
         if self.bars and all(guest.host.alive for guest in self.guests):
             self.note("left", what=f"{self.bars} progress bars")

@@ -224,7 +224,8 @@ def test_without_a_look_the_machines_own_clock_counts() -> None:
 def test_words_come_back_as_they_were_said() -> None:
     asking = Said("x", asks=(uuid.uuid4(), "3:client"))
     places = ((LOG, 7), (TopicPartition("prpc_raw_q", 3), 2**60))
-    for word in (Said("x"), Said("x", places, places[:1], 4, frozenset(places)), Said("x", holds=frozenset()), asking):
+    unstarted = ((places[0], "x.1"), (places[0], "x.2"), (places[1], "x.2"))
+    for word in (Said("x"), Said("x", places, unstarted, 4, frozenset(places)), Said("x", holds=frozenset()), asking):
         assert read_word(write_word(word)) == word
 
 
@@ -237,10 +238,11 @@ def test_words_come_back_as_they_were_said() -> None:
         "x",
         {},
         {"member": "x"},
-        {"member": "x", "ended": [[1]], "released": []},
+        {"member": "x", "ended": [[1]], "unstarted": []},
         {"member": "x", "ended": 7},
+        {"member": "x", "ended": [], "unstarted": [["prpc_q", 0, 1]]},
         *(
-            {"member": "x", "ended": [], "released": [], "asks": asks}
+            {"member": "x", "ended": [], "unstarted": [], "asks": asks}
             for asks in (7, [], "", {}, ["no id", "x"], [7, "x"], [str(uuid.UUID(int=7))], [[str(uuid.UUID(int=7)), "x"]])
         ),
     ],

@@ -113,3 +113,11 @@ def test_the_attempt_travels_from_the_second_on() -> None:
 def test_an_attempt_that_is_no_number_is_refused(text: str) -> None:
     with pytest.raises(DecodeError, match="attempt"):
         CallFacts.from_fields({"attempt": text})
+
+
+def test_what_a_server_answers_is_accepted_whatever_becomes_of_the_brokers_own_answer() -> None:
+    call = Repeats(POLICY, 500.0)
+    call.begin()
+    call.answered()
+    assert call.failed(1, 100.0, 0.0, passing=True)
+    assert call.moment == 500.0
