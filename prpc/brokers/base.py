@@ -179,6 +179,11 @@ class Delivery(Protocol):
         """Whether the broker knows the entry for the first one of its message id; any other must be claimed before it runs."""
         ...
 
+    @property
+    def lost(self) -> bool:
+        """Whether the lease is known here to be lost: whoever has the entry now decides, and settling would be refused."""
+        ...
+
     def claim(self, message_id: UUID, address: str | None, *, repeatable: bool = False, again: bool = False) -> Awaitable[bool]:
         """Ask whether the entry may run: whether no other entry of this id was admitted or claimed within the window.
 

@@ -74,6 +74,10 @@ class _Delivery:
     def admitted(self) -> bool:
         return self._hold.entry.admitted
 
+    @property
+    def lost(self) -> bool:
+        return self._hold.entry.owner != self._hold.consumer or self._hold.entry.attempt != self._hold.attempt
+
     def claim(self, message_id: UUID, address: str | None, *, repeatable: bool = False, again: bool = False) -> Awaitable[bool]:
         return answered(again or self._space.claim(self._queue, self._hold, message_id, address, self._limits))
 

@@ -57,6 +57,11 @@ class RedisDelivery:
         """The key as a text, for scripts."""
         return b"%d %b" % self.key
 
+    @property
+    def lost(self) -> bool:
+        """See Delivery."""
+        return self.lease.lost
+
     def claim(self, message_id: UUID, address: str | None, *, repeatable: bool = False, again: bool = False) -> Awaitable[bool]:
         """See Delivery."""
         return answered(True) if again else self.ending.claims.add(self, message_id, address)

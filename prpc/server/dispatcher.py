@@ -288,15 +288,16 @@ class Dispatcher:
     def _joined(self, run: Run) -> bool:
         """Whether a call of this id runs: the further entry waits for its outcome or, from the same caller, is dropped.
 
-        Not where it comes with a later attempt: then the lease under which the call runs may be lost, and it is the call itself
-        that came back here. Its outcome is handed over under the new lease, too.
+        Not where the lease under which the call runs is lost, or may be, as a later attempt says: then it is the call itself that
+        came back here. Its outcome is handed over under the new lease, too.
         """
         first = self._table.running(run.message.message_id)
         if first is None:
             return False
         if first.followers is None:
             first.followers = []
-        doubled = run.facts.reply_to == first.facts.reply_to and run.delivery.attempt <= first.delivery.attempt
+        held = not first.delivery.lost and run.delivery.attempt <= first.delivery.attempt
+        doubled = held and run.facts.reply_to == first.facts.reply_to
         if doubled or len(first.followers) >= _MAX_FOLLOWERS:
             self._settlements.watch(run.delivery.settle(None))
         else:

@@ -148,8 +148,8 @@ class Reader:
         self.away: tuple[str, int] | None = None
         #: Whether the writer waits for its first word.
         self._new = False
-        #: Writers that were read before this one.
-        self._former: deque[str] = deque(maxlen=MAX_FORMER)
+        #: Writers that were read before this one, each with its run: the same server may run the call once more.
+        self._former: deque[tuple[str, int]] = deque(maxlen=MAX_FORMER)
         #: Items in all, once that is known.
         self.total: int | None = None
         #: Why what comes next cannot be read; None where it can.
@@ -188,10 +188,10 @@ class Reader:
         that began last is read, and those before it never again.
         """
         known = self.total is not None and self.writer  # without a writer the outcome has overtaken every mail of the items
-        if items.run < self.inbox.run or items.writer in self._former or known:
+        if items.run < self.inbox.run or (items.writer, items.run) in self._former or known:
             return items.writer, items.run
         former, self.writer, self._new = self.writer, items.writer, True
-        self._former.append(former)
+        self._former.append((former, self.inbox.run))
         return (former, self.inbox.run) if former else None
 
     def beat(self) -> None:

@@ -19,6 +19,8 @@ __all__ = ["Failure", "Sum", "begin", "campaign", "run_all", "rules_of"]
 
 #: Runs between two collections: more would only make the process larger, fewer cost time.
 RUNS_PER_COLLECTION = 100
+#: Runs after which a process is replaced: what a killed program held is not always let go, some kilobytes a run.
+RUNS_PER_PROCESS = 10_000
 #: Seeds that a worker process takes at once: about a second.
 CHUNK = 50
 #: Runs after which what is there by then counts as there for ever, for the collector.
@@ -106,6 +108,12 @@ def campaign(seeds: range, jobs: int, broker: str | None, changes: dict[str, Any
 
     Close it to end early: what runs then is waited for, a second or two.
     """
+    each = RUNS_PER_PROCESS * jobs
+    for first in range(0, len(seeds), each):
+        yield from _part(seeds[first : first + each], jobs, broker, changes)
+
+
+def _part(seeds: range, jobs: int, broker: str | None, changes: dict[str, Any]) -> Iterator[Sum]:
     chunks = (seeds[first : first + CHUNK] for first in range(0, len(seeds), CHUNK))
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=begin) as pool:
         running: set[Future[Sum]] = set()

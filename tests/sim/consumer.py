@@ -52,6 +52,10 @@ class SimDelivery:
     def admitted(self) -> bool:
         return self.given.admitted
 
+    @property
+    def lost(self) -> bool:
+        return self.given.consumer != self._consumer._name
+
     def claim(self, message_id: UUID, address: str | None, *, repeatable: bool = False, again: bool = False) -> Awaitable[bool]:
         return self._consumer.claim(self.given, message_id, address, repeatable=repeatable, again=again)
 

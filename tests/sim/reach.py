@@ -121,7 +121,7 @@ def _in_parts(seeds: range, scenes: int, place: Path) -> bool:
         subprocess.Popen([*command, "--part", str(number), "--data", str(place / f".coverage.{number}")], cwd=ROOT)
         for number in range(PARTS)
     ]
-    codes = [part.wait() for part in parts]  # all of them
+    codes = [part.wait() for part in parts]
     return any(codes)
 
 

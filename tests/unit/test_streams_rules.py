@@ -357,6 +357,16 @@ class TestReader:
         reader.arrive(Items(ID, "", 1, 3, "other", []), 10)  # one that ran beside it is not read any more
         assert reader.away == ("other", 1)
 
+    def test_a_server_that_runs_the_call_once_more_is_read_again(self) -> None:
+        """It lost the call to another one, which lost it, too."""
+        reader = Reader((ID, ""), 100)
+        assert reader.arrive(Items(ID, "", 1, 1, "one", [1]), 10)
+        assert reader.arrive(Items(ID, "", 2, 1, "other", [1, 2]), 10)
+        assert reader.arrive(Items(ID, "", 3, 1, "one", [1, 2, 3]), 10)
+        assert (reader.away, reader.writer, reader.inbox.have) == (("other", 2), "one", 3)
+        reader.arrive(Items(ID, "", 2, 3, "other", [3, 4]), 10)
+        assert (reader.away, reader.inbox.have) == (("other", 2), 3)
+
     def test_another_writer_hears_at_once_where_its_reader_is(self) -> None:
         """A later run goes on elsewhere, and may have the same number where it was given back."""
         reader = Reader((ID, ""), 100)
