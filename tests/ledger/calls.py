@@ -45,7 +45,8 @@ def _of_outcomes(call: Call, book: Book, promise: Promise) -> Iterator[Violation
     elif not outcomes:
         # A slow reader that was killed had not come to the end yet.
         reading = SLOWEST_READ if call.of("read") else 0.0
-        heard = call.event["client"] not in book.gone or book.gone[call.event["client"]] > due + reading
+        awake = max(due, book.faults.stood_still(call.event["client"], call.event["at"], due) + promise.slack)
+        heard = call.event["client"] not in book.gone or book.gone[call.event["client"]] > awake + reading
         if heard and not call.of("leave"):
             yield Violation("no silence", f"{call.name} has no outcome")
     elif outcomes[0]["at"] > max(due, book.faults.stood_still(call.event["client"], call.event["at"], due) + promise.slack):

@@ -91,9 +91,14 @@ class Faults:
         return any(fault.lasts(first, last, 0.0) for fault in self._by_number.values())
 
     def stood_still(self, process: str, first: float, last: float) -> float:
-        """Until when this program did, at most, of what overlaps these moments; minus infinity where it never did."""
-        ends = [f.until for f in self._by_number.values() if f.stops and process in f.hits and f.lasts(first, last, 0.0)]
-        return max(ends, default=-math.inf)
+        """Until when this program did, from one time to the next, of what overlaps these moments; minus infinity where it never
+        did."""
+        stops = [fault for fault in self._by_number.values() if fault.stops and process in fault.hits]
+        end = -math.inf
+        for fault in sorted(stops, key=lambda fault: fault.at):
+            if fault.lasts(first, max(last, end), 0.0):
+                end = max(end, fault.until)
+        return end
 
     def forgot_between(self, first: float, last: float) -> bool:
         """Whether the broker lost what it held between these moments."""

@@ -239,9 +239,8 @@ async def _asked(stage: Stage, client: AsyncClient) -> None:
     assert "pending" in repr(task) and task.time_execution is None and not task.failed and task.progress is None
     await ends(task.async_wait_result_task(timedelta(seconds=0.05)), ClientTimeOutError)
     assert not task.is_done_task(update_status=True) and task.message.result is None
-    await asyncio.sleep(0.7)
-    stop()
     await task
+    stop()
     stop_bad()
     late: list[Any] = []
     task.on_progress(late.append)()
@@ -302,9 +301,10 @@ async def _streams(stage: Stage, client: AsyncClient) -> None:
     slow = stream(6.0, "value", 2, item_timeout=0.2)
     await ends(anext(slow), ClientTimeOutError)
     assert await slow.async_next(20.0) == "0" and slow.received >= 1 and repr(slow)
-    slow.cancel()
+    cancelled = slow.cancel()
     stage.leave(slow)
-    await ends(slow.async_next(), CallCancelledError)
+    if cancelled:
+        await ends(slow.async_next(), CallCancelledError)
     await slow.aclose()
     slow.close()
     assert "closed" in repr(slow)

@@ -195,9 +195,10 @@ async def _forgets(stage: Stage, client: AsyncClient) -> None:
         await _done(task)
     lost = client.options(timeout=15.0).call("work", 0.0, "value")
     stream = client.options(timeout=15.0).stream("stream", 0.0, "value", 3)
-    stage.leave(stream)
     for waiting in (client.servers(), lost, anext(stream)):
         await _done(waiting)
+    stage.leave(stream)
+    await stream.aclose()
     await asyncio.sleep(8.0)
     await client.call("work", 0.0, "value")
 
@@ -224,6 +225,7 @@ def forks(stage: Stage) -> None:
 def _forks(stage: Stage, client: Client) -> None:
     task = client.options(timeout=60.0).call("work", 30.0, "value")
     stream = client.stream("stream", 1.0, "value", 1)
+    next(stream)
     client.call("work", 0.0, "value").result()
     looked_up = portal.current_portal().run(_look_up())
     assert looked_up, looked_up

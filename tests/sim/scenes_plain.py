@@ -132,7 +132,8 @@ def _gathers(client: Client) -> None:
     sync_ends(lambda: slow.result(0.2), ClientTimeOutError)
     assert slow.cancel() == 1
     sync_ends(slow.result, CallCancelledError)
-    sync_ends(lambda: list(as_completed([client.call("work", 2.0, "value")], timeout=0.3)), ClientTimeOutError)
+    late = as_completed([client.call("work", 2.0, "value")], timeout=0.3)
+    sync_ends(lambda: [task.get_result() for task in late], ClientTimeOutError)
 
 
 def plain_streams(stage: Stage) -> None:

@@ -109,7 +109,7 @@ class Stage:
     def peaceful(self) -> bool:
         """Whether nothing else happens to the world."""
         options = self.world.options
-        return not (options.faults or options.noise or options.max_queue)
+        return not (options.faults or options.armed or options.noise or options.max_queue)
 
     # streams
 
