@@ -333,9 +333,11 @@ class Dispatcher:
         again, dead = False, None
         if self._table.running(run.message.message_id) is run:
             self._table.end(run.message.message_id)
-            if not self._stopping and self._may_run_twice(run, outcome.result()):
+            if self._may_run_twice(run, outcome.result()):
                 again = self._table.may_repeat(run.attempt)
                 dead = _TOO_MANY_ATTEMPTS
+                if again and self._stopping:
+                    again, run.give_back = False, True
             try:
                 if not again:
                     self._end(run, outcome.result(), dead)
@@ -372,7 +374,8 @@ class Dispatcher:
 
     def _end(self, run: Run, outcome: Outcome, dead: str | None = None) -> None:
         """`dead`: why the entry is kept as a dead letter; None where it is not."""
-        give_back = run.give_back and outcome.failure is not None and is_shutdown(outcome.failure)
+        failure = outcome.failure
+        give_back = run.give_back and failure is not None and (is_shutdown(failure) or is_worker_lost(failure))
         superseded = False
         if run.streaming is not None:
             outcome, superseded = run.streaming.finish(outcome, given_back=give_back), run.streaming.superseded

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from random import Random
 
+from tests.sim.caller import drawn_plans
 from tests.sim.campaign import Sum, begin, run_all
 from tests.sim.mutants import MUTANTS, applied
-from tests.sim.options import options_of
+from tests.sim.options import Options, options_of
+from tests.sim.run import run_once
 
 __all__ = ["KNOWN", "Seen", "known", "measure"]
 
@@ -20,8 +23,8 @@ KNOWN = Path(__file__).with_name("mutants.tsv")
 #: Where a reader finds the table, and between which lines.
 PAGE = Path(__file__).parents[2] / "docs/explanation/simulation.md"
 MARKS = "<!-- mutants -->", "<!-- end of mutants -->"
-#: Seeds that are remembered for each.
-MOST_SEEDS = 3
+#: Runs that are remembered for each.
+MOST_SHOWN = 2
 #: Runs that show a mutant after which its share is known well enough.
 ENOUGH = 6
 
@@ -34,6 +37,8 @@ class Seen:
     runs: int
     seeds: list[int]
     rules: Counter[str]
+    #: Some of those runs, written out so that they stay what they are whatever seeds come to mean.
+    shown: list[str]
 
 
 def measure(seeds: range, jobs: int, only: str) -> int:
@@ -57,14 +62,14 @@ def measure(seeds: range, jobs: int, only: str) -> int:
 
 def _keep(found: Iterable[Seen]) -> None:
     """What was measured, beside what was before: the seeds for the tests, the table into the page, between its marks."""
-    seeds = known() if KNOWN.exists() else {}
+    shown = known()
     text = PAGE.read_text()
     table = text[text.index(MARKS[0]) : text.index(MARKS[1])].splitlines()
     rows = {line.split("|")[1].strip(): line for line in table if line.startswith("| ") and not line.startswith("| mutant |")}
     for seen in found:
         rows[seen.name] = _row(seen)
-        seeds[seen.name] = seen.seeds[:MOST_SEEDS]
-    lines = [f"{name}\t{' '.join(map(str, seeds[name]))}\n" for name in sorted(seeds) if seeds[name] and name in MUTANTS]
+        shown[seen.name] = seen.shown
+    lines = [f"{name}\t{text}\n" for name in sorted(shown) if name in MUTANTS for text in shown[name]]
     KNOWN.write_text("".join(lines))
     begin, end = text.index(MARKS[0]) + len(MARKS[0]), text.index(MARKS[1])
     head = "| mutant | what it lacks | first seed | runs that show it | by |\n|---|---|---|---|---|\n"
@@ -79,10 +84,13 @@ def _row(seen: Seen) -> str:
     return f"| {seen.name} | {MUTANTS[seen.name].about} | {first} | {len(seen.seeds) / seen.runs:.1%} | {rules} |"
 
 
-def known() -> dict[str, list[int]]:
-    """Mutant -> seeds that are known to show it."""
-    lines = [line.split("\t") for line in KNOWN.read_text().splitlines()]
-    return {name: [int(seed) for seed in seeds.split()] for name, seeds in lines}
+def known() -> dict[str, list[str]]:
+    """Mutant -> runs that are known to show it, as `Options.text` writes them."""
+    found: dict[str, list[str]] = {}
+    for line in KNOWN.read_text().splitlines():
+        name, _, text = line.partition("\t")
+        found.setdefault(name, []).append(text)
+    return found
 
 
 def _dirty(seeds: range, broker: str) -> frozenset[int]:
@@ -96,5 +104,14 @@ def _see(name: str, seeds: range, dirty: frozenset[int]) -> Seen:
     with applied(name):
         while found.runs < len(clean) and len(found.failures) < ENOUGH:
             found.merge(run_all(clean[found.runs : found.runs + 20]))
+        shown = [_written(failure.options) for failure in found.failures[:MOST_SHOWN]]
     rules = Counter(rule for failure in found.failures for rule in failure.rules)
-    return Seen(name, found.runs, sorted(failure.options.seed for failure in found.failures), rules)
+    return Seen(name, found.runs, sorted(failure.options.seed for failure in found.failures), rules, shown)
+
+
+def _written(options: Options) -> str:
+    """With its calls written out, where that shows the mutant as well."""
+    plans = drawn_plans(Random(f"{options.seed} workload"), options)
+    planned = replace(options, planned=tuple(astuple(plan) for plan in plans))
+    same = not options.planned and run_once(planned).violations
+    return planned.text() if same else options.text()

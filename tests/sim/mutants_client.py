@@ -60,6 +60,14 @@ def refusals_are_believed(patch: Patch) -> None:
     patch.set(Repeats, "failed", failed)
 
 
+@mutant("what a server answers needs no answer of the broker's")
+def answered_calls_wait_for_the_broker(patch: Patch) -> None:
+    def answered(self: Repeats) -> None:
+        self._answered, self._next = True, None
+
+    patch.set(Repeats, "answered", answered)
+
+
 @mutant("a call ends at its deadline")
 def deadlines_are_lost(patch: Patch) -> None:
     patch.set(CallPump, "_due", nothing)

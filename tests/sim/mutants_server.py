@@ -175,6 +175,7 @@ def lost_workers_never_end_calls(patch: Patch) -> None:
         return outcome.failure is not None and is_worker_lost(outcome.failure)
 
     patch.set(Dispatcher, "_may_run_twice", may)
+    _refusal(patch, idempotent=True)  # which would refuse it all the same: two safeguards for one promise
 
 
 @mutant("only what was lost too often becomes a dead letter")

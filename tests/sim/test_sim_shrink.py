@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.sim.campaign import rules_of
 from tests.sim.measure import known
 from tests.sim.mutants import applied
-from tests.sim.options import Options, options_of
+from tests.sim.options import Options, read_options
 from tests.sim.run import prepared, run_once
 from tests.sim.shrink import shrink
 
@@ -37,7 +37,7 @@ def test_a_bound_of_runs() -> None:
 
 
 def test_a_mutant_is_made_small() -> None:
-    options = options_of(known()["plain_calls_run_again"][0], "redis")
+    options = read_options(known()["plain_calls_run_again"][0])
     with prepared(), applied("plain_calls_run_again"):
         assert "at most once" in rules_of(run_once(options).violations)
         small, _ = shrink(options, "at most once", most=40)
