@@ -42,16 +42,17 @@ def _of_entry(history: Sequence[Event], book: Book) -> Iterator[Violation]:
     """An entry is ended by whoever has it, and then it is over."""
     owner: str | None = None
     over: Event | None = None
+    since = 0.0
     for event in history:
         if event["event"] == "taken":
-            owner = event["delivery"]
+            owner, since = event["delivery"], event["at"]
             continue
         if not event["done"]:
             continue
         why = None
         if over is not None and not book.faults.forgot_between(over["at"], event["at"]):
             why = f"the entry was over since {over['at']:.3f} ({over['how']})"
-        elif over is None and event["delivery"] != owner:
+        elif over is None and event["delivery"] != owner and not book.faults.forgot_between(since, event["at"]):
             why = f"{owner} had it" if owner else "it had been given back"
         if why is not None:
             name = book.name_of(book.deliveries[event["delivery"]])
