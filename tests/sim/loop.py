@@ -413,8 +413,7 @@ class SimLoop(base_events.BaseEventLoop):
         """Have `timer` run in this host when its clock says `when`."""
         at = max(self.now, (when - host.offset) / host.rate)
         # What rounding left of a wait is a hair: where time stood still, who waits for the rest would do so for ever.
-        if at < self.now + HAIR and when > host.monotonic(self.now):
-            at = self.now + HAIR
+        at = at if at >= self.now + HAIR else self.now + HAIR
         heapq.heappush(self._timers, (at, next(self._numbers), timer, host))
 
     def _next(self, busy: list[Host]) -> Host:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import Any
 
-from tests.sim.loop import HOST, SimLoop, SimulationFenceError
+from tests.sim.loop import HAIR, HOST, SimLoop, SimulationFenceError
 from tests.sim.parked import Parked, give_way
 
 __all__ = ["ThreadLoop"]
@@ -46,7 +46,8 @@ class ThreadLoop(base_events.BaseEventLoop):
             give_way(self._sim)
         else:
             self._asleep = Parked(self._sim)
-            self._asleep.wait(timeout)
+            # Timers come a hair late: asyncio runs them as early as its clock is coarse, and who looks at the time would wait on.
+            self._asleep.wait(None if timeout is None else timeout + HAIR)
             self._asleep = None
         self._roused = False
         return ()
