@@ -45,7 +45,7 @@ coverage: test-coverage coverage-report
 # `make test`, measuring; worker processes that a test kills leave data that cannot be read, which coverage says and skips.
 test-coverage:
 	@rm -f .coverage .coverage.*
-	@$(MAKE) --no-print-directory test SIM_RUNS=400 ARGS="--cov --cov-report= $(ARGS)"
+	@$(MAKE) --no-print-directory test ARGS="--cov --cov-report= --ignore=tests/sim $(ARGS)"
 
 coverage-report: $(VENV)/.test
 	$(RUN) -m coverage report --skip-covered --fail-under=95

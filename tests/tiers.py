@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 __all__ = ["is_long"]
@@ -41,10 +43,28 @@ LONG_TESTS = {
 }
 
 
+#: What CI runs with the quick tests, and `make test-long` with the long ones: a look at tools and stand-ins of ours, at type
+#: checkers and at examples, and whatever of the simulation the gate does not need.
+THOROUGH_MODULES = {
+    *(
+        "test_sim_sweep",
+        "test_sim_reach",
+        "test_sim_plain",
+        "test_workers_process_start",
+        "test_pytest_plugin",
+        "test_client_types",
+    ),
+    *("test_kafka_coordinator", "test_kafka_groups", "test_kafka_connecting", "test_dev_kafka_cluster", "test_short_examples"),
+    *("test_metrics", "test_server_command"),
+}
+
+
 def is_long(item: pytest.Item) -> bool:
     """Whether it belongs to `make test-long`: the whole runs of systems and of faults, which take many seconds each."""
     module = item.path.stem
     name, _, params = item.name.partition("[")
+    if module in THOROUGH_MODULES and not os.environ.get("CI"):
+        return True
     if module in LONG_MODULES or name in LONG_TESTS:
         return True
     return module in LONG_ON_KAFKA and "kafka" in params and name not in QUICK_ON_KAFKA

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 
@@ -29,8 +30,11 @@ class Gate:
 
     def run(self, chunk: int) -> None:
         """Every promise is kept in every run of this chunk."""
+        gc.collect()
+        gc.freeze()  # what pytest holds is not looked through after every few runs
         with prepared():
             found = run_all([options_of(seed) for seed in self._seeds[chunk::CHUNKS]])
+        gc.unfreeze()
         self._counts.update(found.counts)
         self._runs += found.runs
         told = [
