@@ -81,9 +81,10 @@ class Faults:
                 return True
         return False
 
-    def hit(self, process: str, first: float, last: float, aftermath: float) -> bool:
-        """Whether a fault that leaves it alive hit this process, or any hit the broker, between these moments."""
-        near = (fault for fault in self._by_number.values() if fault.lasts(first, last, aftermath))
+    def hit(self, process: str, first: float, last: float, aftermath: float, least: float = 0.0) -> bool:
+        """Whether a fault that leaves it alive hit this process, or any hit the broker, between these moments, for `least` s
+        at least."""
+        near = (f for f in self._by_number.values() if f.lasts(first, last, aftermath) and f.until - f.at >= least)
         return any(BROKER in fault.hits or (not fault.kills and fault.hits_process(process)) for fault in near)
 
     def any_between(self, first: float, last: float) -> bool:

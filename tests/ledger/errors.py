@@ -42,17 +42,25 @@ def _of_errors(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
             yield Violation(
                 "true error", f"{kind}{call.name} was given up, yet it was taken or lost its worker {lost} times only"
             )
+    elif how == "WorkerLostError" and any(kept.get("how") == "CallCancelledError" for kept in call.of("stored")):
+        yield Violation("true error", f"{kind}{call.name} ended with {how}, yet its outcome was CallCancelledError")
+    elif call.streams and how == "WorkerLostError" and call.starts and not _lost_its_items(call, book, promise):
+        yield Violation(
+            "true error", f"{call.name} lost items of {call.starts[0]['server']}, yet nothing lasted long enough for that"
+        )
     elif not (how in promise.natural or _of_itself(how, call, promise) or _by_fault(how, call, book, promise)):
         where = ", ".join(f"on {start['server']} from {start['at']:.3f}" for start in call.starts) or "nowhere"
         yield Violation("true error", f"{kind}{call.name}, run {where}, ended with {how} at {call.ended:.3f}, by no fault")
 
 
 def _lost_its_items(call: Call, book: Book, promise: Promise) -> bool:
-    """Whether a fault kept the last items of a stream from its reader for so long that nobody has them any more."""
-    client, first = call.event["client"], call.event["at"]
-    return book.faults.hit(client, first, call.ended, promise.aftermath) or any(
-        book.faults.killed(start["server"], start["at"], call.ended) for start in call.starts
-    )
+    """Whether a fault kept the last items of a stream from its reader for so long that nobody has them any more: what one broken
+    connection loses is sent again."""
+    first, least = call.event["at"], promise.items_lost_after
+    servers = [start["server"] for start in call.starts]
+    return any(
+        book.faults.hit(process, first, call.ended, promise.aftermath, least) for process in (call.event["client"], *servers)
+    ) or any(book.faults.killed(start["server"], start["at"], call.ended) for start in call.starts)
 
 
 def _of_itself(how: str, call: Call, promise: Promise) -> bool:

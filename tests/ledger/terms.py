@@ -34,8 +34,9 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "outcome": ("id", "how", "token"),
     # The same client looks at the same call again, at its end.
     "again": ("id", "how", "token"),
-    # Somebody else reads the outcome that the broker keeps; `content` stands for its bytes.
-    "stored": ("id", "content"),
+    # Somebody else reads the outcome that the broker keeps; `content` stands for its bytes, `how` is the error that they name, if
+    # that is one of PRPC's own.
+    "stored": ("id", "content", "how"),
     # A function's body begins; `token` is of this execution alone. It ends having made its result.
     "start": ("id", "server", "token"),
     "end": ("id", "token"),
@@ -123,5 +124,7 @@ class Promise:
     repeated_for: float | None = None
     #: How often a call that may run twice is taken, or loses its worker, before it is given up; None: not judged.
     attempts: int | None = None
+    #: Seconds that a fault must last for the items of a stream to be lost, on a server that lives on.
+    items_lost_after: float = 0.0
     #: Whether the clock of the events is the one that timers run by, so that no caller runs out of time early.
     exact: bool = False

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DEEDS", "Armed"]
 
-#: The request is not done, it is done and its answer is lost, it is done when its sender has given up; the process is killed
-#: before it is sent, or when it is.
-DEEDS = ("before", "after", "late", "kill_before", "kill_after")
+#: The request is not done, it is done and its answer is lost, it is done when its sender has given up, it takes its time; the
+#: process is killed before it is sent, or when it is.
+DEEDS = ("before", "after", "late", "slow", "kill_before", "kill_after")
 
 
 class Armed:
@@ -44,5 +44,6 @@ class Armed:
             world.loop.at(world.loop.root, world.loop.now, world.kill, host.process)
             return "never" if self._deed == "kill_before" else ""
         number = world.fault(f"{self._deed} {operation}", BROKER, self._process)
-        world.loop.at(world.loop.root, world.loop.now + 2 * world.options.silence, world.mended, number)
+        lasts = 0.0 if self._deed in ("before", "after") else 2 * world.options.silence
+        world.loop.at(world.loop.root, world.loop.now + lasts, world.mended, number)
         return self._deed

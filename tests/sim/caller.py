@@ -44,7 +44,7 @@ def drawn_plan(draw: Random, options: Options) -> Plan:
         kind=kind,
         seconds=draw.choice((0.0, 0.01, 0.1, 0.5, 2.0, 6.0)),
         end=draw.choice(options.ends),
-        timeout=draw.choice((1.0, 8.0, 30.0, 120.0)),
+        timeout=draw.choice(options.timeouts),
         leave=draw.choice((None,) * 6 + (0.0, 0.05, 1.0)),
         count=draw.choice((0, 1, 3, 20)),
     )

@@ -27,6 +27,8 @@ TWICE = ALWAYS - {"ServerShutdownError"}
 HANDED_OVER = 20.0
 #: Seconds of the pauses between all attempts of a call, at least (World.settings).
 REPEATED = 2.5
+#: Seconds without a word after which a server begins to give a reader up, less what a beat takes.
+LOST_AFTER = 1.0
 #: What load brings about without a fault.
 NATURAL = frozenset({"QueueFullError"})
 
@@ -47,6 +49,7 @@ def promise_of(world: World) -> Promise:
             outcome_within=HANDED_OVER,
             repeated_for=REPEATED,
             attempts=world.settings.max_deliveries,
+            items_lost_after=LOST_AFTER,
         )
     stood = any(event["event"] == "fault" and event.get("stops") for event in world.events)
     gone = sum(fault in ("kill", "stop") for fault in options.faults) + bool(options.armed)
@@ -69,6 +72,7 @@ def promise_of(world: World) -> Promise:
         outcome_within=HANDED_OVER,
         repeated_for=REPEATED,
         attempts=world.settings.max_deliveries,
+        items_lost_after=LOST_AFTER,
         exact=True,
     )
 

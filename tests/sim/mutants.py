@@ -63,11 +63,7 @@ MUTANTS: dict[str, Mutant] = {}
 LIVING = {
     "who_comes_second_gets_no_outcome": "the client looks for kept outcomes after every gap, too",
     "a_stopping_server_drops_what_comes": "the simulated consumer gives nothing more once it is stopped",
-    "the_line_takes_no_time": "no drawn call has less time than the second that it waits in line at most",
-    "the_given_up_wait_for_items": "seldom: its reader must be cut off for as long as a reader may be silent, and hear the end",
     "streams_do_not_notice_gaps": "the next beat of either side tells what is missing, too",
-    "the_claim_takes_no_time": "seldom: one run in a thousand has a deadline within the time that a claim takes",
-    "an_outcome_ends_the_choice_of_writers": "seldom: every mail of a stream must be lost, and the outcome must not",
     "reading_ends_with_the_first_error": "the simulated consumer rides out every error itself",
 }
 

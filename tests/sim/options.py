@@ -58,6 +58,8 @@ class Options:
     #: Calls instead of drawn ones: the fields of caller.Plan. A fault that waits for a process's n-th request: see armed.py.
     planned: tuple[tuple[Any, ...], ...] = ()
     armed: tuple[Any, ...] = ()
+    #: Of drawn calls, in seconds.
+    timeouts: tuple[float, ...] = (1.0, 8.0, 30.0, 120.0)
     window: int = 8
     max_queue: int = 0
     secret: str = ""
@@ -171,6 +173,7 @@ def _plain_options(seed: int, broker: str, draw: Random) -> Options:
         span=4.0,
         kinds=tuple(draw.sample(("work", "safe", "process", "process_safe", "stream", "safe_stream", "capped"), 3)),
         ends=tuple(end for end in ENDS if end != "hold"),
+        timeouts=(0.5, 1.0, 30.0, 120.0),
         faults=() if armed else ("kill",) * draw.choice((1, 2)),
         armed=armed,
     )

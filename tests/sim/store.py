@@ -7,6 +7,7 @@ reads that block) lives beside it and is gone with them.
 from __future__ import annotations
 
 import itertools
+import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ from prpc.brokers.base import DeadLetter, Outgoing, QueueState, Reply, ServerRec
 
 __all__ = ["Data", "Entry", "Given", "Lease", "Note", "Queue", "Store"]
 
+#: An error of PRPC's own, as a reply names it.
+_NAMED = re.compile(rb'"prpc\.exceptions\.(\w+)"')
 #: Writes an event of the ledger: kind and fields.
 Note = Callable[..., None]
 
@@ -375,7 +378,8 @@ class Store:
         earlier = self._kept(queue, key) if seconds else None
         if earlier is None and seconds:
             queue.kept[key] = reply.body, self.clock() + seconds
-            self.note("stored", id=reply.message_id, content=crc32(reply.body))
+            named = _NAMED.search(reply.body)
+            self.note("stored", id=reply.message_id, content=crc32(reply.body), how=named[1].decode() if named else "")
         if earlier is not None:
             self.mail(reply.address, earlier)
         else:

@@ -11,18 +11,21 @@ from tests.sim.run import Verdict, run_once
 
 __all__ = ["CALLS", "PROCESSES", "sweep"]
 
-#: One call of each kind: moment, kind, seconds, end, timeout, when its caller leaves, items.
+#: One call of each kind, or two: moment, kind, seconds, end, timeout, when its caller leaves, items.
 CALLS = {
-    "work": (0.5, "work", 0.3, "value", 30.0, None, 1),
-    "safe": (0.5, "safe", 0.3, "value", 30.0, None, 1),
-    "process": (0.5, "process", 0.3, "progress", 30.0, None, 1),
-    "process_safe": (0.5, "process_safe", 0.3, "raise", 30.0, None, 1),
-    "stream": (0.5, "stream", 0.4, "value", 30.0, None, 5),
-    "safe_stream": (0.5, "safe_stream", 0.4, "value", 30.0, None, 5),
-    "left stream": (0.5, "stream", 0.4, "value", 30.0, 0.1, 5),
-    "feed": (0.5, "feed", 0.4, "value", 30.0, None, 4),
-    "nested": (0.5, "nested", 0.4, "value", 30.0, None, 1),
-    "cancelled": (0.5, "work", 2.0, "value", 30.0, 0.3, 1),
+    "work": ((0.5, "work", 0.3, "value", 30.0, None, 1),),
+    "safe": ((0.5, "safe", 0.3, "value", 30.0, None, 1),),
+    "process": ((0.5, "process", 0.3, "progress", 30.0, None, 1),),
+    "process_safe": ((0.5, "process_safe", 0.3, "raise", 30.0, None, 1),),
+    "stream": ((0.5, "stream", 0.4, "value", 30.0, None, 5),),
+    "safe_stream": ((0.5, "safe_stream", 0.4, "value", 30.0, None, 5),),
+    "left stream": ((0.5, "stream", 0.4, "value", 30.0, 0.1, 5),),
+    "feed": ((0.5, "feed", 0.4, "value", 30.0, None, 4),),
+    "nested": ((0.5, "nested", 0.4, "value", 30.0, None, 1),),
+    "short": ((0.5, "work", 0.1, "value", 1.0, None, 1),),
+    "short in line": ((0.5, "capped", 0.8, "value", 30.0, None, 1), (0.55, "capped", 0.1, "value", 0.5, None, 1)),
+    "quick stream": ((0.5, "stream", 0.0, "value", 30.0, None, 3),),
+    "cancelled": ((0.5, "work", 2.0, "value", 30.0, 0.3, 1),),
 }
 #: Whose requests go wrong: the server's, which is alone at first, or the client's.
 PROCESSES = ("s1-1", "c1")
@@ -31,7 +34,7 @@ PROCESSES = ("s1-1", "c1")
 def sweep(broker: str, kind: str) -> Iterator[Verdict]:
     """All runs for one kind of call."""
     # Everybody is there before the call comes, so that the first requests are those of the start.
-    plain = Options(broker=broker, servers=2, clients=1, slots=1, span=2.0, kinds=(), planned=(CALLS[kind],))
+    plain = Options(broker=broker, servers=2, clients=1, slots=len(CALLS[kind]), span=2.0, kinds=(), planned=CALLS[kind])
     for process in PROCESSES:
         counted = run_once(replace(plain, armed=(process, 0, "")))
         yield counted

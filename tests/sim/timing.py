@@ -21,8 +21,8 @@ class SimTiming:
     def __init__(self, options: Options, latency: Random, faults: Random) -> None:
         self._mean, self._noise = options.latency, dict(options.noise)
         self._latency, self._faults = latency, faults
-        #: Seconds after which whoever asked has given up.
-        self._late = options.silence + 1.0
+        #: Seconds after which whoever asked has given up, and those for which it still waits.
+        self._delays = {"late": options.silence + 1.0, "slow": 0.75 * options.silence}
         #: While True, the noise of the options is on.
         self.noisy = bool(options.noise)
         #: Told of every request before it leaves: host and operation.
@@ -48,8 +48,8 @@ class SimTiming:
         fate = Fate(self.delay(), self.delay())
         for watcher in self.watchers:
             fate.cut = watcher(host, operation) or fate.cut
-            if fate.cut == "late":
-                fate.there, fate.cut = self._late, ""
+            if fate.cut in self._delays:
+                fate.there, fate.cut = self._delays[fate.cut], ""
         if self.noisy and not fate.cut:
             for kind in ("cut_before", "cut_after"):
                 rate = self._noise.get(kind, 0.0)
