@@ -44,13 +44,19 @@ def _of_errors(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
             )
     elif how == "WorkerLostError" and any(kept.get("how") == "CallCancelledError" for kept in call.of("stored")):
         yield Violation("true error", f"{kind}{call.name} ended with {how}, yet its outcome was CallCancelledError")
-    elif call.streams and how == "WorkerLostError" and call.starts and not _lost_its_items(call, book, promise):
+    elif how == "WorkerLostError" and _keeps_its_server(call) and not _lost_its_items(call, book, promise):
         yield Violation(
             "true error", f"{call.name} lost items of {call.starts[0]['server']}, yet nothing lasted long enough for that"
         )
     elif not (how in promise.natural or _of_itself(how, call, promise) or _by_fault(how, call, book, promise)):
         where = ", ".join(f"on {start['server']} from {start['at']:.3f}" for start in call.starts) or "nowhere"
         yield Violation("true error", f"{kind}{call.name}, run {where}, ended with {how} at {call.ended:.3f}, by no fault")
+
+
+def _keeps_its_server(call: Call) -> bool:
+    """Whether it is a stream that nobody took over from the server that runs it."""
+    starts = call.starts
+    return call.streams and bool(starts) and not any(taken["at"] > starts[0]["at"] for taken in call.of("taken"))
 
 
 def _lost_its_items(call: Call, book: Book, promise: Promise) -> bool:
