@@ -210,7 +210,7 @@ async def _end(world: World) -> None:
                 world.note("broken", what=f"{server.name} did not stop")
             elif server.task.exception() is not None:
                 world.note("broken", what=f"{server.name} ended with {server.task.exception()!r}")
-    await asyncio.sleep(1.0)  # what was cancelled ends
+    await asyncio.sleep(7.0)  # what was cancelled ends, also what does not heed that for a while
     world.left()
 
 
