@@ -233,12 +233,12 @@ class Consumer(Protocol):
         """
         ...
 
-    def lost(self) -> Sequence[Delivery]:
+    def take_lost(self) -> Sequence[Delivery]:
         """At once what was taken over from consumers whose lease ran out and waits here: callers must not wait for room."""
         ...
 
     def on_lost(self, tell: Callable[[], object]) -> None:
-        """Have `tell` called, soon, whenever there is something for `lost`."""
+        """Have `tell` called, soon, whenever there is something for `take_lost`."""
         ...
 
     async def stop(self) -> None:

@@ -115,11 +115,11 @@ class KafkaConsumer:
         finally:
             self._rest.set()
 
-    def lost(self) -> Sequence[KafkaDelivery]:
+    def take_lost(self) -> Sequence[KafkaDelivery]:
         """See Consumer."""
         lost = [delivery for delivery in self._ready if delivery.attempt > 1]
         self._ready = deque(delivery for delivery in self._ready if delivery.attempt <= 1)
-        return [delivery for delivery in lost if delivery.tenure.live and delivery.offset in delivery.tenure.held]
+        return [delivery for delivery in lost if self._is_still_ours(delivery)]
 
     def on_lost(self, tell: Callable[[], object]) -> None:
         """See Consumer."""
@@ -129,10 +129,14 @@ class KafkaConsumer:
         found: list[KafkaDelivery] = []
         while self._ready and len(found) < most:
             delivery = self._ready.popleft()
-            if delivery.tenure.live and delivery.offset in delivery.tenure.held:
-                delivery.age = self._age(delivery.born_ms)  # it has waited here for room: its deadline may have come
+            if self._is_still_ours(delivery):
                 found.append(delivery)
         return found
+
+    def _is_still_ours(self, delivery: KafkaDelivery) -> bool:
+        """Of one that has waited here for room: its partition may have gone, or its deadline have come."""
+        delivery.age = self._age(delivery.born_ms)
+        return delivery.tenure.live and delivery.offset in delivery.tenure.held
 
     async def _fetch(self, most: int) -> _Found:
         """Up to `most` records; none after some time, or when there is news."""

@@ -129,7 +129,7 @@ class _Consumer:
             await self._bell.wait(seconds)
         return ()
 
-    def lost(self) -> Sequence[Delivery]:
+    def take_lost(self) -> Sequence[Delivery]:
         """See Consumer."""
         entries = self._space.take_lost(self._queue, self._name, self._settings.redis_recover)
         return [self._deliver(entry) for entry in entries]

@@ -263,7 +263,7 @@ class RedisConsumer:
 
     # what the lease's keeper tells
 
-    def lost(self) -> Sequence[RedisDelivery]:
+    def take_lost(self) -> Sequence[RedisDelivery]:
         """See Consumer."""
         lost = [self._aged(delivery) for delivery in self._found if delivery.attempt > 1]
         self._found = deque(delivery for delivery in self._found if delivery.attempt <= 1)

@@ -16,6 +16,7 @@ from prpc.client.options import CallOptions
 from prpc.client.portal import Crossing
 from prpc.codec import Codec, ReadReply
 from prpc.exceptions import CallCancelledError
+from prpc.failure import type_name_of
 from prpc.protocol.repeats import Repeats
 from prpc.prpcmessage import PRPCMessage
 from prpc.streaming.desk import Desk
@@ -26,7 +27,7 @@ __all__ = ["BEAT", "Reading", "Readings", "StreamCall"]
 #: Seconds between two words about a stream that is open: by them its server knows that somebody is there.
 BEAT = 1.0
 
-_CANCELLED = f"{CallCancelledError.__module__}.{CallCancelledError.__qualname__}"
+_CANCELLED = type_name_of(CallCancelledError)
 
 
 class Reading(Reader):

@@ -40,7 +40,7 @@ class Repeating:
             return
         if error is None:
             repeats.accepted(attempt, monotonic(), random())
-        elif not repeats.failed(attempt, monotonic(), random(), passing=_passes(error)):
+        elif not repeats.failed(attempt, monotonic(), random(), passing=_passes(error), sent=call.sent):
             self._fail(call, _in_doubt(call, error) if repeats.in_doubt and not _passes(error) else error)
             return
         elif repeats.unsent:
@@ -50,7 +50,7 @@ class Repeating:
     def outlives(self, call: Call, reason: Exception) -> bool:
         """Whether a call goes on after its connection ended for this reason; its timer is set anew then."""
         repeats = call.repeats
-        if repeats is None or call.done or not repeats.lost(monotonic(), random(), passing=_passes(reason)):
+        if repeats is None or call.done or not repeats.lost(monotonic(), random(), passing=_passes(reason), sent=call.sent):
             return False
         self._held[call.message_id] = call
         self._arm(call, repeats)

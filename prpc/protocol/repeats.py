@@ -90,25 +90,25 @@ class Repeats:
             self._sending, self._accepted = False, True
             self._plan(now + self._policy.attempt_timeout, chance)
 
-    def failed(self, attempt: int, now: float, chance: float, *, passing: bool) -> bool:
+    def failed(self, attempt: int, now: float, chance: float, *, passing: bool, sent: bool = True) -> bool:
         """This attempt was not taken, or it is not known. Whether the call goes on; else the error is its outcome.
 
-        `passing`: the error may be gone next time, and the broker may have the attempt all the same. Where an earlier attempt was
-        accepted no error ends the call; where it is in doubt the call goes on as after a passing one.
+        `passing`: the error may be gone next time, and the broker may have the attempt all the same, if any was `sent`. Where an
+        earlier attempt was accepted no error ends the call; where it is in doubt the call goes on as after a passing one.
         """
         if not self._is_current(attempt):
             return True
-        self._sending, self.in_doubt = False, self.in_doubt or passing
-        planned = (self.in_doubt or self._accepted) and self._plan(now, chance)
+        self._sending, self.in_doubt = False, self.in_doubt or (passing and sent)
+        planned = (passing or self.in_doubt or self._accepted) and self._plan(now, chance)
         return planned or self._accepted
 
     def answered(self) -> None:
         """A server says that it runs the call: there are no further attempts."""
         self._answered, self._accepted, self._next = True, True, None  # so the broker has it, whatever its own answer was
 
-    def lost(self, now: float, chance: float, *, passing: bool) -> bool:
-        """No answer to what was sent can come any more: the reply address is gone. Whether the call goes on."""
-        self.in_doubt = self.in_doubt or self._sending or self._accepted
+    def lost(self, now: float, chance: float, *, passing: bool, sent: bool = True) -> bool:
+        """No answer to what was sent, if anything was, can come any more: the reply address is gone. Whether the call goes on."""
+        self.in_doubt = self.in_doubt or (sent and (self._sending or self._accepted))
         self._sending = self._accepted = False
         return passing and self._plan(now, chance)
 

@@ -123,7 +123,7 @@ class Dispatcher:
         while not self._stopping:
             if self._free <= 0 or self._line.is_full:
                 self._room = loop.create_future()
-                if lost := self._consumer.lost():
+                if lost := self._consumer.take_lost():
                     self._accept_lost(lost)
                 else:
                     await self._room

@@ -34,9 +34,9 @@ def ask_for(
         return then(answer.result())
 
     idempotent = function is not None and function.idempotent
-    claim = delivery.claim(
-        message_id, facts.reply_to, repeatable=function is None or idempotent, again=idempotent and facts.attempt > 1
-    )
+    # Readers tell the runs of a stream apart by the attempt, so its start is written down although it may run twice.
+    repeatable = function is None or (idempotent and not function.streams)
+    claim = delivery.claim(message_id, facts.reply_to, repeatable=repeatable, again=idempotent and facts.attempt > 1)
     future = asyncio.ensure_future(claim)
     future.add_done_callback(claimed)
     return future

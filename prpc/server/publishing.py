@@ -47,7 +47,7 @@ class _Way:
 
     publisher: Publisher
     run: Run
-    taken: float = field(default_factory=lambda: time.monotonic())
+    taken: float = field(default_factory=lambda: time.monotonic())  # looked up then: a test may replace the clock
 
     def submit(self, job: Job) -> Publication:
         """Publish the call now."""

@@ -505,11 +505,11 @@ def test_a_consumer_without_room_is_told_what_was_taken_over(settings: Settings)
                 if long.body == b"lost":  # the lease ran out before this one came
                     long, _ = await take_one(busy), await long.settle(None)
                 else:
-                    assert list(busy.lost()) == []
+                    assert list(busy.take_lost()) == []
                     await told.wait()
-                    (lost,) = busy.lost()
+                    (lost,) = busy.take_lost()
                     assert (lost.body, lost.attempt) == (b"lost", 2)
-                    assert list(busy.lost()) == []
+                    assert list(busy.take_lost()) == []
                     assert await lost.settle(None)
                 assert await long.settle(None)
 

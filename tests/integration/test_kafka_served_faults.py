@@ -19,6 +19,7 @@ from prpc.brokers.kafka_marks import read_marks
 from prpc.dev_kafka import Code, FakeKafka
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
+from prpc.server.dispatcher import Dispatcher
 from prpc.settings import Settings
 from tests.kafka_talk import run
 
@@ -59,6 +60,7 @@ class World:
             await self.gate.wait()
             return number
 
+        app.register_func(work, name="harmless", idempotent=True)
         return app
 
     @asynccontextmanager
@@ -78,11 +80,11 @@ class World:
         committed = self.kafka.committed(NAMES.group("prpc_group_consumers")).values()
         return sum(mark.attempts == 2 for offset, text in committed for mark in read_marks(offset, text).open.values())
 
-    async def begin(self, client: AsyncClient) -> asyncio.Future[Any]:
+    async def begin(self, client: AsyncClient, function: str = "work") -> asyncio.Future[Any]:
         """A call that runs from now on and ends when the gate opens."""
         self.gate.clear()
         number, self._made = self._made, self._made + 1
-        call = asyncio.ensure_future(client.call("work", number))
+        call = asyncio.ensure_future(client.call(function, number))
         while not self.ran[number]:
             await asyncio.sleep(0.01)
         return call
@@ -287,6 +289,35 @@ def test_a_call_that_runs_while_its_server_is_given_up_is_answered_by_it(world: 
             assert await asyncio.gather(*calls) == [0, 1, 2, 3]
             assert world.ran == Counter(range(4))
             await world.succeeds(client)
+
+    run(scenario())
+
+
+def test_a_call_that_comes_back_to_the_server_that_runs_it_is_answered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What may run twice starts before its start is committed, and so comes back as a first attempt."""
+    came_back, joined = asyncio.Event(), Dispatcher._joined
+
+    def notice(self: Dispatcher, run: Any) -> bool:
+        if joined(self, run):
+            came_back.set()
+            return True
+        return False
+
+    monkeypatch.setattr(Dispatcher, "_joined", notice)
+
+    async def scenario() -> None:
+        async with world.serving() as client:
+            await world.succeeds(client)
+            world.kafka.forget_requests()
+            world.kafka.fail("OffsetCommit", LOADING, times=1000)
+            call = await world.begin(client, "harmless")
+            world.kafka.fail("Heartbeat", Code.UNKNOWN_MEMBER_ID)
+            await asyncio.to_thread(world.kafka.wait_for, "SyncGroup")
+            world.kafka.clear_faults()
+            await came_back.wait()
+            world.gate.set()
+            assert await call == 20
+            assert world.ran[20] == 1
 
     run(scenario())
 

@@ -68,7 +68,7 @@ def _of_executions(call: Call, book: Book) -> Iterator[Violation]:
     for outcome in call.outcomes:
         # Of an idempotent call it is the last attempt that was not started.
         further = call.idempotent and outcome["how"] == "DeadlineExceededError"
-        if outcome["how"] in NOT_STARTED and starts and not further:
+        if outcome["how"] in NOT_STARTED and starts and not further and not book.faults.forgot_between(first, outcome["at"]):
             yield Violation("true outcome", f"{call.name} ended with {outcome['how']}, yet it ran")
         if outcome["how"] == "value" and outcome["token"] not in {end["token"] for end in call.of("end")}:
             yield Violation("true outcome", f"{call.name} got {outcome['token']!r}, which no execution of it made")

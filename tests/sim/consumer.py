@@ -151,7 +151,7 @@ class SimConsumer:
         if self._link.generation:
             self._look_soon()
 
-    def lost(self) -> Sequence[SimDelivery]:
+    def take_lost(self) -> Sequence[SimDelivery]:
         found, self._found = self._found, deque(given for given in self._found if given.attempt <= 1)
         return [self._deliver(given) for given in found if given.attempt > 1]
 

@@ -74,6 +74,16 @@ def test_what_became_of_an_attempt_stays_in_doubt() -> None:
     assert repeats.failed(2, 1.0, 0.0, passing=False) and repeats.moment is not None
 
 
+def test_what_was_never_sent_is_not_in_doubt() -> None:
+    repeats = Repeats(POLICY, None)
+    repeats.begin()
+    assert repeats.failed(1, 0.0, 0.0, passing=True, sent=False) and not repeats.in_doubt
+    repeats.begin()
+    assert repeats.lost(1.0, 0.0, passing=True, sent=False) and not repeats.in_doubt
+    repeats.begin()
+    assert not repeats.failed(3, 2.0, 0.0, passing=False)
+
+
 def test_a_call_whose_reply_address_was_lost_is_in_doubt() -> None:
     repeats = Repeats(POLICY, None)
     repeats.begin()
