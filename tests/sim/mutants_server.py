@@ -81,7 +81,7 @@ def lost_calls_are_dropped(patch: Patch) -> None:
 
 @mutant("a server without room tells the callers of a lost one at once")
 def lost_calls_wait_for_room(patch: Patch) -> None:
-    patch.set(SimConsumer, "lost", lambda self: ())
+    patch.set(SimConsumer, "take_lost", lambda self: ())
 
 
 @mutant("time that a call waited for its claim counts", "kafka")
