@@ -42,7 +42,7 @@ def _of_errors(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
             yield Violation(
                 "true error", f"{kind}{call.name} was given up, yet it was taken or lost its worker {lost} times only"
             )
-    elif how == "WorkerLostError" and any(kept.get("how") == "CallCancelledError" for kept in call.of("stored")):
+    elif how == "WorkerLostError" and _was_cancelled(call, book):
         yield Violation("true error", f"{kind}{call.name} ended with {how}, yet its outcome was CallCancelledError")
     elif how == "WorkerLostError" and _keeps_its_server(call) and not _lost_its_items(call, book, promise):
         yield Violation(
@@ -51,6 +51,13 @@ def _of_errors(call: Call, book: Book, promise: Promise) -> Iterator[Violation]:
     elif not (how in promise.natural or _of_itself(how, call, promise) or _by_fault(how, call, book, promise)):
         where = ", ".join(f"on {start['server']} from {start['at']:.3f}" for start in call.starts) or "nowhere"
         yield Violation("true error", f"{kind}{call.name}, run {where}, ended with {how} at {call.ended:.3f}, by no fault")
+
+
+def _was_cancelled(call: Call, book: Book) -> bool:
+    """Whether the broker kept that it was cancelled: not as what came in the place of an outcome that it has forgotten."""
+    told = call.outcomes[0]["at"]
+    cancelled = [kept["at"] for kept in call.of("stored") if kept.get("how") == "CallCancelledError"]
+    return any(not book.faults.forgot_between(told, at) for at in cancelled)
 
 
 def _keeps_its_server(call: Call) -> bool:

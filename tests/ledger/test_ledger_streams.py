@@ -196,3 +196,12 @@ def test_errors_without_a_fault(found: list[str], events: Events) -> None:
 
 def test_what_is_left_is_a_leak() -> None:
     assert rules([CALL, START, END, VALUE, event("left", 9.0, what="a lease of s-1")], Promise()) == ["leak"]
+
+
+@pytest.mark.parametrize(("found", "between"), [(["true error"], []), ([], [FORGETS])])
+def test_a_cancelled_call_whose_server_was_said_to_be_lost(found: list[str], between: Events) -> None:
+    """A broker that forgets may forget who was answered."""
+    lost = event("fault", 2.1, number=1, name="a loss", hits=["s-1"])
+    told = event("outcome", 2.2, id="a", how="WorkerLostError", token=None)
+    kept = event("stored", 9.0, id="a", content="x", how="CallCancelledError")
+    assert rules([CALL, START, lost, told, *between, kept], Promise(plain=frozenset({"WorkerLostError"}))) == found
