@@ -19,11 +19,14 @@ from aiokafka.structs import OffsetAndMetadata
 from prpc.brokers.awaiting import background
 from prpc.brokers.kafka_marks import write_marks
 from prpc.brokers.kafka_tenure import KafkaDelivery, Tenure
+from prpc.settings import Settings
 
 __all__ = ["Committer"]
 
 log = logging.getLogger(__name__)
 
+#: Part of the lease after which a server that was not confirmed as a member neither starts a call nor hands an outcome over.
+STALE_AFTER = 0.9
 #: Seconds over which ends are gathered.
 ENDS_EVERY = 0.1
 
@@ -34,9 +37,10 @@ class Committer:
     """Bound to one event loop."""
 
     def __init__(
-        self, owner: Callable[[], str], commit: Commit, tenures: Callable[[], Iterable[Tenure]], heartbeat: float
+        self, owner: Callable[[], str], commit: Commit, tenures: Callable[[], Iterable[Tenure]], settings: Settings
     ) -> None:
-        self._owner, self._commit, self._tenures, self._heartbeat = owner, commit, tenures, heartbeat
+        self._owner, self._commit, self._tenures = owner, commit, tenures
+        self._heartbeat, self._stale_after = settings.redis_heartbeat, STALE_AFTER * settings.redis_recover
         self._asked: list[KafkaDelivery] = []
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -44,6 +48,11 @@ class Committer:
         self._task: asyncio.Task[None] | None = None
         #: Monotonic second at which the last commit that went through was sent.
         self.confirmed = float("-inf")
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether it was so long without a commit that others may have decided."""
+        return time.monotonic() - self.confirmed > self._stale_after
 
     def start(self) -> None:
         self._task = background(self._run(), "prpc-kafka-commit")
@@ -58,7 +67,7 @@ class Committer:
         self._answer(self._take_asked(), ())
 
     def ask(self, delivery: KafkaDelivery) -> asyncio.Future[bool]:
-        """Commit the start of a delivery: whether that went through. What is asked during a commit makes the next one."""
+        """Commit the start of a delivery: whether that went through, in time. What is asked during a commit makes the next one."""
         delivery.start = asyncio.get_running_loop().create_future()
         self._asked.append(delivery)
         self._wake.set()
@@ -94,7 +103,7 @@ class Committer:
             try:
                 went_through = bool(wanted) and await self._send(wanted)
             finally:
-                self._answer(asked, set(wanted.values()) if went_through else ())
+                self._answer(asked, set(wanted.values()) if went_through and not self.is_stale else ())
             return went_through
 
     async def _send(self, wanted: Mapping[TopicPartition, Tenure]) -> bool:

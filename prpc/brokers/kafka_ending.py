@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
@@ -23,8 +22,6 @@ __all__ = ["KafkaEndings"]
 
 log = logging.getLogger(__name__)
 
-#: Part of the lease after which a server that was not confirmed as a member asks before it hands an outcome over.
-STALE_AFTER = 0.9
 #: Seconds between two tries where Kafka does not take a commit.
 AGAIN_AFTER = 0.2
 
@@ -36,7 +33,6 @@ class KafkaEndings:
         self, group: KafkaGroup, replies: KafkaReplies, settings: Settings, again: Callable[[Tenure, ConsumerRecord], None]
     ) -> None:
         self._group, self._replies, self._again = group, replies, again
-        self._stale_after = STALE_AFTER * settings.redis_recover
         self._outcomes = Outcomes()
         self._open: set[asyncio.Future[Any]] = set()
         #: Whether what is released stays where it is, for the partition's next owner.
@@ -134,13 +130,9 @@ class KafkaEndings:
     def _end(self, delivery: KafkaDelivery, hand_over: Callable[[], list[asyncio.Future[Any]]]) -> Awaitable[bool]:
         if not self._begin_end(delivery):
             return answered(False)
-        if not self._is_stale():
+        if not self._group.committer.is_stale:
             return self._hand_over(delivery, hand_over())
         return self._confirmed(delivery, lambda: self._hand_over(delivery, hand_over()))
-
-    def _is_stale(self) -> bool:
-        """Whether it was so long without a commit that others may have decided."""
-        return time.monotonic() - self._group.committer.confirmed > self._stale_after
 
     def _confirmed(self, delivery: KafkaDelivery, end: Callable[[], Awaitable[bool]]) -> asyncio.Future[bool]:
         """End it so only after a commit that goes through: that says that nobody else has decided.
@@ -189,7 +181,7 @@ class KafkaEndings:
     def release(self, delivery: KafkaDelivery) -> Awaitable[bool]:
         if not self._begin_end(delivery):
             return answered(False)
-        if not self._is_stale():
+        if not self._group.committer.is_stale:
             return self._give_back(delivery)
         return self._confirmed(delivery, lambda: self._give_back(delivery))
 

@@ -77,7 +77,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         self._membership = (-1, "")
         self.kafka: Any = None
         self._looking: asyncio.Task[None] | None = None
-        self.committer = Committer(lambda: self.token, self._commit, lambda: self.tenures.values(), settings.redis_heartbeat)
+        self.committer = Committer(lambda: self.token, self._commit, lambda: self.tenures.values(), settings)
 
     @property
     def token(self) -> str:

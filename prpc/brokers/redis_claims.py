@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -103,7 +104,17 @@ class Claims:
         head = (first.lease.name, self._lease_ms, settings.group_name, names.admitted, names.claimed)
         keys = (first.lease.key, self._streams[first.raw], names.limits, names.others)
         bounds = (settings.duplicate_window, settings.redis_expire)
-        self._link.post(CLAIM, keys, (*head, *bounds, *words), partial(_decide, claims))
+        self._link.post(CLAIM, keys, (*head, *bounds, *words), partial(self._decide, claims, time.monotonic()))
+
+    def _decide(self, claims: Sequence[_Claim], asked: float, answer: Any, error: Exception | None) -> None:
+        """What may run, unless the lease may have run out meanwhile: then it is asked again, which changes no answer."""
+        late = isinstance(answer, list) and (time.monotonic() - asked) * 1000 > self._lease_ms
+        granted = [claim for claim, verdict in zip(claims, answer, strict=True) if verdict == 1] if late else []
+        if granted:
+            self._post(granted)
+            claims = [claim for claim in claims if claim not in granted]
+            answer = [0] * len(claims)
+        _decide(claims, answer, error)
 
 
 def _order(claim: _Claim) -> tuple[str, bool]:

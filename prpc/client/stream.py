@@ -87,20 +87,23 @@ class Stream(Generic[T_co]):
         return await self._async_next(seconds_of(timeout), StopAsyncIteration)
 
     def _sync_next(self, seconds: float | None, end: type[Exception]) -> T_co:
-        until = None if seconds is None else time.monotonic() + seconds
+        began = None
         while not (self._closed or self.call.ready()):
-            self.call.wait(self._patience(until, seconds))
+            began = began or time.monotonic()
+            self.call.wait(self._patience(began, seconds))
         return self._take(end)
 
     async def _async_next(self, seconds: float | None, end: type[Exception]) -> T_co:
-        until = None if seconds is None else time.monotonic() + seconds
+        began = None
         while not (self._closed or self.call.ready()):
-            await self.call.wait_async(self._patience(until, seconds))
+            began = began or time.monotonic()
+            await self.call.wait_async(self._patience(began, seconds))
         return self._take(end)
 
-    def _patience(self, until: float | None, seconds: float | None) -> float | None:
-        """Seconds to wait for news of the next item."""
+    def _patience(self, began: float, seconds: float | None) -> float | None:
+        """Seconds to wait for news of the next item, for which its reader has waited since `began`."""
         call, now = self.call, time.monotonic()
+        until = None if seconds is None else began + seconds
         if until is not None and now >= until:
             text = f"no item of {call.message.func_name}() within {seconds:g} s; it may still come, and asking again works"
             raise ClientTimeOutError(text, message_id=str(call.message_id), timeout=seconds)
@@ -109,17 +112,17 @@ class Stream(Generic[T_co]):
                 self._reading.again = True
                 call.home.streams.speak(call.message_id)
             if self._late is None or self._late[1] != self.received:
-                self._late = self._until_lost(now), self.received
+                self._late = self._until_lost(now, began), self.received
             elif now >= self._late[0]:
                 raise self._lost()
             until = self._late[0] if until is None else min(until, self._late[0])
         return None if until is None else until - now
 
-    def _until_lost(self, now: float) -> float:
-        """Moment up to which the next of the last items may come. After its deadline only who reads slowly still reads."""
+    def _until_lost(self, now: float, began: float) -> float:
+        """Moment up to which the next of the last items may come: the call's deadline, but for who reads slowly, after it."""
         expires = self.call.expires
         late = now + _LAST_ITEMS
-        return late if expires is None or expires <= now else min(late, expires)
+        return late if expires is None or expires <= began else min(late, expires)
 
     def _lost(self) -> CallError:
         """End the stream: the last items do not come."""

@@ -213,6 +213,8 @@ class Dispatcher:
             self._begin(run)
 
     def _begin(self, run: Run) -> None:
+        if run.delivery.lost:  # while it waited others got it, and its caller may have been told so
+            return self._give_back(run)
         try:
             self._start(run)
         except BaseException as exc:  # validators of the arguments are user code, and may raise anything

@@ -84,6 +84,8 @@ class SimConsumer:
 
     #: Part of a lease for which a renewal holds surely.
     surely = 1.0
+    #: Whether `take` goes through every error by itself and holds back what it finds as it is stopped.
+    patient = True
 
     def __init__(self, broker: SimBroker, queue: str, name: str) -> None:
         from tests.sim.broker import SimLink
@@ -123,9 +125,15 @@ class SimConsumer:
             if self._found and not await self._is_ours():
                 continue
             if self._found:
-                return [self._deliver(self._found.popleft()) for _ in range(min(most, len(self._found)))]
+                return self._deliver_found(most)
             await self._read(most)
-        return ()
+        if self.patient:
+            return ()
+        await self._unblock()
+        return self._deliver_found(most)
+
+    def _deliver_found(self, most: int) -> Sequence[SimDelivery]:
+        return [self._deliver(self._found.popleft()) for _ in range(min(most, len(self._found)))]
 
     async def _is_ours(self) -> bool:
         """Whether what was found is surely ours; what came under a lost name and nobody took over is kept."""
@@ -139,6 +147,8 @@ class SimConsumer:
                 self._found = deque(given for given in self._found if given not in strange)
                 self._keep_found(kept)
         except BrokerUnavailableError:
+            if not self.patient:
+                raise
             await asyncio.sleep(0.1)
             return False
         return True
@@ -165,6 +175,8 @@ class SimConsumer:
                 await self._renew()
                 break
             except BrokerUnavailableError:
+                if not self.patient:
+                    raise
                 await asyncio.sleep(0.1)
         self._keeper = asyncio.get_running_loop().create_task(self._keep(), name="sim lease")
 
@@ -306,10 +318,22 @@ class SimConsumer:
             future.set_result(True)
             return future
         window = self.broker.settings.duplicate_window
-        work = lambda: self.store.claim(self.queue, given, message_id, address, window, again=again)  # noqa: E731
-        task = self.broker.start("claim", work, insist=True)
+        return self._ask_for(given, lambda: self.store.claim(self.queue, given, message_id, address, window, again=again))
+
+    def _ask_for(self, given: Given, work: Callable[[], bool]) -> asyncio.Task[bool]:
+        task = self.broker.keep_task(self._claim(given, work), "sim claim")
         task.add_done_callback(lambda done: self._claimed(given, done))
         return task
+
+    async def _claim(self, given: Given, work: Callable[[], bool]) -> bool:
+        """Whether it was granted, and the lease has surely not run out meanwhile."""
+        granted = await self.broker.link.insist("claim", work)
+        while granted and self._is_stale():
+            try:
+                await self._renew()
+            except BrokerUnavailableError:
+                await asyncio.sleep(0.1)
+        return granted and given.consumer == self._name
 
     def _claimed(self, given: Given, done: asyncio.Task[bool]) -> None:
         if not done.cancelled() and done.exception() is None and not done.result():

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.sim import loop
 
-__all__ = ["LIVING", "MUTANTS", "Mutant", "Patch", "applied", "mutant"]
+__all__ = ["MUTANTS", "Mutant", "Patch", "applied", "mutant"]
 
 
 #: Most steps of a run with a mutant, which may go on for ever: seven times what one needs that is intact.
@@ -59,13 +59,6 @@ class Mutant:
 
 
 MUTANTS: dict[str, Mutant] = {}
-#: Those that no run has shown yet, and why: a gap to be closed, or a second safeguard behind the one that they lack.
-LIVING = {
-    "who_comes_second_gets_no_outcome": "the client looks for kept outcomes after every gap, too",
-    "a_stopping_server_drops_what_comes": "the simulated consumer gives nothing more once it is stopped",
-    "streams_do_not_notice_gaps": "the next beat of either side tells what is missing, too",
-    "reading_ends_with_the_first_error": "the simulated consumer rides out every error itself",
-}
 
 
 def mutant(about: str, broker: str | None = None) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:

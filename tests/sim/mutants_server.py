@@ -121,7 +121,7 @@ def everything_is_given_back(patch: Patch) -> None:
     patch.around(Dispatcher, "_stop_run", stop)
 
 
-@mutant("what comes to a server that stops goes back")
+@mutant("what comes to a server that stops goes back", broker="kafka")
 def a_stopping_server_drops_what_comes(patch: Patch) -> None:
     patch.around(Dispatcher, "_accept", lambda old, self, delivery: None if self._stopping else old(self, delivery))
 
@@ -210,7 +210,7 @@ def slots_leak(patch: Patch) -> None:
     patch.around(Dispatcher, "_release_slot", release)
 
 
-@mutant("a server that could not read tries again")
+@mutant("a server that could not read tries again", broker="kafka")
 def reading_ends_with_the_first_error(patch: Patch) -> None:
     async def sleep(_: float) -> None:
         await asyncio.get_running_loop().create_future()

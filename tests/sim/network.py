@@ -142,9 +142,9 @@ class Network:
         self.up = False
         self.cut(None, every=True)
 
-    def cut(self, host: Host | None, *, every: bool = False) -> int:
-        """Break the connections of this host; how many there were."""
-        found = [each for each in self.connections if every or each.host is host]
+    def cut(self, host: Host | None, *, every: bool = False, listening: bool = False) -> int:
+        """Break the connections of this host, or those alone on which it is `listening`; how many there were."""
+        found = [each for each in self.connections if every or (each.host is host and (each.hung_up or not listening))]
         for connection in found:
             connection.snap()
         return len(found)

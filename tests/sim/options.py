@@ -104,14 +104,25 @@ KINDS = ("work", "safe", "process", "process_safe", "stream", "safe_stream", "fe
 #: Scenes that runs have, each with its share; those that need many steps are played for their own sake alone.
 SCENES = (
     *("maps", "gathers", "bars", "stubs", "asked", "layers", "server_layers", "events", "doubles", "letters", "registers"),
-    *("blocking", "plain_many", "plain_streams", "crossing", "forks"),
+    *("blocking", "plain_many", "plain_streams", "crossing", "forks", "seconds", "gaps", "late"),
 )
 
 
-def draw_scene(seed: int) -> str:
-    """One run in twelve has a scene: by a draw of its own, so that all else is as it was."""
-    draw = Random(f"{seed} scene")
-    return draw.choice(SCENES) if draw.random() < 1 / 12 else ""
+def _with_scene(options: Options) -> Options:
+    """One run in twelve has a scene, in every other one of them nothing else happens: by draws of their own, so that all else
+    is as it was."""
+    draw = Random(f"{options.seed} scene")
+    scene = draw.choice(SCENES) if draw.random() < 1 / 12 else ""
+    if scene and draw.random() < 0.5:
+        return peaceful(options, scene)
+    return replace(options, scene=scene)
+
+
+def peaceful(options: Options, scene: str) -> Options:
+    """Nothing happens to this scene; but clocks differ in one that is about time."""
+    ends = tuple(end for end in options.ends if end != "hold")
+    options = replace(options, scene=scene, ends=ends, faults=(), noise={}, drift=0.0, skew=0.0, max_queue=0)
+    return replace(options, drift=0.05, calls=0) if scene == "late" else options
 
 
 def options_of(seed: int, broker: str | None = None) -> Options:
@@ -132,10 +143,8 @@ def options_of(seed: int, broker: str | None = None) -> Options:
     if broker == "kafka":
         faults = tuple(ON_KAFKA.get(fault, fault) for fault in faults)
     noise = {} if exact else {kind: draw.choice((0.005, 0.02, 0.05)) for kind in NOISE if draw.random() < 0.35}
-    scene = draw_scene(seed)
-    return Options(
+    options = Options(
         seed=seed,
-        scene=scene,
         broker=broker,
         policy="pct" if pct else "fifo",
         demotions=draw.randrange(1, 8) if pct else 0,
@@ -156,6 +165,7 @@ def options_of(seed: int, broker: str | None = None) -> Options:
         secret=draw.choice(("", "", "", "0123456789abcdef0123456789abcdef")),
         grace=draw.choice((0.5, 3.0)),
     )
+    return _with_scene(options)
 
 
 def _plain_options(seed: int, broker: str, draw: Random) -> Options:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.sim import (
+    scenes_answers,
     scenes_calls,
     scenes_entries,
     scenes_events,
@@ -15,7 +16,7 @@ from tests.sim import (
     scenes_registers,
 )
 from tests.sim.acts import plain_registry, rich_registry, threaded_registry
-from tests.sim.options import Options, options_of
+from tests.sim.options import Options, options_of, peaceful
 from tests.sim.stage import Scene
 
 __all__ = ["SCENES", "scene_options"]
@@ -37,6 +38,9 @@ SCENES: dict[str, Scene] = {
     "foreign": Scene(scenes_entries.foreign, plain_registry, settings={"secret_key": ""}),
     "hostile": Scene(scenes_entries.hostile, plain_registry),
     "doubles": Scene(scenes_entries.doubles, plain_registry, settings={"secret_key": ""}),
+    "seconds": Scene(scenes_answers.seconds, plain_registry, settings={"secret_key": ""}),
+    "gaps": Scene(scenes_answers.gaps, plain_registry),
+    "late": Scene(scenes_answers.late, plain_registry),
     "letters": Scene(scenes_entries.letters, plain_registry),
     "registers": Scene(scenes_registers.registers, rich_registry, lifespan=scenes_registers.registering),
     "probes": Scene(scenes_lives.probes, plain_registry, settings={"health_port": scenes_lives.PORT}),
@@ -53,5 +57,5 @@ SCENES: dict[str, Scene] = {
 def scene_options(name: str, seed: int) -> Options:
     """A run for the sake of this scene: one in four in a whole world, the others as their seed draws them."""
     if seed % 4 == 0:
-        return Options(seed=seed, broker=("redis", "kafka")[seed // 4 % 2], scene=name, calls=2, span=1.0)
+        return peaceful(Options(seed=seed, broker=("redis", "kafka")[seed // 4 % 2], calls=2, span=1.0), name)
     return replace(options_of(seed), scene=name)

@@ -253,7 +253,8 @@ async def _asked(stage: Stage, client: AsyncClient) -> None:
     out = client.options(timeout=0.05).call("work", 1.0, "value")
     await ends(out, ClientTimeOutError, WorkerTimeoutError)
     assert out.message.exception_info and out.time_execution is not None
-    assert client.queue == "sim" and "queue='sim'" in repr(client) and await client.servers()
+    assert client.queue == "sim" and "queue='sim'" in repr(client)
+    assert await client.servers() or not stage.peaceful
 
 
 async def _nobody_there(client: AsyncClient) -> None:

@@ -230,6 +230,8 @@ def _forks(stage: Stage, client: Client) -> None:
     looked_up = portal.current_portal().run(_look_up())
     assert looked_up, looked_up
     loop = stage.world.loop
+    if task.is_done_task():  # faults have held up everything else for so long
+        return
     portal._before_fork()
     stage.leave(stream, silent=True)
     for part in list(loop.current.process.parts):  # a child has no thread but the one that forked

@@ -31,6 +31,7 @@ class SharingConsumer(SimConsumer):
 
     store: KafkaStore
     surely = 0.9
+    patient = False
 
     def __init__(self, broker: SimBroker, queue: str, name: str) -> None:
         super().__init__(broker, queue, name)
@@ -103,9 +104,7 @@ class SharingConsumer(SimConsumer):
             self._started.add(given.name)
             self.broker.start("claim", work, insist=True)
             return answered(True)
-        task = self.broker.start("claim", work, insist=True)
-        task.add_done_callback(lambda done: self._claimed(given, done))
-        return task
+        return self._ask_for(given, work)
 
     def _refused(self, given: Given) -> Awaitable[bool]:
         self.broker.site.note("ending", delivery=given.name, how="claim")

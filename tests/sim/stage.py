@@ -109,7 +109,8 @@ class Stage:
     def peaceful(self) -> bool:
         """Whether nothing else happens to the world."""
         options = self.world.options
-        return not (options.faults or options.armed or options.noise or options.max_queue)
+        held = "hold" in options.ends
+        return not (options.faults or options.armed or options.noise or options.max_queue or held)
 
     # streams
 

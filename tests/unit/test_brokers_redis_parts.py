@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 
-from prpc.brokers import create_broker
+from prpc.brokers import create_broker, redis_claims
 from prpc.brokers.base import Outgoing
 from prpc.brokers.redis import RedisBroker
 from prpc.brokers.redis_address import RedisAddress, explain
 from prpc.brokers.redis_batch import frame, milliseconds, read_entry, unframe
+from prpc.brokers.redis_claims import Claims
+from prpc.brokers.redis_lease import Lease
 from prpc.brokers.redis_link import LONGEST_PAUSE, Backoff, Clock, Link
-from prpc.brokers.redis_scripts import SCRIPTS
+from prpc.brokers.redis_scripts import LOST, SCRIPTS
 from prpc.exceptions import BrokerUnavailableError, ConfigurationError
+from prpc.names import QueueNames
 from prpc.settings import Settings
 
 
@@ -141,3 +147,58 @@ def test_the_clock_follows_redis(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_scripts_have_different_names() -> None:
     assert len({script.sha for script in SCRIPTS}) == len(SCRIPTS)
+
+
+# claims
+
+
+class Line:
+    """In the place of a Link: what is posted waits for its answer."""
+
+    def __init__(self) -> None:
+        self.posted: list[tuple[Sequence[Any], Callable[[Any, Exception | None], None]]] = []
+
+    def before_write(self, send: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_soon(send)
+
+    def post(
+        self, script: object, keys: object, args: Sequence[Any], then: Callable[[Any, Exception | None], None]
+    ) -> None:
+        self.posted.append((args, then))
+
+
+def delivery(number: int, lease: Lease) -> Any:
+    name = b"%d-0" % number
+    return SimpleNamespace(lease=lease, id=name, raw=True, admitted=False, key=(0, name), name=name)
+
+
+@pytest.mark.parametrize(("answer_after", "second"), [(0.0, None), (2.9, None), (3.1, [1]), (3.1, LOST)])
+def test_a_claim_that_is_answered_too_late_is_asked_again(
+    answer_after: float, second: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease may have run out meanwhile, and others have what was granted; what was refused stays refused."""
+    clock, line, lease = SimpleNamespace(now=100.0), Line(), Lease("me", "lease")
+    monkeypatch.setattr(redis_claims, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    async def main() -> None:
+        link: Any = line
+        claims = Claims(link, QueueNames("q"), Settings(), 3000)
+        granted, refused = delivery(1, lease), delivery(2, lease)
+        answers = [claims.add(each, uuid.uuid4(), None) for each in (granted, refused)]
+        await asyncio.sleep(0)
+        clock.now += answer_after
+        (args, then), *_ = line.posted
+        assert granted.id in args
+        assert refused.id in args
+        then([1, 0], None)
+        assert answers[1].done()
+        assert answers[0].done() is (second is None)
+        if second is not None:
+            args, then = line.posted[1]
+            assert granted.id in args
+            assert refused.id not in args
+            then(second, None)
+        assert [answer.result() for answer in answers] == [second is None or second == [1], False]
+        assert lease.lost is (second == LOST)
+
+    asyncio.run(main())

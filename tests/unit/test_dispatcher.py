@@ -960,6 +960,35 @@ class TestWithoutRoom:
         run(scenario)
 
 
+def test_a_call_that_went_to_another_server_while_it_waited_for_its_turn_is_not_started() -> None:
+    free = asyncio.Event()
+    ran: list[int] = []
+
+    async def alone(number: int) -> int:
+        ran.append(number)
+        await free.wait()
+        return number
+
+    async def scenario() -> None:
+        app = make_app()
+        app.register_func(alone, max_concurrency=1)
+        async with serving(app) as wire:
+            first = wire.send("alone", 1)
+            await _until_running(wire, first)
+            wire.send("alone", 2)
+            leases = wire.broker._space._queue(QUEUE).leases.values()
+            while not (held := sorted((entry for lease in leases for entry in lease.entries), key=lambda entry: entry.number))[1:]:
+                await asyncio.sleep(0)
+            held[1].attempt += 1  # the lease ran out, and another server got it
+            last = wire.send("alone", 3)
+            free.set()
+            assert await wire.result(first) == 1
+            assert await wire.result(last) == 3
+        assert ran == [1, 3]
+
+    run(scenario)
+
+
 async def _until_running(wire: Wire, message_id: UUID) -> None:
     while not any(lease.entries for lease in wire.broker._space._queue(QUEUE).leases.values()):
         await asyncio.sleep(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import time
@@ -15,19 +16,64 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, Cons
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prpc.brokers import kafka_commit
 from prpc.brokers.base import Reply
 from prpc.brokers.kafka_assignor import Member, QueueAssignor, Word, share_out
+from prpc.brokers.kafka_commit import Committer
 from prpc.brokers.kafka_ids import MOST_OUTCOME_BYTES, MOST_WAITED_FOR, KnownIds, Outcomes, id_of_key
+from prpc.brokers.kafka_marks import Marks, Progress
 from prpc.brokers.kafka_records import CONTINUES, REQUEUED, read_address, write_address
 from prpc.brokers.kafka_sender import LEARNT_HOLDS, BrokersClock
+from prpc.brokers.kafka_tenure import KafkaDelivery, Tenure
 from prpc.brokers.kafka_words import Word as Said
 from prpc.brokers.kafka_words import read_word, write_word
+from prpc.settings import Settings
 
 LOG = TopicPartition("prpc_q", 0)
+LEASE = 3.0
 
 
 def record(offset: int, *headers: tuple[str, bytes], topic: str = "prpc_q") -> ConsumerRecord[bytes, bytes]:
     return ConsumerRecord(topic, 0, offset, 0, 1, b"", b"", None, 0, 0, tuple(headers))
+
+
+# starts
+
+
+class Clock:
+    """In the place of the module `time`."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("answer_after", "started"), [(0.0, True), (2.6, True), (2.8, False), (60.0, False)])
+def test_a_commit_that_is_answered_too_late_starts_nothing(
+    answer_after: float, started: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may have decided meanwhile: as a member that was silent for a session this server is given up."""
+    clock = Clock()
+    monkeypatch.setattr(kafka_commit, "time", clock)
+
+    async def commit(offsets: object) -> None:
+        clock.now += answer_after
+
+    async def main() -> None:
+        tenure = Tenure(LOG, Progress(Marks(0, 0)), KnownIds(60.0), raw=False)
+        settings = Settings(redis_recover=LEASE, redis_heartbeat=1.0)
+        committer = Committer(lambda: "me", commit, lambda: [tenure], settings)
+        endings: Any = None
+        delivery = KafkaDelivery(endings, tenure, record(0), {}, 1, 0.0, 0)
+        tenure.progress.take(0)
+        tenure.progress.start(0, "me.0")
+        start = committer.ask(delivery)
+        assert await committer.commit()
+        assert start.result() is started
+
+    asyncio.run(main())
 
 
 # shares

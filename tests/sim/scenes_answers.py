@@ -1,0 +1,112 @@
+"""Scenes of answers: who gets them, how soon they come after a gap, and what is said where time runs out."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+from prpc.app_client import AsyncClient, gather
+from prpc.brokers import create_broker
+from prpc.brokers.base import Mailbox, Outgoing
+from tests.sim.stage import Stage
+from tests.ledger.causes import BROKER
+from tests.sim.world import QUEUE
+
+__all__ = ["gaps", "late", "seconds"]
+
+
+def seconds(stage: Stage) -> None:
+    """Another program sends the same call as well: on Kafka it need not be answered by who gets a partition after the call ran."""
+    if stage.peaceful or stage.world.options.broker == "redis":
+        stage.acts(lambda client: _same_call(stage, client))
+
+
+async def _same_call(stage: Stage, client: AsyncClient) -> None:
+    broker = create_broker(client.channel.settings)
+    await broker.connect()
+    try:
+        mailbox = await broker.open_mailbox(QUEUE)
+        for function in ("work", "safe"):
+            task = client.options(retries=0).call(function, 1.0, "value")
+            message_id = UUID(str(task.message.message_id))
+            await asyncio.sleep(0.2)
+            entries = stage.world.store.queue(QUEUE).entries.values()
+            bodies = [entry.body for entry in entries if entry.message_id == message_id]
+            if bodies and bodies[0] is not None:
+                facts = {"reply_to": mailbox.address, "timeout": "30"}
+                await broker.publish(QUEUE, Outgoing(message_id, bodies[0], facts, mailbox.address))
+                token = await task
+                found = await _outcome(mailbox)
+                assert found is None or token.encode() in found, f"{token} in {found!r}"
+    finally:
+        await broker.close()
+
+
+async def _outcome(mailbox: Mailbox) -> bytes | None:
+    """The next mail; None where some may have been lost."""
+    try:
+        async with asyncio.timeout(30.0):
+            while True:
+                mail = await mailbox.receive()
+                if mail.gap:
+                    return None
+                if mail.bodies:
+                    return mail.bodies[0]
+    except TimeoutError:
+        raise AssertionError("who sent a call as well got no outcome") from None
+
+
+#: Seconds between the items of a stream, within which no beat repeats its phase.
+_BETWEEN = 1.3
+
+
+def gaps(stage: Stage) -> None:
+    """Items get lost on the way, again and again."""
+    options = stage.world.options
+    if stage.peaceful and options.broker == "redis" and options.latency < 0.01:
+        stage.acts(lambda client: _missed(stage, client))
+
+
+async def _missed(stage: Stage, client: AsyncClient) -> None:
+    """What was lost comes at once when the way is there again, not with one of the beats of either side."""
+    world, count = stage.world, 9
+    host = next(guest.host for guest in world.guests if guest.client is client)
+    way, loop = world.network.way(host), asyncio.get_running_loop()
+    stream = client.stream("stream", _BETWEEN * count, "value", count)
+    reading = loop.create_task(stage.read(stream, count))
+    while not _read(stage, stream):
+        await asyncio.sleep(0.01)
+    began = loop.time()
+    for number in range(1, count):
+        await asyncio.sleep(began + number * _BETWEEN - 0.1 - loop.time())
+        fault = world.fault("deaf", BROKER, host.name)
+        way.home = False
+        await asyncio.sleep(0.15 + 0.5 * stage.draw.random())
+        way.home = True
+        world.network.cut(host, listening=True)
+        world.mended(fault)
+        await asyncio.sleep(0.12 + 30 * world.options.latency)
+        assert _read(stage, stream) > number, f"item {number} was not there at once"
+    await reading
+
+
+def _read(stage: Stage, stream: Any) -> int:
+    message_id = str(stream.message.message_id)
+    return sum(event["event"] == "read" and event["id"] == message_id for event in stage.world.events)
+
+
+def late(stage: Stage) -> None:
+    """All are busy, and who waits has a little less time than it must wait; clocks differ, so that a server may tell it first."""
+    stage.acts(lambda client: _hurried(stage, client))
+
+
+async def _hurried(stage: Stage, client: AsyncClient) -> None:
+    options, calls = stage.world.options, []
+    for wait in range(1, 13):
+        for _ in range(options.servers * options.slots):
+            calls.append(client.call("work", 1.0, "value"))
+        for _ in range(3):
+            limit = wait * stage.draw.uniform(0.95, 1.0)
+            calls.append(client.options(timeout=limit).call("work", 0.0, "value"))
+    await gather(*calls, return_exceptions=True)
