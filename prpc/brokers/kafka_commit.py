@@ -67,7 +67,7 @@ class Committer:
         self._answer(self._take_asked(), ())
 
     def ask(self, delivery: KafkaDelivery) -> asyncio.Future[bool]:
-        """Commit the start of a delivery: whether that went through, in time. What is asked during a commit makes the next one."""
+        """Commit the start of a delivery: whether that went through in time. What is asked during a commit makes the next."""
         delivery.start = asyncio.get_running_loop().create_future()
         self._asked.append(delivery)
         self._wake.set()

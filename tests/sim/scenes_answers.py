@@ -9,8 +9,8 @@ from uuid import UUID
 from prpc.app_client import AsyncClient, gather
 from prpc.brokers import create_broker
 from prpc.brokers.base import Mailbox, Outgoing
-from tests.sim.stage import Stage
 from tests.ledger.causes import BROKER
+from tests.sim.stage import Stage
 from tests.sim.world import QUEUE
 
 __all__ = ["gaps", "late", "seconds"]

@@ -161,9 +161,7 @@ class Line:
     def before_write(self, send: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_soon(send)
 
-    def post(
-        self, script: object, keys: object, args: Sequence[Any], then: Callable[[Any, Exception | None], None]
-    ) -> None:
+    def post(self, script: object, keys: object, args: Sequence[Any], then: Callable[[Any, Exception | None], None]) -> None:
         self.posted.append((args, then))
 
 

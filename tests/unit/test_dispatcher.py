@@ -977,7 +977,9 @@ def test_a_call_that_went_to_another_server_while_it_waited_for_its_turn_is_not_
             await _until_running(wire, first)
             wire.send("alone", 2)
             leases = wire.broker._space._queue(QUEUE).leases.values()
-            while not (held := sorted((entry for lease in leases for entry in lease.entries), key=lambda entry: entry.number))[1:]:
+            while not (held := sorted((entry for lease in leases for entry in lease.entries), key=lambda entry: entry.number))[
+                1:
+            ]:
                 await asyncio.sleep(0)
             held[1].attempt += 1  # the lease ran out, and another server got it
             last = wire.send("alone", 3)
