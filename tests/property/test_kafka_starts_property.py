@@ -17,7 +17,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalGenerationError, KafkaConnectionError
 from aiokafka.structs import OffsetAndMetadata
 
-from prpc.brokers import kafka_commit, kafka_ending, kafka_group
+from prpc.brokers import kafka_commit, kafka_group
 from prpc.brokers.base import Reply
 from prpc.brokers.kafka_consumer import KafkaConsumer
 from prpc.brokers.kafka_tenure import KafkaDelivery
@@ -334,8 +334,7 @@ async def play(seed: int, monkeypatch: pytest.MonkeyPatch, *, harm: bool) -> Wor
     monkeypatch.setattr(kafka_group, "commit_as", world.commit)
     monkeypatch.setattr(kafka_group, "heartbeat_as", world.heartbeat)
     monkeypatch.setattr(kafka_group, "read_back", world.read_back)
-    for module in (kafka_commit, kafka_ending):  # the others remember words and ids, here as long as the story lasts
-        monkeypatch.setattr(module, "time", world)
+    monkeypatch.setattr(kafka_commit, "time", world)  # others remember words and ids, here as long as the story lasts
     monkeypatch.setattr(kafka_group, "stop_consumer", nothing)
     for _ in range(2):
         await world.join()

@@ -130,7 +130,7 @@ class SimConsumer:
         if self.patient:
             return ()
         await self._unblock()
-        return self._deliver_found(most)
+        return self._deliver_found(most) or ()
 
     def _deliver_found(self, most: int) -> Sequence[SimDelivery]:
         return [self._deliver(self._found.popleft()) for _ in range(min(most, len(self._found)))]

@@ -17,7 +17,7 @@ __all__ = ["gaps", "late", "seconds"]
 
 
 def seconds(stage: Stage) -> None:
-    """Another program sends the same call as well: on Kafka it need not be answered by who gets a partition after the call ran."""
+    """Another program sends the same call, too: on Kafka it need not be answered by who got the partition after the call ran."""
     if stage.peaceful or stage.world.options.broker == "redis":
         stage.acts(lambda client: _same_call(stage, client))
 
