@@ -15,7 +15,6 @@ from contextlib import (
     contextmanager,
     suppress,
 )
-from functools import partial
 from types import TracebackType
 from typing import Protocol, TypeAlias, TypeVar
 
@@ -26,7 +25,7 @@ from prpc.exceptions import ConfigurationError
 from prpc.settings import Settings
 from prpc.testing.clock import ManualClock
 from prpc.testing.default import default_client
-from prpc.testing.hasten import Hastener
+from prpc.testing.hasten import Hastener, Overdue
 
 __all__ = ["Running", "ServerFactory", "running"]
 
@@ -168,12 +167,10 @@ class Running:
             if self._use:
                 stack.enter_context(default_client(client))
             if self._clock is not None:
-                stack.enter_context(self._clock.watched(Hastener(client.channel).hasten, partial(self._end_overdue, loop)))
+                overdue = Overdue(loop, self._app._end_overdue)
+                stack.enter_context(self._clock.watched(Hastener(client.channel).hasten, lambda: None))
+                stack.enter_context(self._clock.watched(overdue.hold, overdue.let_go))
             yield
-
-    def _end_overdue(self, loop: asyncio.AbstractEventLoop) -> None:
-        with suppress(RuntimeError):  # the loop is closed: the server has ended by itself
-            loop.call_soon_threadsafe(self._app._end_overdue)
 
 
 def _client(kind: type[C], settings: Settings) -> C:

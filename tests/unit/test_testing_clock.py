@@ -66,6 +66,50 @@ def test_a_call_has_its_timeout_when_the_clock_says_so(shop: Shop) -> None:
         shop.go_on.set()
 
 
+def test_a_server_does_not_look_at_a_clock_that_moves() -> None:
+    """What it does around a move, it does after it: else a call whose age it knows would begin with a later deadline."""
+    app, clock = AppServer("memory"), ManualClock()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    @app.function("async")
+    async def here() -> None:
+        loops.append(asyncio.get_running_loop())
+
+    with running(app, clock=clock) as client:
+        client.call("here").result(30)
+        seen, looked = [], threading.Event()
+
+        def look() -> None:
+            seen.append(clock.monotonic())
+            looked.set()
+
+        with clock.watched(lambda _: loops[0].call_soon_threadsafe(look), lambda: None):
+            clock.advance(7)
+        assert looked.wait(30)
+        assert seen == [7]
+
+
+@pytest.mark.parametrize("moves", [(29,), (29, 0.5), (0.5,) * 10], ids=str)
+def test_a_deadline_counts_from_the_call_also_where_the_clock_moves_before_it_is_sent(moves: tuple[float, ...]) -> None:
+    """The first call of a client opens its connection, and is at the broker some time later."""
+    for _ in range(10):
+        app, clock, begun = AppServer("memory"), ManualClock(), threading.Event()
+        deadlines = []
+
+        @app.function("async")
+        async def deliver(deadlines: Any = deadlines, clock: ManualClock = clock, begun: threading.Event = begun) -> None:
+            deadlines.append(clock.monotonic() + (prpc.current_call().remaining() or 0))
+            begun.set()
+
+        with running(app, clock=clock) as client:
+            task = client.options(timeout=30).call("deliver")
+            for seconds in moves:
+                clock.advance(seconds)
+            assert begun.wait(30)
+            task.result()
+        assert deadlines == [pytest.approx(30, abs=0.5)]
+
+
 def test_a_call_without_a_deadline_goes_on(shop: Shop) -> None:
     clock = ManualClock()
     with running(shop.app, clock=clock) as client:
