@@ -66,6 +66,8 @@ class SimLink:
             await connection.connect(self._settings.connect_timeout)
             if self._opened is not None:
                 await self._opened(connection)
+            if not connection.open:  # it broke as that was answered, in a process that stood still
+                raise ConnectionError("the connection broke")
         except (OSError, TimeoutError, Broken) as exc:
             connection.give_up()
             raise self.unavailable(exc) from exc
