@@ -126,7 +126,10 @@ class SimConsumer:
                 continue
             if self._found:
                 return self._deliver_found(most)
-            await self._read(most)
+            if self.patient and self._is_stale():  # nobody reads under a name that has no lease
+                await self._is_ours()
+            else:
+                await self._read(most)
         if self.patient:
             return ()
         await self._unblock()
@@ -192,7 +195,8 @@ class SimConsumer:
                 self._doubt()
                 await self._first(self._link.usable())
                 return
-            self._reading = connection.ask("take", lambda: self._take(connection, most), patience=GIVE_UP)
+            name = self._name
+            self._reading = connection.ask("take", lambda: self._take(connection, name, most), patience=GIVE_UP)
         self._news.clear()
         await self._first(self._reading)
         if self._reading.done():
@@ -222,9 +226,9 @@ class SimConsumer:
                 self._known[given.name] = given.key
                 self._found.append(given)
 
-    def _take(self, connection: Any, most: int) -> Any:
+    def _take(self, connection: Any, name: str, most: int) -> Any:
         """At the broker: what is there, or a future for what comes."""
-        store, queue, name = self.store, self.queue, self._name
+        store, queue = self.store, self.queue
         if store.queue(queue).limits is None:
             self.broker._declare(queue)
         found = store.take(queue, name, self._server, most)
@@ -264,6 +268,7 @@ class SimConsumer:
     def _lose(self) -> None:
         """Others have what we held; we go on under a name of our own."""
         self._epoch += 1
+        self._confirmed = float("-inf")
         self._doubt()
         self._name = f"{self._first_name}.{self._epoch}"
 
