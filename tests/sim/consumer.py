@@ -92,6 +92,8 @@ class SimConsumer:
 
         self.broker, self.queue, self._name, self._first_name = broker, queue, name, name
         self._epoch = 0
+        #: Others whose lease had run out as ours was renewed.
+        self._lapsed: list[str] = []
         #: Loop time at which the last renewal that went through was sent.
         self._confirmed = float("-inf")
         self.store = broker.site.store
@@ -256,10 +258,13 @@ class SimConsumer:
     # the lease
 
     async def _renew(self) -> None:
-        settings, sent = self.broker.settings, asyncio.get_running_loop().time()
-        lease = await self.broker.link.ask(
-            "renew", lambda: self.store.renew(self.queue, self._name, self._server, settings.redis_recover)
-        )
+        store, queue, name, sent = self.store, self.queue, self._name, asyncio.get_running_loop().time()
+        seconds = self.broker.settings.redis_recover
+
+        def renew() -> tuple[Lease, list[str]]:
+            return store.renew(queue, name, self._server, seconds), store.lapsed(queue, name)
+
+        lease, self._lapsed = await self.broker.link.ask("renew", renew)
         if lease is Lease.LOST:
             self._lose()
         else:
@@ -281,15 +286,18 @@ class SimConsumer:
                 await self._renew()
                 if self._name != name:
                     await self._renew()
-                self._keep_found(
-                    await self.broker.link.ask("reclaim", lambda: self.store.reclaim(self.queue, self._name, self._server))
-                )
-                if self._found:
-                    self._news.set()
-                    self._tell_lost()
+                if self._lapsed:
+                    await self._take_over()
             except BrokerUnavailableError:
                 self._doubt()
                 self._news.set()
+
+    async def _take_over(self) -> None:
+        store, queue, name = self.store, self.queue, self._name
+        self._keep_found(await self.broker.link.ask("reclaim", lambda: store.reclaim(queue, name, self._server)))
+        if self._found:
+            self._news.set()
+            self._tell_lost()
 
     def _doubt(self) -> None:
         """Something may be ours without our knowing, and be given to us still by a read that is on its way."""

@@ -195,11 +195,6 @@ class KafkaStore(Store):
                 found.append(self._give(queue, number, consumer, server))
         return found
 
-    def reclaim(self, name: str, consumer: str, server: str) -> list[Given]:
-        """What members held that are gone comes with their partitions."""
-        self._current(name)
-        return []
-
     def _give(self, queue: Queue, number: int, consumer: str, server: str) -> Given:
         queue.holders[number] = consumer
         self._servers[consumer] = server

@@ -53,6 +53,7 @@ def everything_is_taken_over(patch: Patch) -> None:
         found = [number for number, holder in queue.holders.items() if holder != consumer]
         return [self._give(queue, number, consumer, server) for number in found]
 
+    patch.set(Store, "lapsed", lambda self, name, consumer: [each for each in self.queue(name).leases if each != consumer])
     patch.set(Store, "reclaim", reclaim)
 
 

@@ -37,7 +37,7 @@ from tests.sim.world import World
 __all__ = ["Verdict", "prepared", "run_once"]
 
 #: Seconds that a healed world gets before it is judged by what still happens.
-QUIET = 4.0
+QUIET = 2.5
 
 
 @dataclass(slots=True)

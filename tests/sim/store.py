@@ -222,11 +222,16 @@ class Store:
                 found.append(self._give(queue, line.popleft(), consumer, server))
         return found
 
-    def reclaim(self, name: str, consumer: str, server: str) -> list[Given]:
-        """Take over what consumers held whose lease ran out."""
+    def lapsed(self, name: str, consumer: str) -> list[str]:
+        """Other consumers whose lease ran out, but those of which that is known and who hold nothing."""
         queue, now = self.queue(name), self.clock()
         holders = dict.fromkeys(queue.holders.values(), 0.0)
-        lapsed = [each for each, until in {**holders, **queue.leases}.items() if until < now and each != consumer]
+        others = [(each, until) for each, until in {**holders, **queue.leases}.items() if until < now and each != consumer]
+        return [each for each, until in others if until != -1.0 or each in holders]
+
+    def reclaim(self, name: str, consumer: str, server: str) -> list[Given]:
+        """Take over what they held."""
+        queue, lapsed = self.queue(name), self.lapsed(name, consumer)
         found = [number for number, holder in queue.holders.items() if holder in lapsed]
         for each in lapsed:
             queue.leases[each] = -1.0
