@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tests.sim import reached
 from tests.sim.campaign import run_all
@@ -28,13 +30,17 @@ class Gate:
         self._counts: Counter[str] = Counter()
         self._runs = 0
 
-    def run(self, chunk: int) -> None:
-        """Every promise is kept in every run of this chunk."""
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """For the module: each time costs seconds."""
         gc.collect()
         gc.freeze()  # what pytest holds is not looked through after every few runs
         with prepared():
-            found = run_all([options_of(seed) for seed in self._seeds[chunk::CHUNKS]])
-        gc.unfreeze()
+            yield
+
+    def run(self, chunk: int) -> None:
+        """Every promise is kept in every run of this chunk."""
+        found = run_all([options_of(seed) for seed in self._seeds[chunk::CHUNKS]])
         self._counts.update(found.counts)
         self._runs += found.runs
         told = [

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.sim.gate import CHUNKS, Gate
 
 GATE = Gate(3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def the_simulation() -> Iterator[None]:
+    with GATE.prepared():
+        yield
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
