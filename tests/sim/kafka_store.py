@@ -310,10 +310,10 @@ class KafkaStore(Store):
     def collect(self, name: str, ids: Sequence[UUID]) -> dict[UUID, bytes]:
         return {}
 
-    def mail(self, address: str | None, body: bytes) -> None:
+    def _mail_once(self, address: str | None, body: bytes) -> None:
         if address in self._mail:
             self._mail[address].append(body)
-            super().mail(address, body)
+            super()._mail_once(address, body)
 
     def open_mail(
         self, name: str, address: str, position: int | None, take: Callable[[bytes], None]

@@ -19,7 +19,7 @@ FAULTS = (
 #: What happens on Kafka, which forgets nothing, in the place of some deeds.
 ON_KAFKA = {"broker_forgets_second": "rebalance", "broker_forgets_all": "rebalance"}
 #: What happens all the time, at a rate.
-NOISE = ("cut_before", "cut_after", "slow", "cut_push")
+NOISE = ("cut_before", "cut_after", "slow", "cut_push", "double_mail")
 #: Scripts' ends: what they are is said in workload.py.
 ENDS = (*("value",) * 6, "raise", "exit", "unwritable", "hold", "stubborn", "progress")
 

@@ -130,6 +130,8 @@ class Store:
         self._losses = 0
         #: Address -> what takes mail for it; queue -> what takes broadcasts.
         self.mailboxes: dict[str, Callable[[bytes], None]] = {}
+        #: Whether the mail that is sent now comes twice.
+        self.doubled: Callable[[], bool] = lambda: False
         self._queue_of: dict[str, str] = {}
         self.listeners: dict[str, dict[Any, Callable[[bytes], None]]] = {}
         #: Reads that block, per queue, in their order.
@@ -406,6 +408,11 @@ class Store:
         return body if until > self.clock() else None
 
     def mail(self, address: str | None, body: bytes) -> None:
+        self._mail_once(address, body)
+        if self.doubled():
+            self._mail_once(address, body)
+
+    def _mail_once(self, address: str | None, body: bytes) -> None:
         take = self.mailboxes.get(address) if address is not None else None
         if take is not None:
             take(body)

@@ -31,18 +31,23 @@ class SimTiming:
 
     def delay(self) -> float:
         seconds = self._latency.expovariate(1 / self._mean)
-        slow = self._noise.get("slow", 0.0) if self.noisy else 0.0
-        if slow and self._latency.random() < slow:
-            self.fired["slow"] = self.fired.get("slow", 0) + 1
+        if self._happens("slow", self._latency):
             seconds += self._latency.choice(TAILS)
         return seconds
 
+    def _happens(self, kind: str, draw: Random) -> bool:
+        rate = self._noise.get(kind, 0.0) if self.noisy else 0.0
+        happens = rate > 0 and draw.random() < rate
+        if happens:
+            self.fired[kind] = self.fired.get(kind, 0) + 1
+        return happens
+
     def cuts_push(self) -> bool:
-        rate = self._noise.get("cut_push", 0.0) if self.noisy else 0.0
-        cut = rate > 0 and self._faults.random() < rate
-        if cut:
-            self.fired["cut_push"] = self.fired.get("cut_push", 0) + 1
-        return cut
+        return self._happens("cut_push", self._faults)
+
+    def doubles_mail(self) -> bool:
+        """Whether a mail comes twice, as it may where it is sent again through a reconnect."""
+        return self._happens("double_mail", self._faults)
 
     def fate(self, host: Host | None, operation: str) -> Fate:
         fate = Fate(self.delay(), self.delay())
@@ -52,8 +57,6 @@ class SimTiming:
                 fate.there, fate.cut = self._delays[fate.cut], ""
         if self.noisy and not fate.cut:
             for kind in ("cut_before", "cut_after"):
-                rate = self._noise.get(kind, 0.0)
-                if rate and self._faults.random() < rate:
-                    self.fired[kind] = self.fired.get(kind, 0) + 1
+                if self._happens(kind, self._faults):
                     fate.cut = kind.removeprefix("cut_")
         return fate

@@ -74,6 +74,7 @@ class World:
         self.timing = SimTiming(options, self.random["latency"], self.random["noise"])
         self.network = Network(loop, self.site_host, self.timing)
         self.store = self._make_store()
+        self.store.doubled = self.timing.doubles_mail
         self.site = Site(self.store, self.network, EPOCH, self.note)
         self.servers = [Server(f"s{number}") for number in range(1, options.servers + 1)]
         self.clients: list[Client] = []
