@@ -12,9 +12,10 @@ from random import Random
 
 from tests.sim.caller import drawn_plans
 from tests.sim.campaign import Sum, begin, run_all
-from tests.sim.mutants import MUTANTS, applied
-from tests.sim.options import Options, options_of
+from tests.sim.mutants import MUTANTS, applied, limited, shows
+from tests.sim.options import Options, options_of, read_options
 from tests.sim.run import run_once
+from tests.sim.sweep import CALLS, sweep
 
 __all__ = ["KNOWN", "Seen", "known", "measure"]
 
@@ -31,11 +32,13 @@ ENOUGH = 6
 
 @dataclass(slots=True)
 class Seen:
-    """How a mutant was seen in so many runs: the seeds whose intact run is clean and whose run with the mutant is not."""
+    """How a mutant was seen in so many runs: those that are clean without it, and are not with it."""
 
     name: str
     runs: int
-    seeds: list[int]
+    #: How many, and the first seed; None where it took the sweep, or a run that was kept.
+    seen: int
+    first: int | None
     rules: Counter[str]
     #: Some of those runs, written out so that they stay what they are whatever seeds come to mean.
     shown: list[str]
@@ -54,7 +57,7 @@ def measure(seeds: range, jobs: int, only: str) -> int:
             seen = future.result()
             found[seen.name] = seen
             print(_row(seen), flush=True)
-    living = [name for name in names if not found[name].seeds]
+    living = [name for name in names if not found[name].seen]
     _keep(found.values())
     print(f"{len(found)} mutants, {len(living)} of them live" + "".join(f"\n  {name}" for name in living))
     return 1 if living else 0
@@ -79,9 +82,11 @@ def _keep(found: Iterable[Seen]) -> None:
 
 
 def _row(seen: Seen) -> str:
-    first = f"{seen.seeds[0]}" if seen.seeds else "never"
+    first, share = f"{seen.first}", f"{seen.seen / seen.runs:.1%}"
+    if seen.first is None:
+        first, share = ("sweep", f"{seen.seen} of {seen.runs:,}") if seen.seen else ("never", "")
     rules = ", ".join(rule for rule, _ in seen.rules.most_common(3))
-    return f"| {seen.name} | {MUTANTS[seen.name].about} | {first} | {len(seen.seeds) / seen.runs:.1%} | {rules} |"
+    return f"| {seen.name} | {MUTANTS[seen.name].about} | {first} | {share} | {rules} |"
 
 
 def known() -> dict[str, list[str]]:
@@ -95,7 +100,8 @@ def known() -> dict[str, list[str]]:
 
 def _dirty(seeds: range, broker: str) -> frozenset[int]:
     """Seeds that fail without a mutant."""
-    return frozenset(failure.options.seed for failure in run_all([options_of(seed, broker) for seed in seeds]).failures)
+    with limited():
+        return frozenset(failure.options.seed for failure in run_all([options_of(seed, broker) for seed in seeds]).failures)
 
 
 def _see(name: str, seeds: range, dirty: frozenset[int]) -> Seen:
@@ -105,8 +111,26 @@ def _see(name: str, seeds: range, dirty: frozenset[int]) -> Seen:
         while found.runs < len(clean) and len(found.failures) < ENOUGH:
             found.merge(run_all(clean[found.runs : found.runs + 20]))
         shown = [_written(failure.options) for failure in found.failures[:MOST_SHOWN]]
-    rules = Counter(rule for failure in found.failures for rule in failure.rules)
-    return Seen(name, found.runs, sorted(failure.options.seed for failure in found.failures), rules, shown)
+    if not shown:
+        return _sweep(name)
+    first = min(failure.options.seed for failure in found.failures)
+    return Seen(name, found.runs, len(found.failures), first, _rules(found), shown)
+
+
+def _rules(found: Sum) -> Counter[str]:
+    return Counter(rule for failure in found.failures for rule in failure.rules)
+
+
+def _sweep(name: str) -> Seen:
+    """What no draw shows: every request of a call goes wrong."""
+    found = Sum()
+    with applied(name):
+        for kind in CALLS:
+            for verdict in sweep(MUTANTS[name].broker, kind):
+                found.add(verdict)
+    shown = [failure.options.text() for failure in found.failures if shows(name, failure.options)]
+    kept = [] if shown else [text for text in known().get(name, ()) if shows(name, read_options(text))]
+    return Seen(name, found.runs, len(shown) or len(kept), None, _rules(found), (shown or kept)[:MOST_SHOWN])
 
 
 def _written(options: Options) -> str:

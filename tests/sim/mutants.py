@@ -13,8 +13,10 @@ from functools import wraps
 from typing import Any
 
 from tests.sim import loop
+from tests.sim.options import Options
+from tests.sim.run import run_once
 
-__all__ = ["MUTANTS", "Mutant", "Patch", "applied", "mutant"]
+__all__ = ["MUTANTS", "Mutant", "Patch", "applied", "limited", "mutant", "shows"]
 
 
 #: Most steps of a run with a mutant, which may go on for ever: seven times what one needs that is intact.
@@ -73,15 +75,36 @@ def mutant(about: str, broker: str | None = None) -> Callable[[Callable[[Patch],
 
 
 @contextmanager
+def limited() -> Iterator[None]:
+    """Runs have no more steps than those with a mutant: what needs more shows none."""
+    patch = Patch()
+    try:
+        patch.set(loop, "MAX_STEPS", MAX_STEPS)
+        yield
+    finally:
+        patch.back()
+
+
+@contextmanager
 def applied(name: str) -> Iterator[None]:
     """Within `prepared`."""
     patch = Patch()
     try:
-        patch.set(loop, "MAX_STEPS", MAX_STEPS)
-        MUTANTS[name].apply(patch)
-        yield
+        with limited():
+            MUTANTS[name].apply(patch)
+            yield
     finally:
         patch.back()
+
+
+def shows(name: str, options: Options) -> bool:
+    """Whether this run breaks a promise with the mutant, and without it none."""
+    with applied(name):
+        caught = bool(run_once(options).violations)
+    if caught:
+        with limited():
+            return not run_once(options).violations
+    return False
 
 
 def nothing(*_: Any, **__: Any) -> None:

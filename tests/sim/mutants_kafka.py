@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from tests.sim.consumer import SimConsumer
 from tests.sim.kafka_store import KafkaStore
 from tests.sim.mutants import Patch, mutant
 from tests.sim.sharing import SharingConsumer
@@ -24,8 +25,13 @@ def starts_are_not_committed(patch: Patch) -> None:
     patch.around(KafkaStore, "claim", claim)
 
 
-@on_kafka("a start is committed by a member that still has the record")
+@on_kafka("a start is committed by a member that still has the record, and one that waits long for it asks again")
 def commits_are_not_fenced(patch: Patch) -> None:
+    async def granted(self: SimConsumer, given: Given, work: Any) -> bool:
+        return bool(await self.broker.link.insist("claim", work))
+
+    patch.set(SimConsumer, "_claim", granted)
+
     def claim(old: Any, self: KafkaStore, name: str, given: Given, *rest: Any, **more: Any) -> bool:
         return bool(old(self, name, given, *rest, **more)) or given.entry.number in self.queue(name).entries
 

@@ -103,8 +103,9 @@ def late(stage: Stage) -> None:
 
 async def _hurried(stage: Stage, client: AsyncClient) -> None:
     options, calls = stage.world.options, []
-    for wait in range(1, 13):
-        for _ in range(options.servers * options.slots):
+    room = options.servers * options.slots
+    for wait in range(1, max(4, 72 // room)):
+        for _ in range(room):
             calls.append(client.call("work", 1.0, "value"))
         for _ in range(3):
             limit = wait * stage.draw.uniform(0.95, 1.0)

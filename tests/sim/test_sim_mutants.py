@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.sim.measure import known
-from tests.sim.mutants import MUTANTS, applied
+from tests.sim.mutants import MUTANTS, shows
 from tests.sim.options import options_of, read_options
-from tests.sim.run import prepared, run_once
+from tests.sim.run import prepared
 
 #: Seeds that are tried where the runs that once showed a mutant show it no more; then `python -m tests.sim --mutants` is due.
 FURTHER = range(150)
@@ -25,9 +25,7 @@ def the_simulation() -> Iterator[None]:
 def test_a_mutant_is_caught(name: str) -> None:
     runs = [read_options(text) for text in known()[name]]
     for options in (*runs, *(options_of(seed, MUTANTS[name].broker) for seed in FURTHER)):
-        with applied(name):
-            caught = bool(run_once(options).violations)
-        if caught and not run_once(options).violations:
+        if shows(name, options):
             return
     pytest.fail(f"{name} lives")
 
