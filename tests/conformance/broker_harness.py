@@ -24,7 +24,7 @@ from prpc.brokers.memory_space import space_of
 from prpc.names import QueueNames
 from prpc.settings import Settings
 from tests.sim.broker import Site
-from tests.sim.loop import Host
+from tests.sim.hosts import Host
 from tests.sim.network import Network
 from tests.sim.store import Store
 

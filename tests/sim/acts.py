@@ -11,7 +11,7 @@ from typing import Any, NotRequired, TypedDict, Unpack
 
 from prpc.call_context import current_call
 from prpc.server.registry import Registry
-from tests.sim.loop import HOST
+from tests.sim.hosts import HOST
 from tests.sim.workload import execution, finish, hear, make_registry, work, world_here
 
 __all__ = ["plain_registry", "rich_registry", "threaded_registry"]

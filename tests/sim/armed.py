@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.ledger.causes import BROKER
-from tests.sim.loop import Host
+from tests.sim.hosts import Host
 
 if TYPE_CHECKING:
     from tests.sim.world import World

@@ -18,7 +18,7 @@ from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
 from prpc.settings import Settings
 from tests.sim.consumer import SimConsumer
-from tests.sim.loop import HOST, Host
+from tests.sim.hosts import HOST, Host
 from tests.sim.network import Broken, Connection, Network
 from tests.sim.sharing import SharingConsumer
 from tests.sim.store import Note, Store

@@ -11,8 +11,8 @@ from uuid import UUID
 
 from prpc.brokers.base import Reply
 from prpc.exceptions import BrokerUnavailableError
+from tests.sim.held import Given, Lease
 from tests.sim.network import Broken, Later
-from tests.sim.store import Given, Lease
 
 if TYPE_CHECKING:
     from tests.sim.broker import SimBroker

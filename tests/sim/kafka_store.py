@@ -14,7 +14,8 @@ from uuid import UUID
 from zlib import crc32
 
 from prpc.brokers.base import Outgoing, Reply
-from tests.sim.store import Entry, Given, Lease, Note, Queue, Store
+from tests.sim.held import Entry, Given, Lease, Queue
+from tests.sim.store import Note, Store
 
 __all__ = ["Group", "KafkaGiven", "KafkaStore"]
 

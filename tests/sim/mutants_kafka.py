@@ -7,10 +7,11 @@ from typing import Any
 from uuid import UUID
 
 from tests.sim.consumer import SimConsumer
+from tests.sim.held import Given
 from tests.sim.kafka_store import KafkaStore
 from tests.sim.mutants import Patch, mutant
 from tests.sim.sharing import SharingConsumer
-from tests.sim.store import Given, Store
+from tests.sim.store import Store
 
 on_kafka = partial(mutant, broker="kafka")
 

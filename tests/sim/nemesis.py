@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from tests.ledger.causes import BROKER
-from tests.sim.loop import Host
+from tests.sim.hosts import Host
 
 if TYPE_CHECKING:
     from tests.sim.world import Client, Server, World

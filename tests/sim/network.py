@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tests.sim.loop import Host, SimLoop
+from tests.sim.hosts import Host
+from tests.sim.loop import SimLoop
 
 __all__ = ["Broken", "Connection", "Fate", "Later", "Network", "Way"]
 

@@ -18,7 +18,7 @@ from prpc.exceptions import SerializationError
 from prpc.failure import restore
 from prpc.settings import Settings
 from tests.sim.caller import name_of
-from tests.sim.loop import HOST
+from tests.sim.hosts import HOST
 from tests.sim.workload import IDEMPOTENT
 
 if TYPE_CHECKING:

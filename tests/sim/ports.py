@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import Any
 
 from prpc.server import health_http
-from tests.sim.loop import HOST, Host, SimLoop
+from tests.sim.hosts import HOST, Host
+from tests.sim.loop import SimLoop
 
 __all__ = ["patch", "probe"]
 

@@ -13,7 +13,8 @@ from weakref import WeakSet
 
 from greenlet import GreenletExit
 
-from tests.sim.loop import Host, SimLoop
+from tests.sim.hosts import Host
+from tests.sim.loop import SimLoop
 from tests.sim.parked import Parked
 from tests.sim.waits import the_loop
 

@@ -24,7 +24,8 @@ from tests.sim.armed import Armed
 from tests.sim.caller import Plan, drawn_plans, run_plan
 from tests.sim.drawn import with_tqdm
 from tests.sim.fence import fenced, installed
-from tests.sim.loop import HOST, SimLoop
+from tests.sim.hosts import HOST
+from tests.sim.loop import SimLoop
 from tests.sim.nemesis import Nemesis
 from tests.sim.noted import hooked
 from tests.sim.options import Options

@@ -16,7 +16,7 @@ from prpc.deadline import SystemClock
 from prpc.exceptions import BrokerUnavailableError, RegistrationError
 from prpc.server.registry import Registry, needs_loop, public_methods
 from prpc.server.service import Service
-from tests.sim.loop import HOST
+from tests.sim.hosts import HOST
 from tests.sim.stage import Stage, sync_ends
 from tests.sim.workload import work
 from tests.sim.world import World

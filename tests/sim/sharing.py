@@ -14,8 +14,8 @@ from uuid import UUID
 from prpc.brokers.awaiting import answered
 from prpc.exceptions import BrokerUnavailableError
 from tests.sim.consumer import SimConsumer
+from tests.sim.held import Given, Lease
 from tests.sim.kafka_store import KafkaGiven, KafkaStore
-from tests.sim.store import Given, Lease
 
 if TYPE_CHECKING:
     from tests.sim.broker import SimBroker

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from tests.sim.fence import fenced, installed
-from tests.sim.loop import HOST, Deadlock, Host, SimLoop, SimulationFenceError
+from tests.sim.hosts import HOST, Host
+from tests.sim.loop import Deadlock, SimLoop, SimulationFenceError
 from tests.sim.programs import spawn_plain
 
 

@@ -8,7 +8,8 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import Any
 
-from tests.sim.loop import HAIR, HOST, SimLoop, SimulationFenceError
+from tests.sim.hosts import HOST
+from tests.sim.loop import HAIR, SimLoop, SimulationFenceError
 from tests.sim.parked import Parked, give_way
 
 __all__ = ["ThreadLoop"]

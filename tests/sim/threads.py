@@ -20,7 +20,8 @@ from typing import Any
 from greenlet import GreenletExit
 
 from prpc.client import lookups
-from tests.sim.loop import Host, SimLoop
+from tests.sim.hosts import Host
+from tests.sim.loop import SimLoop
 from tests.sim.parked import Parked, bury, give_way
 from tests.sim.programs import IDENTS, Globals, give_globals, register, run_plain, set_thread, unregister
 from tests.sim.thread_loop import ThreadLoop

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from tests.sim.loop import Host
+from tests.sim.hosts import Host
 from tests.sim.network import Fate
 from tests.sim.options import Options
 

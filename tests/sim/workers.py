@@ -8,7 +8,8 @@ from typing import Any
 from prpc.exceptions import WorkerLostError
 from prpc.workers.base import Outcome, WorkerKind
 from prpc.workers.slots import SlotExecution, SlotPool, describe_raised
-from tests.sim.loop import HOST, Host, SimLoop
+from tests.sim.hosts import HOST, Host
+from tests.sim.loop import SimLoop
 
 __all__ = ["SimProcessPool"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from prpc.call_context import current_call
 from prpc.server.registry import Registry
-from tests.sim.loop import HOST
+from tests.sim.hosts import HOST
 
 if TYPE_CHECKING:
     from tests.sim.world import World

@@ -22,7 +22,8 @@ from tests.sim.armed import Armed
 from tests.sim.broker import SimBroker, Site
 from tests.sim.caller import Plan, run_plan
 from tests.sim.fence import EPOCH
-from tests.sim.loop import HOST, Host, SimLoop
+from tests.sim.hosts import HOST, Host
+from tests.sim.loop import SimLoop
 from tests.sim.network import Network
 from tests.sim.noted import Noted, NotedChannel
 from tests.sim.options import Options
