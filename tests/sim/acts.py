@@ -187,6 +187,20 @@ async def stream_to(point: Point) -> AsyncIterator[int]:
     yield point.x
 
 
+async def marked(seconds: float, count: int) -> AsyncIterator[str]:
+    """Items that say which run they are of."""
+    world, message_id = world_here(), current_call().message_id
+    token = world.token()
+    world.note("start", id=message_id, server=HOST.get().globals["process"], token=token)
+    try:
+        for index in range(count):
+            await asyncio.sleep(seconds)
+            yield f"{token}:{index}"
+        world.note("end", id=message_id, token=token)
+    finally:
+        world.note("closed", id=message_id, token=token)
+
+
 def told_thread(number: int) -> None:
     hear("events in threads")
     time.sleep(0.2)
@@ -226,6 +240,7 @@ def rich_registry() -> Registry:
     registry.add(told_badly, "async", broadcast=True, timeout=5.0)
     registry.add(told_of_a_point, "async", broadcast=True)
     registry.add(stream_to, "async")
+    registry.add(marked, "async", idempotent=True)
     registry.add(told_process, "process", broadcast=True)
     return registry
 

@@ -13,7 +13,7 @@ from random import Random
 from tests.sim.caller import drawn_plans
 from tests.sim.campaign import Sum, begin, run_all
 from tests.sim.mutants import MUTANTS, applied, limited, shows
-from tests.sim.options import Options, options_of, read_options
+from tests.sim.options import Options, options_of
 from tests.sim.run import run_once
 from tests.sim.sweep import CALLS, sweep
 
@@ -36,7 +36,7 @@ class Seen:
 
     name: str
     runs: int
-    #: How many, and the first seed; None where it took the sweep, or a run that was kept.
+    #: How many, and the first seed; None where it took the sweep.
     seen: int
     first: int | None
     rules: Counter[str]
@@ -114,11 +114,8 @@ def _see(name: str, seeds: range, dirty: frozenset[int]) -> Seen:
     if not shown:
         return _sweep(name)
     first = min(failure.options.seed for failure in found.failures)
-    return Seen(name, found.runs, len(found.failures), first, _rules(found), shown)
-
-
-def _rules(found: Sum) -> Counter[str]:
-    return Counter(rule for failure in found.failures for rule in failure.rules)
+    rules = Counter(rule for failure in found.failures for rule in failure.rules)
+    return Seen(name, found.runs, len(found.failures), first, rules, shown)
 
 
 def _sweep(name: str) -> Seen:
@@ -128,9 +125,9 @@ def _sweep(name: str) -> Seen:
         for kind in CALLS:
             for verdict in sweep(MUTANTS[name].broker, kind):
                 found.add(verdict)
-    shown = [failure.options.text() for failure in found.failures if shows(name, failure.options)]
-    kept = [] if shown else [text for text in known().get(name, ()) if shows(name, read_options(text))]
-    return Seen(name, found.runs, len(shown) or len(kept), None, _rules(found), (shown or kept)[:MOST_SHOWN])
+    seen = [failure for failure in found.failures if shows(name, failure.options)]
+    rules = Counter(rule for failure in seen for rule in failure.rules)
+    return Seen(name, found.runs, len(seen), None, rules, [failure.options.text() for failure in seen[:MOST_SHOWN]])
 
 
 def _written(options: Options) -> str:

@@ -38,7 +38,7 @@ from tests.sim.world import World
 __all__ = ["Verdict", "prepared", "run_once"]
 
 #: Seconds that a healed world gets before it is judged by what still happens.
-QUIET = 2.5
+QUIET = 4.0
 
 
 @dataclass(slots=True)

@@ -40,6 +40,7 @@ SCENES: dict[str, Scene] = {
     "doubles": Scene(scenes_entries.doubles, plain_registry, settings={"secret_key": ""}),
     "seconds": Scene(scenes_answers.seconds, plain_registry, settings={"secret_key": ""}),
     "gaps": Scene(scenes_answers.gaps, plain_registry),
+    "twice": Scene(scenes_answers.twice, plain_registry, settings={"secret_key": ""}),
     "late": Scene(scenes_answers.late, plain_registry),
     "letters": Scene(scenes_entries.letters, plain_registry),
     "registers": Scene(scenes_registers.registers, rich_registry, lifespan=scenes_registers.registering),

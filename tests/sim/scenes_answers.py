@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from prpc.app_client import AsyncClient, gather
 from prpc.brokers import create_broker
-from prpc.brokers.base import Mailbox, Outgoing
+from prpc.brokers.base import Broker, Mailbox, Outgoing
+from prpc.codec import Codec
+from prpc.exceptions import ClientTimeOutError
+from prpc.protocol.facts import CallFacts
+from prpc.prpcmessage import PRPCMessage
 from tests.ledger.causes import BROKER
 from tests.sim.stage import Stage
 from tests.sim.world import QUEUE
 
-__all__ = ["gaps", "late", "seconds"]
+__all__ = ["gaps", "late", "seconds", "twice"]
+
+#: What a run of a function gives back: its own mark.
+_TOKEN = re.compile(rb'"t\d+"')
 
 
 def seconds(stage: Stage) -> None:
@@ -55,6 +66,67 @@ async def _outcome(mailbox: Mailbox) -> bytes | None:
                     return mail.bodies[0]
     except TimeoutError:
         raise AssertionError("who sent a call as well got no outcome") from None
+
+
+def twice(stage: Stage) -> None:
+    """A call that may run twice does, at the same time: a further attempt of it came although it runs."""
+    if stage.peaceful and stage.world.options.broker == "redis":
+        stage.acts(lambda client: _runs_twice(stage, client))
+        stage.acts(lambda client: _streams_twice(stage, client))
+
+
+async def _again(stage: Stage, broker: Broker, message_id: UUID) -> None:
+    """Its further attempt, as its caller would send it."""
+    for entry in list(stage.world.store.queue(QUEUE).entries.values()):
+        if entry.message_id == message_id and entry.body is not None:
+            facts = {**entry.facts, **CallFacts(attempt=2).to_fields()}
+            await broker.publish(QUEUE, Outgoing(message_id, entry.body, facts, facts["reply_to"], again=True))
+            return
+
+
+async def _runs_twice(stage: Stage, client: AsyncClient) -> None:
+    """Both attempts end with the first outcome, for a caller that has not let go of it."""
+    broker = create_broker(client.channel.settings)
+    await broker.connect()
+    try:
+        mailbox = await broker.open_mailbox(QUEUE)
+        for _ in range(4):
+            message_id, when = uuid4(), datetime.fromtimestamp(0, UTC)
+            stage.world.note("call", id=message_id, client="twice", function="safe", idempotent=True, timeout=None, expects=[])
+            stage.world.note("leave", id=message_id)
+            body = Codec().write_call(PRPCMessage("safe", (1.0, "value"), {}, message_id, when))
+            facts = CallFacts(reply_to=mailbox.address).to_fields()
+            await broker.publish(QUEUE, Outgoing(message_id, body, facts, mailbox.address))
+            await asyncio.sleep(0.3)
+            await _again(stage, broker, message_id)
+            outcomes: list[bytes] = []
+            with suppress(TimeoutError):
+                async with asyncio.timeout(9.0):
+                    while len(outcomes) < 2:
+                        outcomes += (await mailbox.receive()).bodies
+            tokens = {found[0] for body in outcomes if (found := _TOKEN.search(body))}
+            assert len(tokens) < 2, f"one call had the outcomes {sorted(tokens)}"
+    finally:
+        await broker.close()
+
+
+async def _streams_twice(stage: Stage, client: AsyncClient) -> None:
+    """Its reader reads one run, or goes over to the other, and never back."""
+    broker = create_broker(client.channel.settings)
+    await broker.connect()
+    try:
+        for _ in range(3):
+            stream = client.options(timeout=60.0, retries=0).stream("marked", 0.0015, 150)  # some are under way as it goes over
+            await asyncio.sleep(0.1)
+            await _again(stage, broker, UUID(str(stream.message.message_id)))
+            try:
+                runs = [item.partition(":")[0] async for item in stream]
+            except ClientTimeOutError:
+                raise AssertionError("the stream of two runs did not end") from None
+            assert len([run for run, _ in groupby(runs)]) == len(set(runs)), f"items of {runs}"
+            stage.leave(stream, silent=True)
+    finally:
+        await broker.close()
 
 
 #: Seconds between the items of a stream, within which no beat repeats its phase.

@@ -26,7 +26,12 @@ CALLS = {
     "short in line": ((0.5, "capped", 0.8, "value", 30.0, None, 1), (0.55, "capped", 0.1, "value", 0.5, None, 1)),
     "quick stream": ((0.5, "stream", 0.0, "value", 30.0, None, 3),),
     "cancelled": ((0.5, "work", 2.0, "value", 30.0, 0.3, 1),),
+    "long safe": ((0.5, "safe", 2.0, "value", 30.0, None, 1),),
+    "long safe_stream": ((0.5, "safe_stream", 2.0, "value", 30.0, None, 5),),
+    "busy": ((0.5, "work", 7.0, "value", 30.0, None, 1), (0.52, "work", 7.0, "value", 30.0, None, 1)),
 }
+#: Calls that one server runs at once, where it is not all of them.
+SLOTS = {"busy": 1}
 #: Whose requests go wrong: the server's, which is alone at first, or the client's.
 PROCESSES = ("s1-1", "c1")
 
@@ -34,7 +39,8 @@ PROCESSES = ("s1-1", "c1")
 def sweep(broker: str, kind: str) -> Iterator[Verdict]:
     """All runs for one kind of call."""
     # Everybody is there before the call comes, so that the first requests are those of the start.
-    plain = Options(broker=broker, servers=2, clients=1, slots=len(CALLS[kind]), span=2.0, kinds=(), planned=CALLS[kind])
+    slots = SLOTS.get(kind, len(CALLS[kind]))
+    plain = Options(broker=broker, servers=2, clients=1, slots=slots, span=2.0, kinds=(), planned=CALLS[kind])
     for process in PROCESSES:
         counted = run_once(replace(plain, armed=(process, 0, "")))
         yield counted

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["IDEMPOTENT", "STREAMS", "make_registry", "world_here"]
 
 #: Functions that may run twice.
-IDEMPOTENT = frozenset({"safe", "process_safe", "thread_safe", "safe_stream"})
+IDEMPOTENT = frozenset({"safe", "process_safe", "thread_safe", "safe_stream", "marked"})
 STREAMS = frozenset({"stream", "safe_stream"})
 
 
