@@ -14,11 +14,12 @@ from prpc.app_client import AsyncClient, gather
 from prpc.brokers import create_broker
 from prpc.brokers.base import Broker, Mailbox, Outgoing
 from prpc.codec import Codec
-from prpc.exceptions import ClientTimeOutError
+from prpc.exceptions import CallCancelledError, ClientTimeOutError
 from prpc.protocol.facts import CallFacts
 from prpc.prpcmessage import PRPCMessage
 from tests.ledger.causes import BROKER
-from tests.sim.stage import Stage
+from tests.sim.hosts import Host
+from tests.sim.stage import Stage, ends
 from tests.sim.world import QUEUE
 
 __all__ = ["gaps", "late", "seconds", "twice"]
@@ -138,12 +139,32 @@ def gaps(stage: Stage) -> None:
     options = stage.world.options
     if stage.peaceful and options.broker == "redis" and options.latency < 0.01:
         stage.acts(lambda client: _missed(stage, client))
+        stage.acts(lambda client: _given_up(stage, client))
+
+
+def _host(stage: Stage, client: AsyncClient) -> Host:
+    return next(guest.host for guest in stage.world.guests if guest.client is client)
+
+
+async def _given_up(stage: Stage, client: AsyncClient) -> None:
+    """A reader that hears nothing for so long that the server gives it up learns of that as soon as it hears again."""
+    world, host = stage.world, _host(stage, client)
+    stream = client.options(timeout=60.0).stream("stream", 30.0, "value", 30)
+    reading = asyncio.ensure_future(stage.read(stream, 30))
+    await asyncio.sleep(2.5)
+    fault = world.fault("deaf", BROKER, host.name)
+    world.network.way(host).home = False
+    await asyncio.sleep(9.0)
+    world.network.way(host).home = True
+    world.network.cut(host)
+    world.mended(fault)
+    await ends(reading, CallCancelledError)
 
 
 async def _missed(stage: Stage, client: AsyncClient) -> None:
     """What was lost comes at once when the way is there again, not with one of the beats of either side."""
     world, count = stage.world, 9
-    host = next(guest.host for guest in world.guests if guest.client is client)
+    host = _host(stage, client)
     way, loop = world.network.way(host), asyncio.get_running_loop()
     stream = client.stream("stream", _BETWEEN * count, "value", count)
     reading = loop.create_task(stage.read(stream, count))
