@@ -17,8 +17,8 @@ MINUTES ?= 30
 # Simulated runs, by their seeds, and the processes that share them.
 SEEDS ?= 0-9999
 JOBS ?= 2
-# Simulated runs within `make test`; CI makes 10,000.
-SIM_RUNS ?= 3000
+# Simulated runs within `make test`.
+SIM_RUNS ?= 10000
 export SIM_RUNS
 
 .PHONY: demo test test-long test-all sim sim-reach chaos chaos-test coverage test-coverage coverage-report check format bench bench-kafka clean
