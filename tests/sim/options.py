@@ -108,6 +108,10 @@ SCENES = (
 )
 
 
+#: Of scenes that are about time, or about who runs a call: no other calls are made.
+ALONE: dict[str, dict[str, Any]] = {"late": {"calls": 0, "drift": 0.05}, "twice": {"calls": 0, "servers": 2}}
+
+
 def _with_scene(options: Options) -> Options:
     """One run in twelve has a scene, in every other one of them nothing else happens: by draws of their own, so that all else
     is as it was."""
@@ -119,10 +123,10 @@ def _with_scene(options: Options) -> Options:
 
 
 def peaceful(options: Options, scene: str) -> Options:
-    """Nothing happens to this scene; but clocks differ in one that is about time."""
+    """Nothing happens to this scene; some have the world for themselves."""
     ends = tuple(end for end in options.ends if end != "hold")
     options = replace(options, scene=scene, ends=ends, faults=(), noise={}, drift=0.0, skew=0.0, max_queue=0)
-    return replace(options, drift=0.05, calls=0) if scene == "late" else options
+    return replace(options, **ALONE.get(scene, {}))
 
 
 def options_of(seed: int, broker: str | None = None) -> Options:

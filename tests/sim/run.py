@@ -39,6 +39,8 @@ __all__ = ["Verdict", "prepared", "run_once"]
 
 #: Seconds that a healed world gets before it is judged by what still happens.
 QUIET = 4.0
+#: Seconds for which a scene may keep the servers busy.
+SCENE_LOAD = 100.0
 
 
 @dataclass(slots=True)
@@ -161,6 +163,7 @@ async def _live(world: World) -> None:
     world.load = sum(plan.seconds for plan in plans)
     callers = [_caller(world, number, plan) for number, plan in enumerate(plans)]
     if options.scene:
+        world.load += SCENE_LOAD
         stage = Stage(world)
         SCENES[options.scene].script(stage)
         callers += stage.actors

@@ -38,8 +38,8 @@ async def _same_call(stage: Stage, client: AsyncClient) -> None:
     broker = create_broker(client.channel.settings)
     await broker.connect()
     try:
-        mailbox = await broker.open_mailbox(QUEUE)
         for function in ("work", "safe"):
+            mailbox = await broker.open_mailbox(QUEUE)
             task = client.options(retries=0).call(function, 1.0, "value")
             message_id = UUID(str(task.message.message_id))
             await asyncio.sleep(0.2)
@@ -71,7 +71,8 @@ async def _outcome(mailbox: Mailbox) -> bytes | None:
 
 def twice(stage: Stage) -> None:
     """A call that may run twice does, at the same time: a further attempt of it came although it runs."""
-    if stage.peaceful and stage.world.options.broker == "redis":
+    options = stage.world.options
+    if stage.peaceful and options.broker == "redis" and not options.calls:
         stage.acts(lambda client: _runs_twice(stage, client))
         stage.acts(lambda client: _streams_twice(stage, client))
 
@@ -192,7 +193,8 @@ def _read(stage: Stage, stream: Any) -> int:
 
 def late(stage: Stage) -> None:
     """All are busy, and who waits has a little less time than it must wait; clocks differ, so that a server may tell it first."""
-    stage.acts(lambda client: _hurried(stage, client))
+    if not stage.world.options.calls:  # which would wait as long
+        stage.acts(lambda client: _hurried(stage, client))
 
 
 async def _hurried(stage: Stage, client: AsyncClient) -> None:
