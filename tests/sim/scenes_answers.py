@@ -117,9 +117,10 @@ async def _streams_twice(stage: Stage, client: AsyncClient) -> None:
     broker = create_broker(client.channel.settings)
     await broker.connect()
     try:
-        for _ in range(3):
-            stream = client.options(timeout=60.0, retries=0).stream("marked", 0.0015, 150)  # some are under way as it goes over
-            await asyncio.sleep(0.1)
+        way = stage.world.options.latency
+        for _ in range(5):
+            stream = client.options(timeout=60.0, retries=0).stream("marked", way, 80)  # some are under way as it goes over
+            await asyncio.sleep(10 * way)
             await _again(stage, broker, UUID(str(stream.message.message_id)))
             try:
                 runs = [item.partition(":")[0] async for item in stream]
