@@ -76,6 +76,7 @@ sim-reach: $(VENV)/.test
 	$(RUN) -m tests.sim.reach $(ARGS)
 
 bench: $(VENV)/.test
+	$(RUN) -m benchmarks.contest
 	$(RUN) -m benchmarks.calls
 	$(RUN) -m benchmarks.streams
 
