@@ -87,6 +87,8 @@ def _of_itself(how: str, call: Call, promise: Promise) -> bool:
 
 def _by_fault(how: str, call: Call, book: Book, promise: Promise) -> bool:
     starts = [(start["server"], start["at"]) for start in call.starts]
+    # What was given out once more by a broker that has forgotten its end began after it.
+    starts = [(server, at) for server, at in starts if at <= call.ended or not book.faults.forgot_between(call.ended, at)]
     if how == "CallCancelledError":  # nobody cancelled it: a stream whose reader seemed to be gone, as it could not be heard
         client, first = call.event["client"], call.event["at"]
         return (call.streams or call.event.get("sends", False)) and book.faults.hit(client, first, call.ended, promise.aftermath)

@@ -194,6 +194,16 @@ def test_errors_without_a_fault(found: list[str], events: Events) -> None:
     assert rules(events, promise) == found
 
 
+@pytest.mark.parametrize(("found", "between"), [(["true error", "at most once"], []), ([], [FORGETS])])
+def test_a_call_that_began_once_more_after_its_error(found: list[str], between: Events) -> None:
+    """A broker that forgets an end gives the call out once more."""
+    lost = event("fault", 2.1, number=1, name="a loss", hits=["s-1"], calls=["a"])
+    told = event("outcome", 2.2, id="a", how="WorkerLostError", token=None)
+    again = event("start", 9.0, id="a", server="s-2", token="u")
+    promise = Promise(plain=frozenset({"WorkerLostError"}))
+    assert sorted(rules([CALL, START, lost, told, *between, again], promise)) == sorted(found)
+
+
 def test_what_is_left_is_a_leak() -> None:
     assert rules([CALL, START, END, VALUE, event("left", 9.0, what="a lease of s-1")], Promise()) == ["leak"]
 
