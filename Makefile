@@ -21,7 +21,7 @@ JOBS ?= 2
 SIM_RUNS ?= 10000
 export SIM_RUNS
 
-.PHONY: demo test test-long test-all sim sim-reach chaos chaos-test coverage test-coverage coverage-report check format bench bench-kafka clean
+.PHONY: demo test test-long test-all sim sim-reach chaos chaos-test coverage test-coverage coverage-report check format bench bench-peers bench-kafka clean
 
 demo: $(VENV)/.demo
 	@$(RUN) -m examples.demo
@@ -79,6 +79,18 @@ bench: $(VENV)/.test
 	$(RUN) -m benchmarks.contest
 	$(RUN) -m benchmarks.calls
 	$(RUN) -m benchmarks.streams
+
+# The same with Celery, Dramatiq, Taskiq, arq, SAQ, Huey, RQ, FastStream, streaQ and gRPC's blocking face.
+bench-peers: $(VENV)/.test .venv-peers/.made .venv-arq/.made .venv-saq/.made
+	$(RUN) -m benchmarks.contest --peers
+
+.venv-peers/.made: benchmarks/peers/requirements.txt
+.venv-arq/.made: benchmarks/peers/requirements-arq.txt
+.venv-saq/.made: benchmarks/peers/requirements-saq.txt
+.venv-peers/.made .venv-arq/.made .venv-saq/.made: .venv-%/.made:
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install -q --disable-pip-version-check -r $<
+	@touch $@
 
 # Needs Java 17; fetches the jars where they are missing.
 bench-kafka: $(VENV)/.test

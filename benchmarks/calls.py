@@ -16,8 +16,7 @@ import signal
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from typing import Any
 import psutil
 import redis.asyncio as redis
 
+from benchmarks.rig import latencies, rate
 from prpc.app_client import AsyncClient
 from prpc.dev_broker import start_dev_broker
 
@@ -50,29 +50,6 @@ def server(url: str, kind: str = "redis") -> Iterator[psutil.Process]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
-
-
-async def latencies(call: Callable[[int], Awaitable[Any]], count: int) -> list[float]:
-    """Milliseconds of `count` calls, one after another."""
-    taken = []
-    for i in range(count):
-        start = time.perf_counter()
-        await call(i)
-        taken.append(1000 * (time.perf_counter() - start))
-    return taken
-
-
-async def rate(call: Callable[[int], Awaitable[Any]], count: int, in_flight: int) -> float:
-    """Calls a second with `in_flight` of them at once."""
-    numbers = iter(range(count))
-
-    async def caller() -> None:
-        for i in numbers:
-            await call(i)
-
-    start = time.perf_counter()
-    await asyncio.gather(*(caller() for _ in range(in_flight)))
-    return count / (time.perf_counter() - start)
 
 
 async def footprint(bare: redis.Redis, other: psutil.Process) -> dict[str, float]:

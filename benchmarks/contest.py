@@ -1,8 +1,8 @@
-"""PRPC beside floors and beside gRPC, by turns in one run: `python -m benchmarks.contest [--rounds N] [--only NAMES]`
+"""PRPC beside floors, gRPC and its peers, by turns in one run: `python -m benchmarks.contest [--peers] [--rounds N]`
 
 Starts its own Redis. In each round every contestant gets a server process and a client process of its own, one contestant at a
-time; all add two numbers, and every result is looked at. Printed are medians with their spreads, and the ratios that count
-(docs/explanation/performance.md), each with what is wanted of it.
+time; all add two numbers, and every result is looked at. Printed are medians with their spreads, and the ratios that count,
+each with what is wanted of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,34 +29,17 @@ from typing import Any
 import psutil
 import redis
 
-from benchmarks.calls import QUEUE, ROOT, latencies, rate
-from benchmarks.floors import FLOORS, Add
+from benchmarks.calls import QUEUE, ROOT
+from benchmarks.contestants import HOME, PEERS, Contestant
+from benchmarks.floors import FLOORS
+from benchmarks.rig import Counts, Meter, given, measure
 from prpc.app_client import AsyncClient, Client
 from prpc.dev_broker import DevBroker, start_dev_broker
 
-IN_FLIGHT = (16, 256, 1000)
 #: Threads that call through one client.
 THREADS = 32
-SEQUENTIAL = 2_000
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """`server`: of the command. `calls`: measured with so many in flight, fewer where it is slow."""
-
-    server: tuple[str, ...]
-    calls: int = 20_000
-
-
-_PRPC = ("-m", "prpc", "run")
-CONTESTANTS = {
-    "e1": Contestant(("-m", "benchmarks.floors", "e1")),
-    "grpc": Contestant(("-m", "benchmarks.floors", "grpc"), 10_000),
-    "async": Contestant((*_PRPC, "benchmarks.server:app")),
-    "thread": Contestant((*_PRPC, "benchmarks.server:app")),
-    "process": Contestant((*_PRPC, "benchmarks.processes:app"), 10_000),
-    "plain": Contestant((*_PRPC, "benchmarks.server:app"), 10_000),
-}
+#: Seconds for all calls of one contestant.
+MOST_SECONDS = 300
 #: What is compared: figure, the one that it is divided by, and what is wanted.
 RATIOS = (
     ("async p50_ms", "e1 p50_ms", "at most 1.0"),
@@ -69,59 +52,30 @@ RATIOS = (
     ("plain p50_ms", "async p50_ms", "at most 1.5"),
     ("plain per_s_threads", "async per_s_256", "at least 0.35"),
     ("plain per_s_map", "async per_s_256", "at least 0.7"),
+    *(("async per_s_256", f"{peer} per_s_256", "at least 10") for peer in PEERS if not peer.startswith("grpc")),
 )
 
 
-class Meter:
-    """CPU seconds of this process, the server with its children, and the broker."""
-
-    def __init__(self, server: int, broker: int) -> None:
-        self._others = {"server": psutil.Process(server), "broker": psutil.Process(broker)}
-
-    def read(self) -> dict[str, float]:
-        return {"client": time.process_time(), **{name: self._of(process) for name, process in self._others.items()}}
-
-    def _of(self, process: psutil.Process) -> float:
-        times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
-        return sum(each.user + each.system for each in times)
-
-    def per_10k(self, before: dict[str, float], calls: int) -> dict[str, float]:
-        return {name: (now - before[name]) / calls * 10_000 for name, now in self.read().items()}
-
-
-async def measure(add: Add, calls: int, meter: Meter) -> dict[str, Any]:
+async def measure_prpc(function: str, url: str, counts: Counts, meter: Meter) -> dict[str, Any]:
     """A client of coroutines."""
-
-    async def checked(i: int) -> None:
-        assert await add(i, 1) == i + 1
-
-    await rate(checked, min(calls, 2_000), 64)
-    taken = await latencies(checked, SEQUENTIAL)
-    found: dict[str, Any] = {"p50_ms": statistics.median(taken), "p99_ms": statistics.quantiles(taken, n=100)[98]}
-    for in_flight in IN_FLIGHT:
-        before = meter.read()
-        found[f"per_s_{in_flight}"] = await rate(checked, calls, in_flight)
-        found[f"cpu_{in_flight}"] = meter.per_10k(before, calls)
-    return found
-
-
-async def measure_prpc(function: str, url: str, calls: int, meter: Meter) -> dict[str, Any]:
     async with AsyncClient("redis", url, QUEUE) as client:
 
         async def add(a: int, b: int) -> int:
             result: int = await client.call(function, a, b)
             return result
 
-        return await measure(add, calls, meter)
+        return await measure(add, counts, meter)
 
 
-async def measure_floor(name: str, url: str, calls: int, meter: Meter) -> dict[str, Any]:
+async def measure_floor(name: str, url: str, counts: Counts, meter: Meter) -> dict[str, Any]:
+    """The same of a floor."""
     async with FLOORS[name][1](url) as add:
-        return await measure(add, calls, meter)
+        return await measure(add, counts, meter)
 
 
-def measure_plain(url: str, calls: int) -> dict[str, Any]:
+def measure_plain(url: str, counts: Counts) -> dict[str, Any]:
     """A client of plain code: one call after another, many threads, one map."""
+    calls = counts.calls
     with Client("redis", url, QUEUE) as client:
 
         def add(numbers: Sequence[int]) -> None:
@@ -130,7 +84,7 @@ def measure_plain(url: str, calls: int) -> dict[str, Any]:
 
         add(range(1_000))
         taken = []
-        for i in range(SEQUENTIAL):
+        for i in range(counts.sequential):
             start = time.perf_counter()
             add((i,))
             taken.append(1000 * (time.perf_counter() - start))
@@ -151,58 +105,73 @@ def measure_plain(url: str, calls: int) -> dict[str, Any]:
         }
 
 
-def client_main(name: str, url: str, server: str, broker: str) -> None:
+def client_main(name: str) -> None:
     """Body of a client process: prints what it measured."""
-    calls, meter = CONTESTANTS[name].calls, Meter(int(server), int(broker))
+    url, meter, counts = given()
     if name == "plain":
-        found = measure_plain(url, calls)
+        found = measure_plain(url, counts)
     elif name in FLOORS:
-        found = asyncio.run(measure_floor(name, url, calls, meter))
+        found = asyncio.run(measure_floor(name, url, counts, meter))
     else:
-        found = asyncio.run(measure_prpc(f"add_{name}", url, calls, meter))
+        found = asyncio.run(measure_prpc(f"add_{name}", url, counts, meter))
     print(json.dumps(found))
 
 
+def _program(contestant: Contestant, name: str) -> str:
+    return contestant.program(name, ROOT, Path(sys.executable).parent)
+
+
 @contextmanager
-def served(name: str, url: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The contestant's server, which may still be on its way."""
+def served(name: str, contestant: Contestant, url: str, environ: dict[str, str]) -> Iterator[int]:
+    """The contestant's server, which may still be on its way; gives its process."""
+    program, *arguments = contestant.server
+    command = [_program(contestant, program), *arguments, *([url] if name in FLOORS else [])]
+    process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process.pid
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    server = psutil.Process(process.pid)
+    family = [server, *server.children(recursive=True)]
+    process.send_signal(signal.SIGTERM)
+    _, left = psutil.wait_procs(family, 10)
+    for each in left:
+        each.kill()
+    process.wait(10)
+
+
+def turn(name: str, contestant: Contestant, broker: DevBroker) -> dict[str, Any]:
+    """One contestant in one round. Raises CalledProcessError, TimeoutExpired."""
+    with redis.Redis.from_url(broker.url) as bare:
+        bare.flushall()
+        facts: Any = bare.info("server")
     environ = {
         **os.environ,
-        **{"PRPC_TYPE_BROKER": "redis", "PRPC_URL_BROKER": url, "PRPC_QUEUE_NAME": QUEUE, "PRPC_LOG_LEVEL": "warning"},
+        **{"PRPC_TYPE_BROKER": "redis", "PRPC_URL_BROKER": broker.url, "PRPC_QUEUE_NAME": QUEUE, "PRPC_LOG_LEVEL": "warning"},
+        **{"BENCH_URL": broker.url, "BENCH_VARIANT": contestant.variant, "PYTHONPATH": str(ROOT)},
+        **{"RQ_REDIS_URL": broker.url},
     }
-    arguments = CONTESTANTS[name].server
-    process = subprocess.Popen([sys.executable, *arguments, *([url] if name in FLOORS else [])], cwd=ROOT, env=environ)
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-
-
-def turn(name: str, broker: DevBroker) -> dict[str, Any]:
-    """One contestant in one round."""
-    with served(name, broker.url) as server:
-        _await(name, broker.url)
-        command = [sys.executable, "-m", "benchmarks.contest", "client", name, broker.url, str(server.pid), _pid(broker)]
-        found = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, timeout=300)
-    result: dict[str, Any] = json.loads(found.stdout)
+    with served(name, contestant, broker.url, environ) as server:
+        time.sleep(contestant.seconds_to_start)
+        if contestant.server[1:3] == ("-m", "prpc"):
+            _await(broker.url)
+        of_client = ["client", name, broker.url, str(server), str(facts["process_id"]), json.dumps(astuple(contestant.counts))]
+        command = [_program(contestant, "python"), "-m", contestant.module, *of_client]
+        found = subprocess.run(command, cwd=ROOT, env=environ, check=True, stdout=subprocess.PIPE, timeout=MOST_SECONDS)
+    result: dict[str, Any] = json.loads(found.stdout.splitlines()[-1])
     return result
 
 
-def _pid(broker: DevBroker) -> str:
-    with redis.Redis.from_url(broker.url) as bare:
-        facts: Any = bare.info("server")
-    return str(facts["process_id"])
-
-
-def _await(name: str, url: str) -> None:
-    """Until PRPC's server says that it is there; the clients of the floors wait for theirs."""
-    if name == "e1":
-        time.sleep(1)
-    elif name not in FLOORS:
-        with Client("redis", url, QUEUE) as client:
-            while not client.servers():
-                time.sleep(0.05)
+def _await(url: str) -> None:
+    """Until PRPC's server says that it is there."""
+    with Client("redis", url, QUEUE) as client:
+        while not client.servers():
+            time.sleep(0.05)
 
 
 def flat(found: dict[str, Any]) -> dict[str, float]:
@@ -242,24 +211,33 @@ def table(found: dict[str, Any]) -> str:
 def main() -> None:
     """Measure and print."""
     if sys.argv[1:2] == ["client"]:
-        return client_main(*sys.argv[2:])
+        return client_main(sys.argv[2])
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", help="contestants, by commas")
+    parser.add_argument("--peers", action="store_true", help="with the peers, for which `make bench-peers` makes environments")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
-    names = options.only.split(",") if options.only else list(CONTESTANTS)
+    known = {**HOME, **PEERS}
+    names = options.only.split(",") if options.only else [*HOME, *(PEERS if options.peers else ())]
     figures: defaultdict[str, list[float]] = defaultdict(list)
     with start_dev_broker(0) as broker:
         for number in range(options.rounds):
             for name in names:
-                for key, value in flat(turn(name, broker)).items():
+                try:
+                    found = turn(name, known[name], broker)
+                except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as exc:
+                    print(f"round {number + 1}: {name} failed: {exc}", file=sys.stderr, flush=True)
+                    continue
+                for key, value in flat(found).items():
                     figures[f"{name} {key}"].append(value)
                 print(f"round {number + 1}: {name}", file=sys.stderr, flush=True)
-    found = report(figures)
-    print(table(found))
+        with redis.Redis.from_url(broker.url) as bare:
+            facts: Any = bare.info("server")
+    result = {"redis": facts["redis_version"], **report(figures)}
+    print(table(result))
     if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from benchmarks.calls import QUEUE, ROOT, latencies, rate, server
+from benchmarks.calls import QUEUE, ROOT, server
 from benchmarks.kafka_echo import REPLIES, REQUESTS, EchoClient
+from benchmarks.rig import latencies, rate
 from prpc.app_client import AsyncClient
 from prpc.dev_broker.kafka import KafkaCluster
 from prpc.dev_broker.kafka_start import fetch_kafka

@@ -17,7 +17,8 @@ from typing import Any
 
 import psutil
 
-from benchmarks.calls import QUEUE, latencies, server
+from benchmarks.calls import QUEUE, server
+from benchmarks.rig import latencies
 from prpc import AsyncClient, Stream
 from prpc.dev_broker import start_dev_broker, start_dev_kafka
 

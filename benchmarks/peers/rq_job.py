@@ -1,0 +1,5 @@
+"""What RQ's worker imports."""
+
+
+def add(a, b):
+    return a + b
