@@ -326,6 +326,8 @@ class Dispatcher:
         )
         if run.streaming is not None:
             run.streaming.execution = execution
+        if function.idempotent:
+            run.submitted = self._clock.monotonic()
         self._table.begin(run.message.message_id, run)
         if function.max_concurrency is not None:
             self._line.begin(function.name)
@@ -351,7 +353,7 @@ class Dispatcher:
             execution.released.add_done_callback(functools.partial(self._release_slot, run))
         if again:
             run.attempt += 1
-            run.queued += outcome.result().running
+            run.queued += self._clock.monotonic() - run.submitted
             self._begin(run)
         if self._quiet is not None and not self._quiet.done() and not self._table:
             self._quiet.set_result(None)
@@ -386,22 +388,23 @@ class Dispatcher:
         failure = outcome.failure
         if failure is not None:
             failure = with_queue_time(failure, run.queued)
-        entries = (run, *run.followers) if run.followers else (run,)
-        replies: list[Reply | None] = []
-        if not give_back:
-            for entry in entries:
-                address, raw = entry.facts.reply_to, entry.delivery.raw
-                written, failure = self._replies.write(
+        ends: list[tuple[Run, Reply | None, bool]] = []
+        for entry in (run, *run.followers) if run.followers else (run,):
+            address, raw = entry.facts.reply_to, entry.delivery.raw
+            # The reader of a superseded run reads one that has lost its lease where that run's entry came here.
+            back = give_back or (superseded and entry is not run and address == run.facts.reply_to)
+            reply: Reply | None = None
+            if not back:
+                reply, failure = self._replies.write(
                     entry.message, outcome.value, failure, when=self._clock.now(), address=address, raw=raw
                 )
-                replies.append(None if superseded and address == run.facts.reply_to else written)
+            ends.append((entry, None if superseded and entry is run else reply, back))
         if logger.isEnabledFor(logging.INFO):
             log_outcome(run.message, outcome.worker, run.queued, outcome.running, failure)
-        if give_back:
-            for entry in entries:
+        for entry, reply, back in ends:
+            if back:
                 self._settlements.watch(entry.delivery.release())
-        for entry, reply in zip(entries, replies, strict=False):
-            if dead is None or failure is None or entry is not run:
+            elif dead is None or failure is None or entry is not run:
                 self._settlements.watch(entry.delivery.settle(reply))
             else:
                 self._settlements.watch(entry.delivery.bury(dead, reply, details=details_of(failure)))

@@ -34,14 +34,16 @@ class Run:
         "message",
         "queued",
         "streaming",
+        "submitted",
     )
 
     def __init__(self, delivery: Delivery, message: PRPCMessage, facts: CallFacts) -> None:
         self.delivery = delivery
         self.message = message
         self.facts = facts
-        #: Seconds that it did not run since the broker took it.
-        self.queued = delivery.age
+        #: Seconds since the broker took it before this attempt was given to the workers, and on the clock when that was, where
+        #: another attempt may follow.
+        self.queued, self.submitted = delivery.age, 0.0
         #: 1 for the first run; more where a server or a worker was lost with an earlier one.
         self.attempt = delivery.attempt
         self.function: RegisteredFunction | None = None
@@ -100,4 +102,4 @@ def job_of(
             "timeout": timeout,
             "attempt": attempt,
         }
-    return Job(message_id, function.name, function.function, args, kwargs, timeout, context, call_facts), current
+    return Job(message_id, function.name, function.function, args, kwargs, timeout, context, call_facts, left=left), current

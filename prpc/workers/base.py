@@ -43,6 +43,8 @@ class Job:
     call_facts: Mapping[str, Any]
     #: Where a streaming function's items go; None for any other.
     sink: ItemSink | None = None
+    #: Seconds until the call's deadline, after which it is not started any more; None without one.
+    left: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

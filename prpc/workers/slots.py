@@ -6,9 +6,10 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from dataclasses import replace
 
 from prpc.call_context import current_call
-from prpc.exceptions import CallError, PRPCError, ServerShutdownError, WorkerTimeoutError
+from prpc.exceptions import CallError, DeadlineExceededError, PRPCError, ServerShutdownError, WorkerTimeoutError
 from prpc.failure import describe, failure_of, without_first_frame
 from prpc.workers.base import Job, Outcome, PoolState, WorkerKind
 
@@ -30,7 +31,7 @@ def describe_raised(exc: BaseException, running: float, worker: str) -> Outcome:
 class SlotExecution:
     """A job in a pool's hands: decided once, released once."""
 
-    __slots__ = ("_pool", "began", "job", "outcome", "released", "timer", "worker")
+    __slots__ = ("_pool", "began", "job", "outcome", "released", "submitted", "timer", "worker")
 
     def __init__(self, pool: SlotPool, loop: asyncio.AbstractEventLoop, job: Job) -> None:
         self._pool = pool
@@ -38,6 +39,8 @@ class SlotExecution:
         self.outcome: asyncio.Future[Outcome] = loop.create_future()
         self.released: asyncio.Future[None] = loop.create_future()
         self.timer: asyncio.TimerHandle | None = None
+        #: Since when it waits in line, in seconds of `time.monotonic()`; None where a slot was free.
+        self.submitted: float | None = None
         #: When the run began, in seconds of `time.monotonic()`; None while it waits.
         self.began: float | None = None
         #: Name of the thread or process that runs it.
@@ -68,7 +71,8 @@ class SlotExecution:
 
 
 class SlotPool(ABC):
-    """A pool of a fixed number of slots. A job beyond them waits in line; its timeout counts from its run's start."""
+    """A pool of a fixed number of slots. A job beyond them waits in line; its timeout counts from its run's start, and its call's
+    deadline goes on meanwhile."""
 
     def __init__(self, kind: WorkerKind, slots: int) -> None:
         self._kind = kind
@@ -105,6 +109,8 @@ class SlotPool(ABC):
         if self._stopped:
             self.abort(execution, _shutdown(execution))
         self._fill()
+        if execution.began is None:
+            execution.submitted = time.monotonic()
         return execution
 
     def state(self) -> PoolState:
@@ -141,11 +147,30 @@ class SlotPool(ABC):
         self._filling = True
         while self._waiting and self._has_room():
             execution = self._waiting.popleft()
+            if execution.submitted is not None and self._expired(execution, time.monotonic() - execution.submitted):
+                continue
             self._held.add(execution)
             execution.began = time.monotonic()
             self._wind(execution, execution.job.timeout)
             self._begin(execution)
         self._filling = False
+
+    @staticmethod
+    def _expired(execution: SlotExecution, waited: float) -> bool:
+        """Whether its deadline came while it waited in line, which ends it; else it may run for what is left of its time."""
+        job = execution.job
+        if job.left is None:
+            return False
+        left = job.left - waited
+        if left <= 0:
+            text = f"{job.name}() was not started: its time had passed after {waited:.3f} s in the line of its workers"
+            execution.fail(DeadlineExceededError(text, function=job.name, timeout=job.left, queued=waited))
+            execution.released.set_result(None)
+            return True
+        if job.timeout is None or left < job.timeout:
+            facts = {**job.call_facts, "timeout": left} if "timeout" in job.call_facts else job.call_facts
+            execution.job = replace(job, timeout=left, left=left, call_facts=facts)
+        return False
 
     def _has_room(self) -> bool:
         return len(self._held) < self._slots

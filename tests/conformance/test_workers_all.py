@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 
 import pytest
 import worker_jobs
@@ -144,6 +145,24 @@ def test_cancelling_what_waits_for_a_slot(kind):
             guest.let_go("done")
             assert (await soon(first.outcome)).value == "done"
             assert (await soon(third.outcome)).value == 3
+
+    run(go())
+
+
+def test_a_job_whose_deadline_comes_while_it_waits_for_a_slot_is_not_run(kind):
+    async def go():
+        async with Meeting() as meeting, pool_for(kind, slots=1) as pool:
+            first = pool.submit(make_job(function(kind, "meet"), meeting.path))
+            guest = await meeting.guest()
+            late = pool.submit(replace(make_job(function(kind, "meet"), meeting.path, "late"), left=1e-9))
+            patient = pool.submit(replace(make_job(function(kind, "add"), 1, 2), left=60.0))
+            guest.let_go("done")
+            assert (await soon(first.outcome)).value == "done"
+            failure = (await soon(late.outcome)).failure
+            assert failure.type_name == "prpc.exceptions.DeadlineExceededError" and "was not started" in failure.message
+            await soon(late.released)
+            assert (await soon(patient.outcome)).value == 3
+            assert patient.job.timeout < 60 and patient.job.call_facts["timeout"] == patient.job.timeout
 
     run(go())
 
