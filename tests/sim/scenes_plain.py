@@ -192,7 +192,7 @@ def _breaks() -> Iterator[int]:
 def crossing(stage: Stage) -> None:
     """One client in plain code, in threads and in loops."""
     stage.plays(_threads, expects=ERRORS)
-    stage.plays(_loops, expects=ERRORS)
+    stage.plays(lambda client: _loops(stage, client), expects=ERRORS)
     stage.plays(lambda client: _left_open(stage, client), expects=ERRORS)
 
 
@@ -223,7 +223,7 @@ def _threads(client: Client) -> None:
         thread.join()
 
 
-def _loops(client: Client) -> None:
+def _loops(stage: Stage, client: Client) -> None:
     plain = client.call("work", 0.4, "value")
 
     async def main() -> None:
@@ -241,7 +241,11 @@ def _loops(client: Client) -> None:
         client.close()
 
     open_calls: list[Any] = []
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except PRPCError:
+        stage.gone(client)  # its loop has ended before it could say that it wants no more of the others
+        raise
     sync_ends(open_calls[0].result, CallError, RuntimeError)
     other = client.call("work", 0.4, "value")
 
