@@ -35,6 +35,8 @@ __all__ = ["Streaming", "Streams"]
 
 #: Seconds between two mails of the server to itself, while streams are open.
 BEAT = 1.0
+#: Calls of which it is remembered how often they ran here.
+MAX_RUNS = 10_000
 
 
 class Streaming:
@@ -93,6 +95,8 @@ class Streams:
             loop, codec, address=self._address, post=self._post, heard=self._heard, news=self._news, left=self._left
         )
         self._open: dict[UUID, Streaming] = {}
+        #: Call -> number of its last run, those that ran last at the end.
+        self._runs: dict[UUID, int] = {}
         #: Echoes heard so far.
         self._beats = 0
         #: When the last one was (loop time).
@@ -133,14 +137,23 @@ class Streams:
             self._beat_later()
         return streaming
 
-    def write(self, streaming: Streaming, job: Job, run: int, facts: CallFacts, kind: WorkerKind) -> tuple[Job, WorkerPool]:
+    def write(self, streaming: Streaming, job: Job, attempt: int, facts: CallFacts, kind: WorkerKind) -> tuple[Job, WorkerPool]:
         """For a streaming function: the job that puts its items in, and the pool that runs it."""
+        run = self._number(streaming.message_id, attempt)
         assert facts.reply_to is not None and facts.window is not None, "its caller reads a stream"
         key = (streaming.message_id, "")
         writer = streaming.writer = Writer(self._desk, key, run, facts.reply_to, facts.window, f"an item of {job.name}()")
         self._desk.writers[key] = writer
         writer.flush(greet=True)  # the reader learns that it runs, and where its words go to
         return replace(job, sink=writer), self._pools[kind]
+
+    def _number(self, message_id: UUID, attempt: int) -> int:
+        """Of a run: it has that of its attempt, or a higher one where the call has run here with that, which is told apart."""
+        number = max(attempt, self._runs.pop(message_id, 0) + 1)
+        self._runs[message_id] = number
+        if len(self._runs) > MAX_RUNS:
+            del self._runs[next(iter(self._runs))]
+        return number
 
     def _take_in(
         self, streaming: Streaming, message: PRPCMessage, facts: CallFacts, binder: Binder
