@@ -225,14 +225,16 @@ class Nemesis:
     async def _clog(self, name: str, hosts: list[Host]) -> None:
         world = self._world
         number = world.fault(name, BROKER)
-        hosts = [host for host in hosts if world.network.way(host).clogged is None]
-        for host in hosts:
-            world.network.way(host).clogged = []
-            await asyncio.sleep(self._draw.random() * 0.5)
-        await asyncio.sleep(self._draw.choice(LASTS))
-        self._draw.shuffle(hosts)
+        ways = []
         for host in hosts:
             way = world.network.way(host)
+            if way.clogged is None:  # else another one does that already
+                way.clogged = []
+                ways.append(way)
+            await asyncio.sleep(self._draw.random() * 0.5)
+        await asyncio.sleep(self._draw.choice(LASTS))
+        self._draw.shuffle(ways)
+        for way in ways:
             waiting, way.clogged = way.clogged or [], None
             for go_on in waiting:
                 go_on()
