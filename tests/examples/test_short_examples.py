@@ -68,7 +68,8 @@ class Terminals:
             print((self.folder / "server.log").read_text())
             raise
         finally:
-            process.terminate()
+            if "stopping: " not in (self.folder / "server.log").read_text():  # else it is on its way out by itself
+                process.terminate()
             process.wait(PATIENCE)
         assert process.returncode == 0, (self.folder / "server.log").read_text()
 
