@@ -60,8 +60,10 @@ def _of_outcomes(call: Call, book: Book, promise: Promise) -> Iterator[Violation
 
 def _of_executions(call: Call, book: Book) -> Iterator[Violation]:
     starts = call.starts
-    # A broker that has forgotten who had a call gives it out once more, which the documentation says.
-    first, last = (starts[0]["at"], starts[-1]["at"]) if starts else (0.0, 0.0)
+    # A broker that has forgotten who had a call gives it out once more, which the documentation says; whoever was given it
+    # first may begin it after that.
+    first = min((event["at"] for event in [*call.of("taken"), *starts]), default=0.0)
+    last = starts[-1]["at"] if starts else 0.0
     if not call.idempotent and len(starts) > 1 and not book.faults.forgot_between(first, last):
         where = ", ".join(f"{s['server']} at {s['at']:.3f}" for s in starts)
         yield Violation("at most once", f"{call.name} ran {len(starts)} times: {where}")

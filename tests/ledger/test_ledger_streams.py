@@ -204,6 +204,18 @@ def test_a_call_that_began_once_more_after_its_error(found: list[str], between: 
     assert sorted(rules([CALL, START, lost, told, *between, again], promise)) == sorted(found)
 
 
+@pytest.mark.parametrize(("forgets", "allowed"), [(1.5, True), (1.1, False)])
+def test_a_call_that_its_first_server_begins_after_the_broker_forgot_whose_it_was(forgets: float, allowed: bool) -> None:
+    """A server that stands still between the two has it all the same."""
+    loss = [{**FORGETS, "at": forgets}, {**MENDED, "at": forgets + 0.05}]
+    taken = [
+        event("taken", at, id="a", entry="1-1", delivery=server, server=server) for at, server in ((1.2, "s-1"), (1.8, "s-2"))
+    ]
+    late = event("start", 2.5, id="a", server="s-1", token="u")
+    events = sorted([CALL, *loss, *taken, {**START, "server": "s-2"}, late], key=lambda each: each["at"])
+    assert ("at most once" not in rules(events, Promise())) == allowed
+
+
 def test_what_is_left_is_a_leak() -> None:
     assert rules([CALL, START, END, VALUE, event("left", 9.0, what="a lease of s-1")], Promise()) == ["leak"]
 

@@ -42,7 +42,7 @@ class Store:
         #: How often it has lost data.
         self._losses = 0
         #: Address -> what takes mail for it; queue -> what takes broadcasts.
-        self.mailboxes: dict[str, Callable[[bytes], None]] = {}
+        self.mailboxes: dict[str, list[Callable[[bytes], None]]] = {}
         #: Whether the mail that is sent now comes twice.
         self.doubled: Callable[[], bool] = lambda: False
         self._queue_of: dict[str, str] = {}
@@ -326,8 +326,7 @@ class Store:
             self._mail_once(address, body)
 
     def _mail_once(self, address: str | None, body: bytes) -> None:
-        take = self.mailboxes.get(address) if address is not None else None
-        if take is not None:
+        for take in list(self.mailboxes.get(address, ()) if address is not None else ()):
             take(body)
 
     def collect(self, name: str, ids: Sequence[UUID]) -> dict[UUID, bytes]:
@@ -352,12 +351,17 @@ class Store:
         The function that comes with it ends it.
         """
         self._queue_of[address] = name
-        self.mailboxes[address] = take
+        # A connection that its host has given up may come to it later than that which followed it, and takes nothing from it.
+        readers = self.mailboxes.setdefault(address, [])
+        readers.append(take)
         return 0, lambda: self._leave_mail(address, take)
 
     def _leave_mail(self, address: str, take: Callable[[bytes], None]) -> None:
-        if self.mailboxes.get(address) is take:
-            del self.mailboxes[address]
+        readers = self.mailboxes.get(address, [])
+        if take in readers:
+            readers.remove(take)
+        if not readers:
+            self.mailboxes.pop(address, None)
 
     def listen(self, name: str, position: int | None, take: Callable[[bytes], None]) -> tuple[int, Callable[[], None]]:
         """The same for broadcasts."""
