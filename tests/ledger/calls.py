@@ -43,8 +43,8 @@ def _of_outcomes(call: Call, book: Book, promise: Promise) -> Iterator[Violation
     if len(outcomes) > 1:
         yield Violation("one outcome", f"{call.name} ended {len(outcomes)} times: {[o['how'] for o in outcomes]}")
     elif not outcomes:
-        # A slow reader that was killed had not come to the end yet.
-        reading = SLOWEST_READ if call.of("read") else 0.0
+        # A slow reader that was killed had not come to the end yet, perhaps not even of the first item.
+        reading = SLOWEST_READ if call.of("made") else 0.0
         awake = max(due, book.faults.stood_still(call.event["client"], call.event["at"], due) + promise.slack)
         heard = call.event["client"] not in book.gone or book.gone[call.event["client"]] > awake + reading
         if heard and not call.of("leave"):

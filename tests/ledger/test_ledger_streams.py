@@ -227,3 +227,11 @@ def test_a_cancelled_call_whose_server_was_said_to_be_lost(found: list[str], bet
     told = event("outcome", 2.2, id="a", how="WorkerLostError", token=None)
     kept = event("stored", 9.0, id="a", content="x", how="CallCancelledError")
     assert rules([CALL, START, lost, told, *between, kept], Promise(plain=frozenset({"WorkerLostError"}))) == found
+
+
+@pytest.mark.parametrize(("silent", "events"), [(True, []), (False, made(0)), (False, [*made(0, 1), *read(0)])])
+def test_a_reader_that_was_killed_over_an_item(silent: bool, events: Events) -> None:
+    """It had not come to its outcome, which is over a second later at most."""
+    call = {**CALL, "stream": True, "timeout": 2.0}
+    broken = rules([call, START, *events, {**CLOSED, "at": 3.0}, {**GONE, "at": 3.8}], Promise(slack=0.1))
+    assert ("no silence" in broken) == silent
