@@ -53,6 +53,7 @@ from prpc.server.settlements import Settlements
 from prpc.server.streams import Streams
 from prpc.server.wrapped_call import WrappedCall
 from prpc.workers.base import Execution, Outcome, Runner, WorkerKind, WorkerPool
+from prpc.workers.promise import Coming
 
 __all__ = ["Dispatcher"]
 
@@ -333,7 +334,7 @@ class Dispatcher:
             self._line.begin(function.name)
         execution.outcome.add_done_callback(functools.partial(self._ended, run, execution))
 
-    def _ended(self, run: Run, execution: Execution, outcome: asyncio.Future[Outcome]) -> None:
+    def _ended(self, run: Run, execution: Execution, outcome: Coming[Outcome]) -> None:
         again, dead = False, None
         if self._table.running(run.message.message_id) is run:
             self._table.end(run.message.message_id)

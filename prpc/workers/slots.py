@@ -12,6 +12,7 @@ from prpc.call_context import current_call
 from prpc.exceptions import CallError, DeadlineExceededError, PRPCError, ServerShutdownError, WorkerTimeoutError
 from prpc.failure import describe, failure_of, without_first_frame
 from prpc.workers.base import Job, Outcome, PoolState, WorkerKind
+from prpc.workers.promise import Promise
 
 __all__ = ["SlotExecution", "SlotPool", "describe_raised"]
 
@@ -33,11 +34,11 @@ class SlotExecution:
 
     __slots__ = ("_pool", "began", "job", "outcome", "released", "submitted", "timer", "worker")
 
-    def __init__(self, pool: SlotPool, loop: asyncio.AbstractEventLoop, job: Job) -> None:
+    def __init__(self, pool: SlotPool, job: Job) -> None:
         self._pool = pool
         self.job = job
-        self.outcome: asyncio.Future[Outcome] = loop.create_future()
-        self.released: asyncio.Future[None] = loop.create_future()
+        self.outcome: Promise[Outcome] = Promise()
+        self.released: Promise[None] = Promise()
         self.timer: asyncio.TimerHandle | None = None
         #: Since when it waits in line, in seconds of `time.monotonic()`; None where a slot was free.
         self.submitted: float | None = None
@@ -104,14 +105,22 @@ class SlotPool(ABC):
 
     def submit(self, job: Job) -> SlotExecution:
         """Start the job now, or as soon as a slot is free."""
-        execution = SlotExecution(self, self.loop, job)
-        self._waiting.append(execution)
-        if self._stopped:
-            self.abort(execution, _shutdown(execution))
-        self._fill()
-        if execution.began is None:
+        execution = SlotExecution(self, job)
+        if self._stopped or self._loop is None:
+            self._refuse(execution)
+        elif self._waiting or self._filling or not self._has_room():
             execution.submitted = time.monotonic()
+            self._waiting.append(execution)
+            self._fill()
+        else:
+            self._take_up(execution)
         return execution
+
+    def _refuse(self, execution: SlotExecution) -> None:
+        if not self._stopped:
+            raise RuntimeError("the worker pool is not started")
+        execution.fail(_shutdown(execution))
+        execution.released.set_result(None)
 
     def state(self) -> PoolState:
         """The pool's figures at this moment."""
@@ -149,11 +158,14 @@ class SlotPool(ABC):
             execution = self._waiting.popleft()
             if execution.submitted is not None and self._expired(execution, time.monotonic() - execution.submitted):
                 continue
-            self._held.add(execution)
-            execution.began = time.monotonic()
-            self._wind(execution, execution.job.timeout)
-            self._begin(execution)
+            self._take_up(execution)
         self._filling = False
+
+    def _take_up(self, execution: SlotExecution) -> None:
+        self._held.add(execution)
+        execution.began = time.monotonic()
+        self._wind(execution, execution.job.timeout)
+        self._begin(execution)
 
     @staticmethod
     def _expired(execution: SlotExecution, waited: float) -> bool:

@@ -66,16 +66,21 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "prpc.brokers": (*GROUND[:3], "prpc.failure", "prpc.call_context", "prpc.brokers.base", "prpc.brokers.awaiting"),
     "prpc.streaming.feeding": (),
     "prpc.streaming": (*GROUND, "prpc.codec", "prpc.protocol", "prpc.streaming.feeding"),
-    "prpc.workers.base": ("prpc.streaming.feeding", "prpc.exceptions", "prpc.failure", "prpc.deadline", "prpc.call_context"),
+    "prpc.workers.promise": (),
+    "prpc.workers.base": (
+        *("prpc.exceptions", "prpc.failure", "prpc.deadline", "prpc.call_context"),
+        *("prpc.streaming.feeding", "prpc.workers.promise"),
+    ),
     "prpc.workers": (
         *GROUND[:3],
-        *("prpc.deadline", "prpc.failure", "prpc.call_context", "prpc.progress", "prpc.workers.base", "prpc.streaming.feeding"),
+        *("prpc.deadline", "prpc.failure", "prpc.call_context", "prpc.progress"),
+        *("prpc.workers.base", "prpc.workers.promise", "prpc.streaming.feeding"),
     ),
     "prpc.stubs": ("prpc.exceptions",),
     "prpc.server": (
         *GROUND,
         *("prpc.codec", "prpc.protocol", "prpc.conversion", "prpc.stubs"),
-        *("prpc.brokers", "prpc.brokers.base", "prpc.workers", "prpc.workers.base", "prpc.streaming"),
+        *("prpc.brokers", "prpc.brokers.base", "prpc.workers", "prpc.workers.base", "prpc.workers.promise", "prpc.streaming"),
     ),
     "prpc.client": (
         *GROUND,
