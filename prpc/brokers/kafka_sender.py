@@ -22,12 +22,13 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLarge
 from aiokafka.structs import RecordMetadata
 
 from prpc.brokers.awaiting import background
+from prpc.brokers.clock import BrokersClock
 from prpc.brokers.kafka_address import KafkaAddress, explain
 from prpc.brokers.kafka_driver import keep_first_connection, stop_producer
 from prpc.exceptions import BrokerUnavailableError, EncodeError
 from prpc.settings import Settings
 
-__all__ = ["BrokersClock", "KafkaSender", "Record"]
+__all__ = ["KafkaSender", "Record"]
 
 log = logging.getLogger(__name__)
 
@@ -35,48 +36,9 @@ log = logging.getLogger(__name__)
 FRAME_BYTES = 1024 * 1024
 #: Seconds between two tries to send what must arrive.
 AGAIN_AFTER = 0.1
-#: Seconds for which the best look at the brokers' clock counts more than a worse one: clocks drift apart.
-LEARNT_HOLDS = 60.0
 LOG_APPEND_TIME = 1
 
 Headers = Sequence[tuple[str, bytes]]
-
-
-class BrokersClock:
-    """The brokers' clock, as far as this process can tell without asking: seconds since 1970, and bounds that it is within.
-
-    Nobody can tell when within its round trip a record was stamped: the bounds are as far apart as the trip was long.
-    """
-
-    def __init__(self) -> None:
-        #: What is to be added to the monotonic clock, at least and at most: the machine's own clock until there is better.
-        self._least = self._most = time.time() - time.monotonic()
-        #: Monotonic second of the last look as good as what is held; None: there was none.
-        self._learnt: float | None = None
-
-    def learn(self, milliseconds: int, asked: float) -> None:
-        """What a record was stamped with that was sent at `asked` (monotonic) and is acknowledged now."""
-        now = time.monotonic()
-        least, most = milliseconds / 1000 - now, (milliseconds + 1) / 1000 - asked
-        apart = most < self._least or least > self._most  # a clock was set since
-        if self._learnt is None or now - self._learnt > LEARNT_HOLDS or apart:
-            self._least, self._most, self._learnt = least, most, now
-            return
-        if most - least <= self._most - self._least:
-            self._learnt = now
-        self._least, self._most = max(self._least, least), min(self._most, most)
-
-    def now(self) -> float:
-        """The likeliest."""
-        return time.monotonic() + (self._least + self._most) / 2
-
-    def earliest(self) -> float:
-        """It is not before that."""
-        return time.monotonic() + self._least
-
-    def latest(self) -> float:
-        """It is not after that."""
-        return time.monotonic() + self._most
 
 
 @dataclass(slots=True, eq=False)
@@ -101,6 +63,7 @@ class KafkaSender:
         self._address = address
         self._patience = settings.connect_timeout
         self._most_bytes = settings.max_message_bytes + FRAME_BYTES
+        #: The brokers' clock.
         self.clock = BrokersClock()
         self._producer: AIOKafkaProducer | None = None
         self._queue: deque[Record] = deque()
@@ -272,7 +235,7 @@ class KafkaSender:
             return self._failed(record, error)
         place = future.result()
         if place.timestamp_type == LOG_APPEND_TIME and place.timestamp is not None:
-            self.clock.learn(place.timestamp, record.asked)
+            self.clock.learn(place.timestamp / 1000, (place.timestamp + 1) / 1000, record.asked)
         self._forget(record)
         if not record.done.done():
             record.done.set_result(place)

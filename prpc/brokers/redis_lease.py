@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prpc.brokers.awaiting import background
-from prpc.brokers.redis_link import Link
+from prpc.brokers.redis_link import Link, moment
 from prpc.brokers.redis_scripts import LOST, RENEW, TAKE_OVER
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
@@ -124,7 +124,7 @@ class LeaseKeeper:
             return ()
         there, seconds, microseconds, without, soonest = answer
         without = [name for name in without if _is_text(name)]
-        self._link.clock.set(int(seconds), int(microseconds), asked)
+        self._link.clock.learn(*moment(seconds, microseconds), asked)
         lease.renewed = now
         if self._epoch != self._link.epoch:
             self._epoch, self._steady_since = self._link.epoch, now

@@ -12,7 +12,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -27,12 +27,13 @@ from redis.exceptions import (
 )
 
 from prpc.brokers.awaiting import background
+from prpc.brokers.clock import BrokersClock
 from prpc.brokers.redis_address import RedisAddress, explain
 from prpc.brokers.redis_scripts import Script
 from prpc.brokers.redis_wire import Wire, pack
 from prpc.exceptions import BrokerUnavailableError
 
-__all__ = ["LONGEST_PAUSE", "Backoff", "Link"]
+__all__ = ["LONGEST_PAUSE", "Backoff", "Link", "moment"]
 
 log = logging.getLogger(__name__)
 
@@ -76,21 +77,6 @@ class _Command:
     until: float | None  # loop time after which it fails if it was not sent
 
 
-@dataclass(slots=True)
-class Clock:
-    """Redis's own clock, as far as this process can tell without asking."""
-
-    offset: float = field(default_factory=lambda: time.time() - time.monotonic())
-
-    def set(self, seconds: int, microseconds: int, asked: float) -> None:
-        """Redis's TIME, asked for at `asked` (monotonic)."""
-        self.offset = seconds + microseconds / 1e6 - (asked + time.monotonic()) / 2
-
-    def now(self) -> float:
-        """Seconds since the epoch."""
-        return time.monotonic() + self.offset
-
-
 class Link:
     """The pipelining connection. Bound to the loop in which `connect` ran."""
 
@@ -100,7 +86,8 @@ class Link:
         self.address = address
         self.silence = silence
         self.longest_pause = pause
-        self.clock = Clock()
+        #: Redis's clock.
+        self.clock = BrokersClock()
         #: Counts the connections.
         self.epoch = 0
         self._scripts = scripts
@@ -259,7 +246,7 @@ class Link:
                 asked = time.monotonic()
                 commands = [("TIME",), *(("SCRIPT", "LOAD", script.source) for script in self._scripts)]
                 (seconds, microseconds), *_ = await asyncio.gather(*(wire.ask(pack(words)) for words in commands))
-                self.clock.set(int(seconds), int(microseconds), asked)
+                self.clock.learn(*moment(seconds, microseconds), asked)
         except BaseException as exc:
             await wire.hang_up()
             if isinstance(exc, (RedisError, OSError)):
@@ -368,6 +355,12 @@ class Link:
         self._sent.clear()
         self._queue.clear()
         self._idle.set()
+
+
+def moment(seconds: Any, microseconds: Any) -> tuple[float, float]:
+    """Redis's TIME as seconds since 1970: at least, at most."""
+    least = int(seconds) + int(microseconds) / 1e6
+    return least, least + 1e-6
 
 
 def _passes(exc: ResponseError) -> bool:

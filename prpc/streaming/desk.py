@@ -42,9 +42,10 @@ class Desk:
         self._heard, self._news, self._left = heard, news, left
         self.readers: dict[Key, Reader] = {}
         self.writers: dict[Key, Writer] = {}
-        #: Readers about which something is to be said in this tick, and those that are over with it.
-        self._due: set[Key] = set()
-        self._leaving: set[Key] = set()
+        #: Readers about which something is to be said in this tick, and those that are over with it; in the order of asking, as
+        #: the simulator's seeds are to make the same run everywhere.
+        self._due: dict[Key, None] = {}
+        self._leaving: dict[Key, None] = {}
         self._handle: asyncio.Handle | None = None
 
     @property
@@ -87,7 +88,7 @@ class Desk:
 
     def speak(self, key: Key) -> None:
         """Tell the writer of this stream, within this tick, how far its reader is."""
-        self._due.add(key)
+        self._due[key] = None
         if self._handle is None:
             self._handle = self._loop.call_soon(self._flush)
 
@@ -96,7 +97,7 @@ class Desk:
         reader = self.readers.get(key)
         if reader is not None:
             reader.left = True
-            self._leaving.add(key)
+            self._leaving[key] = None
             self.speak(key)
 
     def missed(self) -> None:
@@ -155,8 +156,8 @@ class Desk:
 
     def _flush(self) -> None:
         self._handle = None
-        due, self._due = self._due, set()
+        due, self._due = self._due, {}
         self.say(due)
-        leaving, self._leaving = self._leaving, set()
+        leaving, self._leaving = self._leaving, {}
         for key in leaving:
             self.readers.pop(key, None)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from prpc.brokers.base import Capabilities, DeadLetter, Mail, Outgoing, QueueState, ServerRecord, queue_full
+from prpc.brokers.clock import BrokersClock
 from prpc.brokers.kafka_bound import QueueBound
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
@@ -270,8 +271,8 @@ class SimBroker:
         self.settings, self.site = settings, site
         self.capabilities = Capabilities(keeps_replies=site.store.keeps, atomic_settle=site.store.atomic)
         self.link = SimLink(site, settings)
-        #: Seconds between the broker's clock and this process's.
-        self._apart = 0.0
+        #: The broker's clock, from `connect` on.
+        self.clock = BrokersClock()
         self._parts: list[Any] = []
         self._bounds: dict[str, QueueBound] = {}
         self._started: set[asyncio.Task[Any]] = set()
@@ -279,10 +280,13 @@ class SimBroker:
 
     async def connect(self) -> None:
         await self.link.open()
-        loop = asyncio.get_running_loop()
-        asked = loop.time()
-        told = await self.link.ask("time", lambda: self.site.wall + self.site.store.clock())
-        self._apart = told - (asked + loop.time()) / 2
+        self.clock = BrokersClock(asyncio.get_running_loop().time)
+        asked = asyncio.get_running_loop().time()
+        self.learn(await self.link.ask("time", self.site.store.clock), asked)
+
+    def learn(self, told: float, asked: float) -> None:
+        """The broker's clock showed `told` at a moment between `asked` (loop time) and now."""
+        self.clock.learn(self.site.wall + told, self.site.wall + told, asked)
 
     async def close(self) -> None:
         parts, self._parts = self._parts, []
@@ -322,7 +326,7 @@ class SimBroker:
         return loop.time() - asked
 
     def now(self) -> float:
-        return asyncio.get_running_loop().time() + self._apart
+        return self.clock.now()
 
     async def declare(self, queue: str) -> None:
         QueueNames(queue)  # it may be none

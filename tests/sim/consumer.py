@@ -187,7 +187,11 @@ class SimConsumer:
 
     def _deliver(self, given: Given) -> SimDelivery:
         self.broker.site.note("delivered", delivery=given.name, server=self._server)
-        return SimDelivery(self, given, max(0.0, self.broker.now() - self.broker.site.wall - given.entry.born))
+        return SimDelivery(self, given, max(0.0, self.clock_shows() - self.broker.site.wall - given.entry.born))
+
+    def clock_shows(self) -> float:
+        """What the broker's clock shows, for ages."""
+        return self.broker.clock.now()
 
     async def _read(self, most: int) -> None:
         """One blocking read, or until something is found in another way."""
@@ -261,10 +265,11 @@ class SimConsumer:
         store, queue, name, sent = self.store, self.queue, self._name, asyncio.get_running_loop().time()
         seconds = self.broker.settings.redis_recover
 
-        def renew() -> tuple[Lease, list[str]]:
-            return store.renew(queue, name, self._server, seconds), store.lapsed(queue, name)
+        def renew() -> tuple[Lease, list[str], float]:
+            return store.renew(queue, name, self._server, seconds), store.lapsed(queue, name), store.clock()
 
-        lease, self._lapsed = await self.broker.link.ask("renew", renew)
+        lease, self._lapsed, told = await self.broker.link.ask("renew", renew)
+        self.broker.learn(told, sent)
         if lease is Lease.LOST:
             self._lose()
         else:

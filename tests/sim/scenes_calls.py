@@ -207,7 +207,7 @@ async def _stream_stubs(stage: Stage, client: AsyncClient) -> None:
     def bare(seconds, end, count): ...  # type: ignore[no-untyped-def]
     def unfit(seconds: float, end: str, count: int) -> Iterator[list[int]]: ...  # type: ignore[empty-body]
 
-    numbers = remote_stream("stream")(stream).options(client=client, timeout=30.0, item_timeout=20.0, headers={"a": "b"})
+    numbers = remote_stream("stream")(stream).options(client=client, timeout=30.0, item_timeout=40.0, headers={"a": "b"})
     assert await stage.read(numbers(0.1, "value", 5), 5) == [0, 1, 2, 3, 4]
     assert await stage.read(remote_stream("stream")(bare).options(client=client)(0.1, "value", 3), 3) == ["0", "1", "2"]
     assert repr(numbers).startswith("<RemoteStream stream(") and numbers.__reduce__() == "stream"

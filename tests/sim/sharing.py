@@ -54,7 +54,12 @@ class SharingConsumer(SimConsumer):
     async def _renew_alone(self) -> None:
         queue, name, sent = self.queue, self._name, asyncio.get_running_loop().time()
         seconds, share = self.broker.settings.redis_recover, self._share
-        lease = await self.broker.link.ask("renew", lambda: self.store.renew(queue, name, self._server, seconds, share))
+
+        def renew() -> tuple[Lease, float]:
+            return self.store.renew(queue, name, self._server, seconds, share), self.store.clock()
+
+        lease, told = await self.broker.link.ask("renew", renew)
+        self.broker.learn(told, sent)
         if lease is Lease.MOVED:
             self._unread()
             share, ended = self._share, list(self._ended.values())
@@ -69,6 +74,10 @@ class SharingConsumer(SimConsumer):
             self._lose()
         else:
             self._confirmed = sent
+
+    def clock_shows(self) -> float:
+        """As the adapter does: records are stamped within a round trip, and none is to be taken for younger than it is."""
+        return self.broker.clock.latest()
 
     def _unread(self) -> None:
         """What was not started is read again by whoever gets it."""

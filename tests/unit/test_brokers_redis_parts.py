@@ -20,7 +20,7 @@ from prpc.brokers.redis_address import RedisAddress, explain
 from prpc.brokers.redis_batch import frame, milliseconds, read_entry, unframe
 from prpc.brokers.redis_claims import Claims
 from prpc.brokers.redis_lease import Lease
-from prpc.brokers.redis_link import LONGEST_PAUSE, Backoff, Clock, Link
+from prpc.brokers.redis_link import LONGEST_PAUSE, Backoff, Link
 from prpc.brokers.redis_scripts import LOST, SCRIPTS
 from prpc.exceptions import BrokerUnavailableError, ConfigurationError
 from prpc.names import QueueNames
@@ -136,13 +136,6 @@ def test_waiting_times_grow_to_a_bound_and_begin_anew() -> None:
         assert most / 2 <= backoff.next() <= most
     backoff.reset()
     assert backoff.next() <= 1.0
-
-
-def test_the_clock_follows_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
-    monkeypatch.setattr("time.monotonic", lambda: 1000.0)
-    clock.set(5_000_000, 500_000, asked=999.0)
-    assert clock.now() == pytest.approx(5_000_001.0)
 
 
 def test_scripts_have_different_names() -> None:

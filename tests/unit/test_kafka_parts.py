@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
-import time
 import uuid
 from typing import Any
 
@@ -23,7 +21,6 @@ from prpc.brokers.kafka_commit import Committer
 from prpc.brokers.kafka_ids import MOST_OUTCOME_BYTES, MOST_WAITED_FOR, KnownIds, Outcomes, id_of_key
 from prpc.brokers.kafka_marks import Marks, Progress
 from prpc.brokers.kafka_records import CONTINUES, REQUEUED, read_address, write_address
-from prpc.brokers.kafka_sender import LEARNT_HOLDS, BrokersClock
 from prpc.brokers.kafka_tenure import KafkaDelivery, Tenure
 from prpc.brokers.kafka_words import Word as Said
 from prpc.brokers.kafka_words import read_word, write_word
@@ -194,74 +191,6 @@ def test_who_waits_for_an_outcome_is_told_once_and_bounded() -> None:
     for _ in range(MOST_WAITED_FOR):
         outcomes.wait(uuid.uuid4(), "a")
     assert outcomes.waiting(first) == []
-
-
-# the brokers' clock
-
-
-class Monotonic:
-    """Stands for time.monotonic."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 1000.0
-        monkeypatch.setattr("prpc.brokers.kafka_sender.time.monotonic", lambda: self.now)
-
-    def trip(self, clock: BrokersClock, offset: float, there: float, back: float) -> None:
-        """A record goes there, is stamped by a clock that is ahead by `offset`, and is acknowledged."""
-        asked = self.now
-        stamp = int((asked + there + offset) * 1000)
-        self.now += there + back
-        clock.learn(stamp, asked)
-
-
-#: Seconds that floating point may lose.
-ROUNDING = 1e-5
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_the_brokers_clock_stays_within_what_was_learnt_of_it(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    rng, machine = random.Random(seed), Monotonic(monkeypatch)
-    clock, offset = BrokersClock(), 1.7e9 + rng.uniform(-100, 100)
-    width = float("inf")
-    for _ in range(200):
-        machine.trip(clock, offset, rng.expovariate(20), rng.expovariate(20))
-        assert clock.earliest() - ROUNDING <= machine.now + offset <= clock.latest() + ROUNDING
-        assert clock.earliest() <= clock.now() <= clock.latest()
-        held = clock.latest() - clock.earliest()
-        assert held <= width + ROUNDING  # the looks are close together: each can only tell more
-        width = held
-        machine.now += rng.expovariate(20)
-
-
-def test_of_a_slow_first_look_no_age_is_told_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine, clock, offset = Monotonic(monkeypatch), BrokersClock(), 1.7e9
-    machine.trip(clock, offset, 0.5, 0.0)
-    sent, born = clock.earliest(), machine.now
-    machine.trip(clock, offset, 0.0, 0.3)
-    assert clock.latest() - sent >= machine.now - born - ROUNDING
-
-
-@pytest.mark.parametrize("jump", [-3600.0, -1.0, 1.0, 3600.0])
-def test_a_brokers_clock_that_was_set_is_believed(monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
-    machine, clock, offset = Monotonic(monkeypatch), BrokersClock(), 1.7e9
-    for ahead, there, back in ((0.0, 0.01, 0.01), (jump, 0.1, 0.1), (jump, 0.02, 0.02)):
-        machine.trip(clock, offset + ahead, there, back)
-        assert clock.earliest() - ROUNDING <= machine.now + offset + ahead <= clock.latest() + ROUNDING
-
-
-def test_a_good_look_at_the_brokers_clock_counts_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine, clock, offset = Monotonic(monkeypatch), BrokersClock(), 1.7e9
-    machine.trip(clock, offset, 0.01, 0.01)
-    machine.trip(clock, offset, 1.0, 1.0)
-    assert clock.latest() - clock.earliest() < 0.1
-    machine.now += LEARNT_HOLDS
-    machine.trip(clock, offset, 1.0, 1.0)
-    assert clock.latest() - clock.earliest() > 1.0
-
-
-def test_without_a_look_the_machines_own_clock_counts() -> None:
-    clock, before = BrokersClock(), time.time()
-    assert before - ROUNDING <= clock.earliest() <= clock.now() <= clock.latest() <= time.time() + ROUNDING
 
 
 # words and addresses

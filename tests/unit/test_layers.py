@@ -167,7 +167,7 @@ def test_one_adapter_does_not_import_another(module: str) -> None:
 
 
 #: Parts that several adapters of a seam share.
-SHARED_PARTS = {"slots", "awaiting"}
+SHARED_PARTS = {"slots", "awaiting", "clock"}
 
 
 @pytest.mark.parametrize("module", SOURCES)
