@@ -136,7 +136,8 @@ class Drive:
             if not executions:
                 executions.append(start(self))
             executions[0].released.add_done_callback(lambda _: _wake(pause))
-            await pause
+            if not self._turns:  # they may have come before this step
+                await pause
 
         while not executions or not executions[0].released.done():
             runner.run(step())
