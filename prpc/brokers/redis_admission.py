@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 from prpc.brokers.base import Outgoing, queue_full
 from prpc.brokers.redis_link import Link, Then
@@ -117,19 +116,19 @@ class _Batch:
 
     def __init__(self, done: asyncio.Future[None]) -> None:
         self.calls: list[Outgoing] = []
-        self.ids: set[UUID] = set()
+        #: The calls' ids, in their order.
+        self.ids: dict[bytes, None] = {}
         #: Bytes of the calls.
         self.size = 0
         #: For all that can be told apart in another way; the others have one of their own, by their place.
         self.done = done
         self.own: dict[int, asyncio.Future[None]] = {}
 
-    def takes(self, call: Outgoing) -> bool:
+    def takes(self, call: Outgoing, message_id: bytes, size: int) -> bool:
         """Whether there is room for it."""
-        calls = self.calls
-        if len(calls) == CHUNK_CALLS or self.size + len(call.body) > CHUNK_BYTES:
+        if len(self.calls) == CHUNK_CALLS or self.size + size > CHUNK_BYTES:
             return False
-        return not call.again and not calls[0].again and call.message_id not in self.ids
+        return not (call.again or message_id in self.ids or self.calls[0].again)
 
 
 class Admission:
@@ -145,8 +144,9 @@ class Admission:
 
     def add(self, call: Outgoing) -> asyncio.Future[None]:
         """Queue one call for the next write. Raises BrokerUnavailableError where the connection is not open."""
+        message_id, size = call.message_id.bytes, len(call.body)
         batch = self._waiting[-1] if self._waiting else None
-        if batch is None or not batch.takes(call):
+        if batch is None or not batch.takes(call, message_id, size):
             done = self._link.promise()
             if batch is None:
                 self._until = done.get_loop().time() + self._settings.connect_timeout
@@ -154,8 +154,8 @@ class Admission:
             batch = _Batch(done)
             self._waiting.append(batch)
         batch.calls.append(call)
-        batch.ids.add(call.message_id)
-        batch.size += len(call.body)
+        batch.ids[message_id] = None
+        batch.size += size
         if call.refused is not None:
             return batch.done
         own = batch.own[len(batch.calls)] = self._link.promise()
@@ -169,7 +169,7 @@ class Admission:
             if calls[0].again:
                 self._send_again(calls[0], then, patience)
                 continue
-            words: list[Any] = [call.message_id.bytes for call in calls]
+            words: list[Any] = [*batch.ids]
             for call in calls:
                 words += (2 + 2 * len(call.facts), "message", call.body)
                 for pair in call.facts.items():

@@ -29,7 +29,6 @@ CHUNK_ENTRIES = 64
 CHUNK_BYTES = 1024 * 1024
 
 CRASHES, BORN, OWN = CRASHES_FIELD.encode(), BORN_FIELD.encode(), OWN_FIELD.encode()
-OWN_FIELDS = frozenset((b"message", CRASHES, BORN, OWN))
 
 
 @dataclass(slots=True, eq=False)
@@ -87,10 +86,22 @@ def milliseconds(entry_id: bytes) -> int:
 
 def read_entry(fields: Sequence[bytes]) -> tuple[bytes | None, dict[str, str], int, int | None, bytes | None]:
     """Body, facts, crashes before, when it was first taken (ms; None: see its id), and the id that it names as its own."""
-    pairs = dict(zip(fields[::2], fields[1::2], strict=True))
-    facts = {k.decode(errors="replace"): v.decode(errors="replace") for k, v in pairs.items() if k not in OWN_FIELDS}
-    crashes, born = pairs.get(CRASHES, b""), pairs.get(BORN, b"")
-    return pairs.get(b"message"), facts, _count(crashes) or 0, _count(born), pairs.get(OWN)
+    body = own = None
+    crashes = born = b""
+    facts: dict[str, str] = {}
+    each = iter(fields)
+    for name, value in zip(each, each, strict=True):
+        if name == b"message":
+            body = value
+        elif name == OWN:
+            own = value
+        elif name == CRASHES:
+            crashes = value
+        elif name == BORN:
+            born = value
+        else:
+            facts[name.decode(errors="replace")] = value.decode(errors="replace")
+    return body, facts, _count(crashes) or 0, _count(born), own
 
 
 def _count(text: bytes) -> int | None:

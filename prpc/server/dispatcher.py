@@ -26,7 +26,7 @@ from prpc.exceptions import (
     DecodeError,
     WorkerLostError,
 )
-from prpc.failure import describe, failure_of
+from prpc.failure import Failure, describe, failure_of
 from prpc.protocol.call_table import CallTable
 from prpc.protocol.facts import CallFacts
 from prpc.server.burial import Burial
@@ -389,6 +389,8 @@ class Dispatcher:
         failure = outcome.failure
         if failure is not None:
             failure = with_queue_time(failure, run.queued)
+        if not (run.followers or give_back or superseded or dead):
+            return self._answer(run, outcome, failure)
         ends: list[tuple[Run, Reply | None, bool]] = []
         for entry in (run, *run.followers) if run.followers else (run,):
             address, raw = entry.facts.reply_to, entry.delivery.raw
@@ -400,8 +402,7 @@ class Dispatcher:
                     entry.message, outcome.value, failure, when=self._clock.now(), address=address, raw=raw
                 )
             ends.append((entry, None if superseded and entry is run else reply, back))
-        if logger.isEnabledFor(logging.INFO):
-            log_outcome(run.message, outcome.worker, run.queued, outcome.running, failure)
+        self._log(run, outcome, failure)
         for entry, reply, back in ends:
             if back:
                 self._settlements.watch(entry.delivery.release())
@@ -409,3 +410,17 @@ class Dispatcher:
                 self._settlements.watch(entry.delivery.settle(reply))
             else:
                 self._settlements.watch(entry.delivery.bury(dead, reply, details=details_of(failure)))
+        return None
+
+    def _answer(self, run: Run, outcome: Outcome, failure: Failure | None) -> None:
+        """The common end: one caller, one reply."""
+        delivery = run.delivery
+        reply, failure = self._replies.write(
+            run.message, outcome.value, failure, when=self._clock.now(), address=run.facts.reply_to, raw=delivery.raw
+        )
+        self._log(run, outcome, failure)
+        self._settlements.watch(delivery.settle(reply))
+
+    def _log(self, run: Run, outcome: Outcome, failure: Failure | None) -> None:
+        if logger.isEnabledFor(logging.INFO):
+            log_outcome(run.message, outcome.worker, run.queued, outcome.running, failure)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from prpc.call_context import current_call
 from prpc.exceptions import CallError, DeadlineExceededError, PRPCError, ServerShutdownError, WorkerTimeoutError
 from prpc.failure import describe, failure_of, without_first_frame
+from prpc.timers import TimerWheel
 from prpc.workers.base import Job, Outcome, PoolState, WorkerKind
 from prpc.workers.promise import Promise
 
@@ -32,14 +33,15 @@ def describe_raised(exc: BaseException, running: float, worker: str) -> Outcome:
 class SlotExecution:
     """A job in a pool's hands: decided once, released once."""
 
-    __slots__ = ("_pool", "began", "job", "outcome", "released", "submitted", "timer", "worker")
+    __slots__ = ("_pool", "began", "job", "outcome", "released", "submitted", "tick", "worker")
 
     def __init__(self, pool: SlotPool, job: Job) -> None:
         self._pool = pool
         self.job = job
         self.outcome: Promise[Outcome] = Promise()
         self.released: Promise[None] = Promise()
-        self.timer: asyncio.TimerHandle | None = None
+        #: Where the pool's timer wheel holds it; 0: nowhere.
+        self.tick = 0
         #: Since when it waits in line, in seconds of `time.monotonic()`; None where a slot was free.
         self.submitted: float | None = None
         #: When the run began, in seconds of `time.monotonic()`; None while it waits.
@@ -59,8 +61,8 @@ class SlotExecution:
         """Give the outcome; False where there was one already."""
         if self.outcome.done():
             return False
-        if self.timer is not None:
-            self.timer.cancel()
+        if self.tick:
+            self._pool.unwind(self)
         self.outcome.set_result(outcome)
         return True
 
@@ -80,6 +82,7 @@ class SlotPool(ABC):
         self._slots = slots
         self._replaced = 0
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._timers: TimerWheel[SlotExecution] | None = None
         self._stopped = False
         self._waiting: deque[SlotExecution] = deque()
         self._filling = False
@@ -101,6 +104,7 @@ class SlotPool(ABC):
     async def start(self) -> None:
         """Make the workers."""
         self._loop = asyncio.get_running_loop()
+        self._timers = TimerWheel(self._loop, self._time_out)
         await self._open()
 
     def submit(self, job: Job) -> SlotExecution:
@@ -195,8 +199,13 @@ class SlotPool(ABC):
             self._fill()
 
     def _wind(self, execution: SlotExecution, seconds: float | None) -> None:
-        if seconds is not None:
-            execution.timer = self.loop.call_later(seconds, self._time_out, execution)
+        if seconds is not None and self._timers is not None:
+            execution.tick = self._timers.add(execution, self.loop.time() + seconds)
+
+    def unwind(self, execution: SlotExecution) -> None:
+        """For the execution: its timer is not needed any more."""
+        if self._timers is not None:
+            self._timers.remove(execution, execution.tick)
 
     def _time_out(self, execution: SlotExecution) -> None:
         job, running = execution.job, execution.running

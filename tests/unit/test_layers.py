@@ -46,6 +46,7 @@ GROUND = (
     "prpc.call_context",
     "prpc.prpcmessage",
     "prpc.progress",
+    "prpc.timers",
 )
 
 #: Room -> rooms of other kinds that it may import. A room stands for itself and what is inside it; the longest name counts.
@@ -56,6 +57,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "prpc.deadline": ("prpc.exceptions",),
     "prpc.failure": ("prpc.exceptions",),
     "prpc.progress": (),
+    "prpc.timers": (),
     "prpc.call_context": ("prpc.exceptions", "prpc.deadline", "prpc.progress"),
     "prpc.conversion": ("prpc.exceptions",),
     "prpc.prpcmessage": ("prpc.exceptions",),
@@ -73,7 +75,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "prpc.workers": (
         *GROUND[:3],
-        *("prpc.deadline", "prpc.failure", "prpc.call_context", "prpc.progress"),
+        *("prpc.deadline", "prpc.failure", "prpc.call_context", "prpc.progress", "prpc.timers"),
         *("prpc.workers.base", "prpc.workers.promise", "prpc.streaming.feeding"),
     ),
     "prpc.stubs": ("prpc.exceptions",),
@@ -94,7 +96,16 @@ FLOORS: dict[str, tuple[str, ...]] = {
 
 #: Package -> the rooms in which it may be imported.
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "asyncio": ("prpc.brokers", "prpc.workers", "prpc.streaming", "prpc.server", "prpc.client", "prpc.dev_kafka", *FACES),
+    "asyncio": (
+        "prpc.brokers",
+        "prpc.workers",
+        "prpc.streaming",
+        "prpc.server",
+        "prpc.client",
+        "prpc.timers",
+        "prpc.dev_kafka",
+        *FACES,
+    ),
     "jsonpickle": ("prpc.codec",),
     "msgspec": ("prpc.codec",),
     "redis": ("prpc.brokers",),
