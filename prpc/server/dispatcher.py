@@ -29,9 +29,11 @@ from prpc.exceptions import (
 from prpc.failure import Failure, describe, failure_of
 from prpc.protocol.call_table import CallTable
 from prpc.protocol.facts import CallFacts
+from prpc.server.ahead import Ahead
 from prpc.server.burial import Burial
 from prpc.server.entries import ask_for, id_of, is_strict, misfit
 from prpc.server.line import Line
+from prpc.server.lingering import SHORT, Lingering
 from prpc.server.logs import logger
 from prpc.server.middleware import Middleware
 from prpc.server.outcomes import (
@@ -107,10 +109,12 @@ class Dispatcher:
         self._reports = None if mail is None else Reports(mail, self._table)
         self._line: Line[Run] = Line(self._start_from_line, self._give_back)
         self._free = slots
+        self._ahead: Ahead[Run] = Ahead(slots, self._start_ahead, self._give_back)
         self._stopping = False
         self._room: asyncio.Future[None] | None = None
         self._quiet: asyncio.Future[None] | None = None
         self._settlements = Settlements()
+        self._lingering = Lingering(lambda delivery, reply: self._settlements.watch(delivery.settle(reply)))
 
     @property
     def running(self) -> list[tuple[CurrentCall, Execution]]:
@@ -122,7 +126,8 @@ class Dispatcher:
         self._consumer.on_lost(self._look_again)
         loop = asyncio.get_running_loop()
         while not self._stopping:
-            if self._free <= 0 or self._line.is_full:
+            most = max(0, self._free) + self._ahead.room
+            if not most or self._line.is_full:
                 self._room = loop.create_future()
                 if lost := self._consumer.take_lost():
                     self._accept_lost(lost)
@@ -130,7 +135,7 @@ class Dispatcher:
                     await self._room
                 continue
             try:
-                deliveries = await self._consumer.take(self._free)
+                deliveries = await self._consumer.take(most)
             except BrokerUnavailableError as exc:
                 logger.warning("reading calls failed, trying again: %s", exc)
                 await asyncio.sleep(_READ_AGAIN_AFTER)
@@ -151,6 +156,7 @@ class Dispatcher:
         """
         self._stopping = True
         self._line.clear()
+        self._ahead.clear()
         await self._consumer.stop()
         self._look_again()
         await self._until_quiet(grace)
@@ -162,6 +168,7 @@ class Dispatcher:
         for run in self._table:
             self._table.end(run.message.message_id)
             self._end(run, Outcome(failure=failure_of(server_shutdown(run.message.func_name))))
+        self._lingering.flush()
         return ended + await self._settlements.finish(_SECONDS_TO_END)
 
     async def _until_quiet(self, seconds: float | None) -> None:
@@ -181,8 +188,17 @@ class Dispatcher:
         if self._stopping:
             self._settlements.watch(delivery.release())
             return
-        if (run := self._read(delivery)) is not None:
+        if (run := self._read(delivery)) is None:
+            return
+        if self._free > 0 or not self._needs_worker(run):
             self._take_up(run)
+        else:
+            self._ahead.wait(run)
+
+    def _needs_worker(self, run: Run) -> bool:
+        """Whether it may have to wait for one: not where it is answered in place, or its caller told that its server was lost."""
+        function = self._registry.get(run.message.func_name)
+        return function is not None and not function.streams and (run.attempt == 1 or function.idempotent)
 
     def _accept_lost(self, deliveries: Iterable[Delivery]) -> None:
         """There is no room: callers whose server was lost are told of it, and what may run again is for others."""
@@ -207,11 +223,11 @@ class Dispatcher:
     def _claimed(self, run: Run, asked: float, may_run: bool) -> None:
         self._free += 1
         run.queued += self._clock.monotonic() - asked
-        self._look_again()
         if may_run and self._stopping:
             self._settlements.watch(run.delivery.release())
         elif may_run:
             self._begin(run)
+        self._fill()
 
     def _begin(self, run: Run) -> None:
         if run.delivery.lost:  # while it waited others got it, and its caller may have been told so
@@ -224,6 +240,10 @@ class Dispatcher:
     def _start_from_line(self, run: Run, waited: float) -> None:
         run.queued += waited
         self._begin(run)
+
+    def _start_ahead(self, run: Run, waited: float) -> None:
+        run.queued += waited
+        self._take_up(run)
 
     def _give_back(self, run: Run) -> None:
         self._settlements.watch(run.delivery.release())
@@ -336,6 +356,7 @@ class Dispatcher:
 
     def _ended(self, run: Run, execution: Execution, outcome: Coming[Outcome]) -> None:
         again, dead = False, None
+        self._ahead.note(outcome.result().running)
         if self._table.running(run.message.message_id) is run:
             self._table.end(run.message.message_id)
             if self._may_run_twice(run, outcome.result()):
@@ -368,6 +389,12 @@ class Dispatcher:
         self._free += not (run.function is not None and run.function.streams)
         if run.function is not None and run.function.max_concurrency is not None:
             self._line.end(run.function.name)
+        self._fill()
+
+    def _fill(self) -> None:
+        """There may be a worker for calls that wait for one, here or at the broker."""
+        while self._free > 0 and len(self._ahead):
+            self._ahead.start_next()
         self._look_again()
 
     def _look_again(self) -> None:
@@ -419,7 +446,7 @@ class Dispatcher:
             run.message, outcome.value, failure, when=self._clock.now(), address=run.facts.reply_to, raw=delivery.raw
         )
         self._log(run, outcome, failure)
-        self._settlements.watch(delivery.settle(reply))
+        self._lingering.add(delivery, reply, more=len(self._table) > 0 and self._ahead.seconds < SHORT)
 
     def _log(self, run: Run, outcome: Outcome, failure: Failure | None) -> None:
         if logger.isEnabledFor(logging.INFO):
