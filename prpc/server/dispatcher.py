@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from prpc.brokers.base import Consumer, Delivery, Reply
+from prpc.brokers.base import Consumer, Delivery
 from prpc.call_context import CurrentCall
 from prpc.codec import Codec
 from prpc.deadline import Clock
@@ -26,24 +25,21 @@ from prpc.exceptions import (
     DecodeError,
     WorkerLostError,
 )
-from prpc.failure import Failure, describe, failure_of
+from prpc.failure import describe, failure_of
 from prpc.protocol.call_table import CallTable
 from prpc.protocol.facts import CallFacts
 from prpc.server.ahead import Ahead
 from prpc.server.burial import Burial
+from prpc.server.endings import Endings
 from prpc.server.entries import ask_for, id_of, is_strict, misfit
 from prpc.server.line import Line
-from prpc.server.lingering import SHORT, Lingering
+from prpc.server.lingering import SHORT
 from prpc.server.logs import logger
 from prpc.server.middleware import Middleware
 from prpc.server.outcomes import (
-    details_of,
-    is_shutdown,
     is_worker_lost,
-    log_outcome,
     outcome_of_built_in,
     server_shutdown,
-    with_queue_time,
 )
 from prpc.server.progress import PostMail, Reports
 from prpc.server.publishing import Publisher
@@ -98,8 +94,9 @@ class Dispatcher:
     ) -> None:
         self._consumer, self._streams = consumer, streams
         self._codec = codec
-        self._replies, self._seal = ReplyWriter(codec, seal), seal
-        self._burial = Burial(self._replies, clock)
+        self._seal = seal
+        replies = ReplyWriter(codec, seal)
+        self._burial = Burial(replies, clock)
         self._registry = registry
         self._pools, self._timeout, self._clock = pools, timeout, clock
         self._built_ins = built_ins
@@ -107,14 +104,14 @@ class Dispatcher:
         self._middleware, self._publisher = tuple(middleware), publisher
         self._table: CallTable[Run] = CallTable(max_attempts=max_deliveries)
         self._reports = None if mail is None else Reports(mail, self._table)
+        self._settlements = Settlements()
+        self._endings = Endings(replies, self._settlements, self._reports, clock)
         self._line: Line[Run] = Line(self._start_from_line, self._give_back)
         self._free = slots
         self._ahead: Ahead[Run] = Ahead(slots, self._start_ahead, self._give_back)
         self._stopping = False
         self._room: asyncio.Future[None] | None = None
         self._quiet: asyncio.Future[None] | None = None
-        self._settlements = Settlements()
-        self._lingering = Lingering(lambda delivery, reply: self._settlements.watch(delivery.settle(reply)))
 
     @property
     def running(self) -> list[tuple[CurrentCall, Execution]]:
@@ -168,7 +165,7 @@ class Dispatcher:
         for run in self._table:
             self._table.end(run.message.message_id)
             self._end(run, Outcome(failure=failure_of(server_shutdown(run.message.func_name))))
-        self._lingering.flush()
+        self._endings.flush()
         return ended + await self._settlements.finish(_SECONDS_TO_END)
 
     async def _until_quiet(self, seconds: float | None) -> None:
@@ -406,48 +403,4 @@ class Dispatcher:
 
     def _end(self, run: Run, outcome: Outcome, dead: str | None = None) -> None:
         """`dead`: why the entry is kept as a dead letter; None where it is not."""
-        failure = outcome.failure
-        give_back = run.give_back and failure is not None and (is_shutdown(failure) or is_worker_lost(failure))
-        superseded = False
-        if run.streaming is not None:
-            outcome, superseded = run.streaming.finish(outcome, given_back=give_back), run.streaming.superseded
-        if self._reports is not None and self._reports.open:
-            self._reports.flush(run)
-        failure = outcome.failure
-        if failure is not None:
-            failure = with_queue_time(failure, run.queued)
-        if not (run.followers or give_back or superseded or dead):
-            return self._answer(run, outcome, failure)
-        ends: list[tuple[Run, Reply | None, bool]] = []
-        for entry in (run, *run.followers) if run.followers else (run,):
-            address, raw = entry.facts.reply_to, entry.delivery.raw
-            # The reader of a superseded run reads one that has lost its lease where that run's entry came here.
-            back = give_back or (superseded and entry is not run and address == run.facts.reply_to)
-            reply: Reply | None = None
-            if not back:
-                reply, failure = self._replies.write(
-                    entry.message, outcome.value, failure, when=self._clock.now(), address=address, raw=raw
-                )
-            ends.append((entry, None if superseded and entry is run else reply, back))
-        self._log(run, outcome, failure)
-        for entry, reply, back in ends:
-            if back:
-                self._settlements.watch(entry.delivery.release())
-            elif dead is None or failure is None or entry is not run:
-                self._settlements.watch(entry.delivery.settle(reply))
-            else:
-                self._settlements.watch(entry.delivery.bury(dead, reply, details=details_of(failure)))
-        return None
-
-    def _answer(self, run: Run, outcome: Outcome, failure: Failure | None) -> None:
-        """The common end: one caller, one reply."""
-        delivery = run.delivery
-        reply, failure = self._replies.write(
-            run.message, outcome.value, failure, when=self._clock.now(), address=run.facts.reply_to, raw=delivery.raw
-        )
-        self._log(run, outcome, failure)
-        self._lingering.add(delivery, reply, more=len(self._table) > 0 and self._ahead.seconds < SHORT)
-
-    def _log(self, run: Run, outcome: Outcome, failure: Failure | None) -> None:
-        if logger.isEnabledFor(logging.INFO):
-            log_outcome(run.message, outcome.worker, run.queued, outcome.running, failure)
+        self._endings.end(run, outcome, dead, more=len(self._table) > 0 and self._ahead.seconds < SHORT)

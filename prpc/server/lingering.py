@@ -1,4 +1,4 @@
-"""Outcomes of short calls, gathered for a moment: each message to the broker costs it and the callers more than the call itself."""
+"""Outcomes of short calls, gathered for a moment: a message to the broker costs it, and the callers, more than the call."""
 
 from __future__ import annotations
 
