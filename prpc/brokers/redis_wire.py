@@ -77,6 +77,7 @@ class Wire(asyncio.BufferedProtocol):
         self._transport = writer.transport
         # One for all reads: the transport's own way makes a new one of 256 KiB for each, which costs more than the parsing.
         self._buffer = bytearray(READ_BYTES)
+        self._view = memoryview(self._buffer)
         parser = hiredis.Reader(protocolError=InvalidResponse, replyError=error_of, notEnoughData=_NOTHING)
         self._feed: Callable[[bytearray, int, int], None] = parser.feed  # type: ignore[assignment]  # its stub knows bytes only
         self._gets = parser.gets
@@ -140,9 +141,9 @@ class Wire(asyncio.BufferedProtocol):
 
     # for the transport
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        """Where the transport puts what it reads."""
-        return self._buffer
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the transport puts what it reads. A view, as TLS writes to slices of it."""
+        return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
         """Hand on every answer that is whole."""
