@@ -47,8 +47,8 @@ class Ahead(Generic[T]):
         return max(0, most - len(self._waiting))
 
     def note(self, seconds: float) -> None:
-        """A call ran for so long."""
-        self.seconds += (seconds - self.seconds) * WEIGHT
+        """A call ran for so long. A very long one counts as a long one: it is forgotten again after some thirty short ones."""
+        self.seconds += (min(seconds, AT_FIRST) - self.seconds) * WEIGHT
 
     def wait(self, call: T) -> None:
         """Hold the call until its turn, for SECONDS_UNTIL_BACK at most."""

@@ -36,11 +36,7 @@ from prpc.server.line import Line
 from prpc.server.lingering import SHORT
 from prpc.server.logs import logger
 from prpc.server.middleware import Middleware
-from prpc.server.outcomes import (
-    is_worker_lost,
-    outcome_of_built_in,
-    server_shutdown,
-)
+from prpc.server.outcomes import is_worker_lost, outcome_of_built_in, server_shutdown
 from prpc.server.progress import PostMail, Reports
 from prpc.server.publishing import Publisher
 from prpc.server.registry import RegisteredFunction, Registry, perhaps_stale
@@ -353,7 +349,8 @@ class Dispatcher:
 
     def _ended(self, run: Run, execution: Execution, outcome: Coming[Outcome]) -> None:
         again, dead = False, None
-        self._ahead.note(outcome.result().running)
+        if run.function is None or not run.function.streams:
+            self._ahead.note(outcome.result().running)
         if self._table.running(run.message.message_id) is run:
             self._table.end(run.message.message_id)
             if self._may_run_twice(run, outcome.result()):
@@ -403,4 +400,4 @@ class Dispatcher:
 
     def _end(self, run: Run, outcome: Outcome, dead: str | None = None) -> None:
         """`dead`: why the entry is kept as a dead letter; None where it is not."""
-        self._endings.end(run, outcome, dead, more=len(self._table) > 0 and self._ahead.seconds < SHORT)
+        self._endings.end(run, outcome, dead, more=len(self._ahead) > 0 and self._ahead.seconds < SHORT)

@@ -10,7 +10,7 @@ from prpc.brokers.base import Delivery, Reply
 __all__ = ["MOST_GATHERED", "SECONDS_GATHERED", "SHORT", "Lingering"]
 
 #: Outcomes that go out together at the latest, and seconds after which they do.
-MOST_GATHERED, SECONDS_GATHERED = 32, 0.0005
+MOST_GATHERED, SECONDS_GATHERED = 32, 0.002
 #: Seconds that calls take on the average, below which it is worth while to wait for the next outcome.
 SHORT = 0.001
 
