@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 __all__ = ["Clock", "Deadline", "SystemClock"]
 
@@ -32,9 +31,8 @@ class SystemClock:
         return datetime.now(UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
-    """A moment on a clock's monotonic scale; None means never."""
+class Deadline(NamedTuple):
+    """A moment on a clock's monotonic scale; None means never. A tuple, as a server makes one for every call."""
 
     at: float | None  # seconds, on the clock's monotonic scale
 

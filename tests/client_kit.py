@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -195,7 +196,7 @@ class FlakyBroker:
         return self
 
     def publish(self, queue: str, call: Outgoing) -> Awaitable[None]:
-        self.published.append(call)
+        self.published.append(replace(call, refused=None))  # which would hold its caller
         return self._answer(self.publish_error)
 
     def broadcast(self, queue: str, body: bytes) -> Awaitable[None]:

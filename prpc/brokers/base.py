@@ -57,9 +57,10 @@ class Capabilities:
     atomic_settle: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as of all that is made for every call: that costs three times as much.
+@dataclass(slots=True)
 class Outgoing:
-    """One call to publish."""
+    """One call to publish. Not to be changed."""
 
     message_id: UUID
     body: bytes
@@ -68,11 +69,14 @@ class Outgoing:
     address: str | None = None
     #: A further attempt of a call that may run twice: added although its id is known, unless its outcome is there.
     again: bool = False
+    #: May be told, in place of the awaitable, of an error that is this call's alone (a full queue). The awaitable may then be
+    #: one for all the calls of a tick.
+    refused: Callable[[Exception], object] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
-    """One outcome to hand over."""
+    """One outcome to hand over. Not to be changed."""
 
     message_id: UUID
     #: The whole text, kept for whoever asks by id.
@@ -200,6 +204,7 @@ class Delivery(Protocol):
 
         The work is queued at once whether or not the answer is awaited, and repeated through reconnects until it is decided.
         The first reply for a message id is kept, a later one never replaces it. False: the lease was lost, nothing was written.
+        The awaitable may be the same one for all that is settled in a tick, under one lease: it is not to be cancelled.
         """
         ...
 
@@ -347,7 +352,7 @@ class Broker(Protocol):
 
         An id that the queue knows already (within the window) is not added again: its caller gets the first outcome. A
         further attempt (`Outgoing.again`) is added while there is no outcome, as an entry that must be claimed.
-        Raises QueueFullError where the queue is at its bound.
+        Raises QueueFullError where the queue is at its bound. See `Outgoing.refused`; the awaitable is not to be cancelled.
         """
         ...
 

@@ -6,13 +6,11 @@ The entry names its own id, so a server that reads it knows without asking that 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 from prpc.brokers.base import Outgoing, queue_full
-from prpc.brokers.redis_link import Link
+from prpc.brokers.redis_link import Link, Then
 from prpc.brokers.redis_memory import FIRST_OUTCOME, KNOWN_IDS
 from prpc.brokers.redis_scripts import ADD_OWN, Script
 from prpc.exceptions import BrokerUnavailableError
@@ -110,7 +108,27 @@ return 0
 
 ADMISSION_SCRIPTS = (ADMIT, ANSWER_AGAIN, ADMIT_AGAIN)
 
-_Waiting = tuple[Outgoing, asyncio.Future[None]]
+
+class _Batch:
+    """Calls that go out as one script: bounded, and no id twice, as the script looks at the ids before it adds any."""
+
+    __slots__ = ("calls", "done", "ids", "own", "size")
+
+    def __init__(self, done: asyncio.Future[None]) -> None:
+        self.calls: list[Outgoing] = []
+        #: The calls' ids, in their order.
+        self.ids: dict[bytes, None] = {}
+        #: Bytes of the calls.
+        self.size = 0
+        #: For all that can be told apart in another way; the others have one of their own, by their place.
+        self.done = done
+        self.own: dict[int, asyncio.Future[None]] = {}
+
+    def takes(self, call: Outgoing, message_id: bytes, size: int) -> bool:
+        """Whether there is room for it."""
+        if len(self.calls) == CHUNK_CALLS or self.size + size > CHUNK_BYTES:
+            return False
+        return not (call.again or message_id in self.ids or self.calls[0].again)
 
 
 class Admission:
@@ -120,55 +138,76 @@ class Admission:
         self._link, self._names, self._settings = link, names, settings
         self._keys = (names.calls, names.limits)
         self._head = (names.admitted, names.claimed, settings.duplicate_window, settings.max_queue_length)
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[_Batch] = []
         #: Loop time after which what waits fails, if there is no connection.
         self._until = 0.0
 
     def add(self, call: Outgoing) -> asyncio.Future[None]:
         """Queue one call for the next write. Raises BrokerUnavailableError where the connection is not open."""
-        done: asyncio.Future[None] = self._link.promise()
-        if not self._waiting:
-            self._until = done.get_loop().time() + self._settings.connect_timeout
-            self._link.before_write(self._send)
-        self._waiting.append((call, done))
-        return done
+        message_id, size = call.message_id.bytes, len(call.body)
+        batch = self._waiting[-1] if self._waiting else None
+        if batch is None or not batch.takes(call, message_id, size):
+            done = self._link.promise()
+            if batch is None:
+                self._until = done.get_loop().time() + self._settings.connect_timeout
+                self._link.before_write(self._send)
+            batch = _Batch(done)
+            self._waiting.append(batch)
+        batch.calls.append(call)
+        batch.ids[message_id] = None
+        batch.size += size
+        if call.refused is not None:
+            return batch.done
+        own = batch.own[len(batch.calls)] = self._link.promise()
+        return own
 
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []
-        patience = max(0.0, self._until - waiting[0][1].get_loop().time())
-        for item in [item for item in waiting if item[0].again]:
-            self._send_again(item, patience)
-        for chunk in _chunks([item for item in waiting if not item[0].again]):
-            words: list[Any] = [call.message_id.bytes for call, _ in chunk]
-            for call, _ in chunk:
-                words += (2 + 2 * len(call.facts), *_words(call))
-            then = partial(self._admitted, chunk)
-            self._link.post(ADMIT, self._keys, (*self._head, len(chunk), *words), then, patience, repeat=False)
+        patience = max(0.0, self._until - waiting[0].done.get_loop().time())
+        for batch in waiting:
+            calls, then = batch.calls, partial(self._admitted, batch)
+            if calls[0].again:
+                self._send_again(calls[0], then, patience)
+                continue
+            words: list[Any] = [*batch.ids]
+            for call in calls:
+                words += (2 + 2 * len(call.facts), "message", call.body)
+                for pair in call.facts.items():
+                    words += pair
+            self._link.post(ADMIT, self._keys, (*self._head, len(calls), *words), then, patience, repeat=False)
 
-    def _send_again(self, item: _Waiting, patience: float) -> None:
-        call, names = item[0], self._names
+    def _send_again(self, call: Outgoing, then: Then, patience: float) -> None:
+        names = self._names
         keys = (*self._keys, names.feedback(call.message_id))
         channel = "" if call.address is None else names.reply(call.address)
-        words = (*self._head, call.message_id.bytes, channel, *_words(call))
-        self._link.post(ADMIT_AGAIN, keys, words, partial(self._admitted, [item]), patience, repeat=False)
+        fields = [word for pair in call.facts.items() for word in pair]
+        words = (*self._head, call.message_id.bytes, channel, "message", call.body, *fields)
+        self._link.post(ADMIT_AGAIN, keys, words, then, patience, repeat=False)
 
-    def _admitted(self, chunk: Sequence[_Waiting], answer: Any, error: Exception | None) -> None:
+    def _admitted(self, batch: _Batch, answer: Any, error: Exception | None) -> None:
         length, *numbers = answer or (0,)
-        refused = {-number for number in numbers if number < 0}
-        for number, (_, done) in enumerate(chunk, 1):
-            if done.done():
-                continue
-            if error is not None:
-                done.set_exception(error)
-                done.exception()  # whoever does not await it has nothing to be told
-            elif number in refused:
-                done.set_exception(queue_full(self._names.queue, length))
-                done.exception()
-            else:
-                done.set_result(None)
         for number in numbers:
             if number > 0:
-                self._answer_again(chunk[number - 1][0])
+                self._answer_again(batch.calls[number - 1])
+            else:
+                self._refuse(batch, -number, queue_full(self._names.queue, length))
+        for done in (batch.done, *batch.own.values()):
+            if done.done():
+                continue
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+                done.exception()  # whoever does not await it has nothing to be told
+
+    @staticmethod
+    def _refuse(batch: _Batch, number: int, error: Exception) -> None:
+        own, tell = batch.own.get(number), batch.calls[number - 1].refused
+        if tell is not None:
+            batch.done.get_loop().call_soon(tell, error)
+        elif own is not None and not own.done():
+            own.set_exception(error)
+            own.exception()
 
     def _answer_again(self, call: Outgoing) -> None:
         if call.address is None:
@@ -179,27 +218,3 @@ class Admission:
             self._link.run(ANSWER_AGAIN, keys, words)
         except BrokerUnavailableError:
             return  # closed meanwhile: nobody waits here any more
-
-
-def _words(call: Outgoing) -> list[Any]:
-    """The fields of its entry."""
-    words: list[Any] = ["message", call.body]
-    for pair in call.facts.items():
-        words += pair
-    return words
-
-
-def _chunks(waiting: Sequence[_Waiting]) -> list[list[_Waiting]]:
-    """Bounded, and no id twice in one: the script looks at the ids before it adds any."""
-    chunks: list[list[_Waiting]] = []
-    size, ids = CHUNK_BYTES, set[UUID]()
-    for item in waiting:
-        call = item[0]
-        length = len(call.body)
-        if size + length > CHUNK_BYTES or len(ids) == CHUNK_CALLS or call.message_id in ids:
-            chunks.append([])
-            size, ids = 0, set()
-        chunks[-1].append(item)
-        ids.add(call.message_id)
-        size += length
-    return chunks

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,6 @@ CHUNK_ENTRIES = 64
 CHUNK_BYTES = 1024 * 1024
 
 CRASHES, BORN, OWN = CRASHES_FIELD.encode(), BORN_FIELD.encode(), OWN_FIELD.encode()
-OWN_FIELDS = frozenset((b"message", CRASHES, BORN, OWN))
 
 
 @dataclass(slots=True, eq=False)
@@ -88,10 +86,22 @@ def milliseconds(entry_id: bytes) -> int:
 
 def read_entry(fields: Sequence[bytes]) -> tuple[bytes | None, dict[str, str], int, int | None, bytes | None]:
     """Body, facts, crashes before, when it was first taken (ms; None: see its id), and the id that it names as its own."""
-    pairs = dict(zip(fields[::2], fields[1::2], strict=True))
-    facts = {k.decode(errors="replace"): v.decode(errors="replace") for k, v in pairs.items() if k not in OWN_FIELDS}
-    crashes, born = pairs.get(CRASHES, b""), pairs.get(BORN, b"")
-    return pairs.get(b"message"), facts, _count(crashes) or 0, _count(born), pairs.get(OWN)
+    body = own = None
+    crashes = born = b""
+    facts: dict[str, str] = {}
+    each = iter(fields)
+    for name, value in zip(each, each, strict=True):
+        if name == b"message":
+            body = value
+        elif name == OWN:
+            own = value
+        elif name == CRASHES:
+            crashes = value
+        elif name == BORN:
+            born = value
+        else:
+            facts[name.decode(errors="replace")] = value.decode(errors="replace")
+    return body, facts, _count(crashes) or 0, _count(born), own
 
 
 def _count(text: bytes) -> int | None:
@@ -117,11 +127,20 @@ def unframe(payload: bytes) -> list[bytes]:
     return bodies
 
 
-@dataclass(slots=True, eq=False)
-class _Settling:
-    delivery: RedisDelivery
-    reply: Reply | None
-    done: asyncio.Future[bool]
+#: Deliveries that end together, each with its reply, and the future that ends with them.
+_Items = Sequence[tuple[RedisDelivery, Reply | None]]
+
+
+class _Chunk:
+    """What is settled by one script: of one lease and one stream."""
+
+    __slots__ = ("done", "items", "size")
+
+    def __init__(self) -> None:
+        self.items: list[tuple[RedisDelivery, Reply | None]] = []
+        self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        #: Bytes of the replies.
+        self.size = 0
 
 
 class Ending:
@@ -131,7 +150,9 @@ class Ending:
         self._link, self._names, self._settings = link, names, settings
         self._streams = (names.calls, names.raw_calls)
         self.claims = Claims(link, names, settings, self.lease_ms)
-        self._settling: list[_Settling] = []
+        #: What is settled in this tick, and of it what has room, by lease and stream.
+        self._settling: list[_Chunk] = []
+        self._filling: dict[tuple[str, bool], _Chunk] = {}
         #: Scripts under way, and who waits until there are none.
         self._open = 0
         self._decided = asyncio.Event()
@@ -147,11 +168,17 @@ class Ending:
             await self._decided.wait()
 
     def settle(self, delivery: RedisDelivery, reply: Reply | None) -> Awaitable[bool]:
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        if not self._settling:
-            self._link.before_write(self._send_settled)
-        self._settling.append(_Settling(delivery, reply, done))
-        return done
+        key = delivery.lease.key, delivery.raw
+        size = 0 if reply is None else len(reply.body)
+        chunk = self._filling.get(key)
+        if chunk is None or len(chunk.items) == CHUNK_ENTRIES or chunk.size + size > CHUNK_BYTES:
+            if not self._settling:
+                self._link.before_write(self._send_settled)
+            chunk = self._filling[key] = _Chunk()
+            self._settling.append(chunk)
+        chunk.items.append((delivery, reply))
+        chunk.size += size
+        return chunk.done
 
     def release(self, deliveries: Sequence[RedisDelivery]) -> Awaitable[bool]:
         """Give back deliveries of one stream and one lease."""
@@ -189,32 +216,31 @@ class Ending:
         self, deliveries: Sequence[RedisDelivery], script: Script, keys: Sequence[str], words: Sequence[Any]
     ) -> asyncio.Future[bool]:
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._post([_Settling(delivery, None, done) for delivery in deliveries], script, keys, words)
+        self._post([(delivery, None) for delivery in deliveries], done, script, keys, words)
         return done
 
-    def _post(self, items: Sequence[_Settling], script: Script, keys: Sequence[str], words: Sequence[Any]) -> None:
-        self._link.post(script, keys, words, partial(self._ended, items))
+    def _post(self, items: _Items, done: asyncio.Future[bool], script: Script, keys: Sequence[str], words: Sequence[Any]) -> None:
+        self._link.post(script, keys, words, partial(self._ended, items, done))
         self._open += 1
 
     def _send_settled(self) -> None:
         settling, self._settling = self._settling, []
-        settling.sort(key=_order)
-        for _, group in itertools.groupby(settling, key=lambda item: (item.delivery.lease.key, item.delivery.raw)):
-            for chunk in _chunks(list(group)):
-                try:
-                    self._post_settled(chunk)
-                except BrokerUnavailableError as exc:
-                    _decide(chunk, None, exc)
+        self._filling.clear()
+        for chunk in settling:
+            try:
+                self._post_settled(chunk)
+            except BrokerUnavailableError as exc:
+                _decide(chunk.items, chunk.done, None, exc)
         self._decided.set()
 
-    def _post_settled(self, chunk: Sequence[_Settling]) -> None:
-        """`chunk` is of one lease and one stream, sorted by address; those without an address stand first."""
-        first = chunk[0].delivery
-        ids = [item.delivery.id for item in chunk]
+    def _post_settled(self, chunk: _Chunk) -> None:
+        items = chunk.items
+        if len(items) > 1:  # the script wants those of one address side by side, those without one first
+            items.sort(key=_address)
+        first = items[0][0]
         replies: list[Any] = []
         wakes: dict[str, list[tuple[int, bytes]]] = {}
-        for number, item in enumerate(chunk, 1):
-            reply = item.reply
+        for number, (_, reply) in enumerate(items, 1):
             if reply is None:
                 replies += ("", b"")
                 continue
@@ -224,50 +250,38 @@ class Ending:
         groups: list[Any] = []
         for address, found in wakes.items():
             groups += (self._names.reply(address), frame([body for _, body in found]), found[0][0], found[-1][0])
-        head = (*self._head(first.lease), self._settings.redis_expire, len(ids), len(wakes))
+        head = (*self._head(first.lease), self._settings.redis_expire, len(items), len(wakes))
         keys = (first.lease.key, self._streams[first.raw], self._names.others)
-        self._post(chunk, SETTLE, keys, (*head, *ids, *replies, *groups))
+        ids = [delivery.id for delivery, _ in items]
+        self._post(items, chunk.done, SETTLE, keys, (*head, *ids, *replies, *groups))
 
-    def _ended(self, items: Sequence[_Settling], answer: Any, error: Exception | None) -> None:
+    def _ended(self, items: _Items, done: asyncio.Future[bool], answer: Any, error: Exception | None) -> None:
         self._open -= 1
         self._decided.set()
         if error is not None:
             log.error("the end of %d calls could not be written: %s", len(items), error)
-        _decide(items, answer, error)
+        _decide(items, done, answer, error)
 
 
-def _order(item: _Settling) -> tuple[str, bool, str]:
-    reply = item.reply
-    return item.delivery.lease.key, item.delivery.raw, (reply.address or "") if reply is not None else ""
+def _address(item: tuple[RedisDelivery, Reply | None]) -> str:
+    reply = item[1]
+    return "" if reply is None or reply.address is None else reply.address
 
 
 def _wake(reply: Reply) -> bytes:
     return reply.body if reply.wake is None else reply.wake
 
 
-def _chunks(items: list[_Settling]) -> list[list[_Settling]]:
-    chunks: list[list[_Settling]] = []
-    size = CHUNK_BYTES
-    for item in items:
-        length = 0 if item.reply is None else len(item.reply.body)
-        if not chunks or size + length > CHUNK_BYTES or len(chunks[-1]) == CHUNK_ENTRIES:
-            chunks.append([])
-            size = 0
-        chunks[-1].append(item)
-        size += length
-    return chunks
-
-
-def _decide(items: Sequence[_Settling], answer: Any, error: BaseException | None) -> None:
-    for item in items:
-        lease, done = item.delivery.lease, item.done
-        if error is None:  # else it stays pending, and must not be taken for one that was never seen
-            lease.held.discard(item.delivery.key)
-        lease.lost = lease.lost or answer == LOST
-        if done.done():
-            continue
-        if error is None:
-            done.set_result(answer != LOST)
-        else:
-            done.set_exception(error)
-            done.exception()  # whoever does not await it has nothing to be told
+def _decide(items: _Items, done: asyncio.Future[bool], answer: Any, error: BaseException | None) -> None:
+    lease, lost = items[0][0].lease, answer == LOST
+    lease.lost = lease.lost or lost
+    if error is None:  # else they stay pending, and must not be taken for some that were never seen
+        for delivery, _ in items:
+            lease.held.discard(delivery.key)
+    if done.done():
+        return
+    if error is None:
+        done.set_result(not lost)
+    else:
+        done.set_exception(error)
+        done.exception()  # whoever does not await it has nothing to be told

@@ -30,6 +30,8 @@ from redis.exceptions import (
 
 __all__ = ["GOOD_BYE", "Wire", "error_of", "pack"]
 
+#: Bytes of one read.
+READ_BYTES = 64 * 1024
 #: Seconds that closing a connection may take.
 GOOD_BYE = 1.0
 #: First words of an error's text, and the driver's classes for them.
@@ -62,7 +64,7 @@ def error_of(text: str) -> RedisError:
     return ResponseError(text) if known is None else known(rest, status_code=word)
 
 
-class Wire(asyncio.Protocol):
+class Wire(asyncio.BufferedProtocol):
     """An open connection. Answers go to those who `ask`ed, in order; what nobody asked for goes to `receive`.
 
     `receive` may raise: the connection is then given up for that reason.
@@ -73,7 +75,12 @@ class Wire(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._writer = writer  # a collected StreamWriter closes its transport
         self._transport = writer.transport
-        self._parser = hiredis.Reader(protocolError=InvalidResponse, replyError=error_of, notEnoughData=_NOTHING)
+        # One for all reads: the transport's own way makes a new one of 256 KiB for each, which costs more than the parsing.
+        self._buffer = bytearray(READ_BYTES)
+        self._view = memoryview(self._buffer)
+        parser = hiredis.Reader(protocolError=InvalidResponse, replyError=error_of, notEnoughData=_NOTHING)
+        self._feed: Callable[[bytearray, int, int], None] = parser.feed  # type: ignore[assignment]  # its stub knows bytes only
+        self._gets = parser.gets
         self._asked: deque[asyncio.Future[Any]] = deque()
         self._closed: asyncio.Future[None] = self._loop.create_future()
         #: Ends with the reason when the connection is lost or given up.
@@ -134,15 +141,19 @@ class Wire(asyncio.Protocol):
 
     # for the transport
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the transport puts what it reads. A view, as TLS writes to slices of it."""
+        return self._view
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Hand on every answer that is whole."""
-        parser, asked = self._parser, self._asked
+        asked, gets = self._asked, self._gets
         if self.lost.done():
             return
         self.heard += 1
         try:
-            parser.feed(data)
-            while not self.lost.done() and (answer := parser.gets()) is not _NOTHING:
+            self._feed(self._buffer, 0, nbytes)
+            while not self.lost.done() and (answer := gets()) is not _NOTHING:
                 if not asked:
                     self.receive(answer)
                 elif not (waiting := asked.popleft()).done():

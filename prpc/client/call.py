@@ -272,13 +272,17 @@ class Call:
         self.add_waiter(wake)
         try:
             await future
-        except asyncio.CancelledError:
-            self.give_up(wake)
-            raise
-        finally:
-            self.remove_waiter(wake)
+        except BaseException as exc:
+            if isinstance(exc, asyncio.CancelledError):
+                self.give_up(wake)
+            else:
+                self.remove_waiter(wake)
             if timer is not None:
                 timer.cancel()
+            raise
+        if timer is not None:
+            timer.cancel()
+            self.remove_waiter(wake)
         return self.ready()
 
 

@@ -25,7 +25,6 @@ from prpc.client.portal import Crossing, LoopBound, running_loop, survive_fork
 from prpc.client.readings import Readings, StreamCall
 from prpc.client.repair import Repair
 from prpc.client.repeating import Repeating, timed_out
-from prpc.client.timers import TimerWheel
 from prpc.client.unseen import Unseen
 from prpc.codec import Codec, ReadReply
 from prpc.codec.signing import REPLY, signatures_of
@@ -34,6 +33,7 @@ from prpc.protocol.mail import ITEMS, MAIL_START, PROGRESS, WORDS
 from prpc.protocol.pending import PendingCalls
 from prpc.protocol.repeats import Repeats
 from prpc.settings import Settings
+from prpc.timers import TimerWheel
 
 __all__ = ["CallPump"]
 

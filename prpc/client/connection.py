@@ -123,7 +123,7 @@ class Connection:
             return
         call.body = None
         try:
-            sent = self._hand_over(call, body, 1)
+            sent = self._hand_over(call, body, 1, partial(self._failed, call))
         except Exception as exc:
             self._failed(call, exc)
             return
@@ -138,7 +138,7 @@ class Connection:
     def _publish_attempt(self, call: Call, body: bytes, repeats: Repeats) -> None:
         attempt = repeats.attempts
         try:
-            sent = self._hand_over(call, body, attempt)
+            sent = self._hand_over(call, body, attempt, None)
         except Exception as exc:
             self._attempted(call, repeats, attempt, exc)
             return
@@ -151,13 +151,13 @@ class Connection:
 
         self._confirm(sent, answered)
 
-    def _hand_over(self, call: Call, body: bytes, attempt: int) -> Awaitable[None]:
+    def _hand_over(self, call: Call, body: bytes, attempt: int, refused: Callable[[Exception], object] | None) -> Awaitable[None]:
         left = None if call.expires is None else max(0.0, call.expires - monotonic())
         feeds = () if call.feeds is None else call.feeds.names
         facts = CallFacts(self.mailbox.address, left, call.schema, call.options.headers, attempt, call.window, feeds).to_fields()
         if self._signatures is not None:
             facts = self._signatures.sign_call(body, facts, self.broker.now())
-        outgoing = Outgoing(call.message_id, body, facts, self.mailbox.address, again=attempt > 1)
+        outgoing = Outgoing(call.message_id, body, facts, self.mailbox.address, attempt > 1, refused)
         return self.broker.publish(self._queue, outgoing)
 
     def post(self, address: str, body: bytes, message_id: UUID) -> None:

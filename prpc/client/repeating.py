@@ -9,9 +9,9 @@ from time import monotonic
 from uuid import UUID
 
 from prpc.client.call import Call
-from prpc.client.timers import TimerWheel
 from prpc.exceptions import BrokerUnavailableError, ClientTimeOutError
 from prpc.protocol.repeats import Repeats, Step
+from prpc.timers import TimerWheel
 
 __all__ = ["Repeating", "timed_out"]
 

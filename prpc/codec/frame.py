@@ -65,13 +65,13 @@ def head(func_name: str) -> bytes:
 
 def call_tail(message: PRPCMessage) -> bytes:
     """The text behind the arguments of a call that is stamped in UTC."""
-    return b"".join((_ID, message.message_id.hex.encode(), _CREATED, stamp(message.date_create_message), _NOT_DONE))
+    hexed = b"%032x" % message.message_id.int
+    return b"".join((_ID, hexed, _CREATED, stamp(message.date_create_message), _NOT_DONE))
 
 
 def done_tail(message: PRPCMessage, result: bytes, exception: bytes, done: bytes) -> bytes:
     """The same of a call that is done, with its outcome as text and the stamp of its end."""
-    created = stamp(message.date_create_message)
-    hexed = message.message_id.hex.encode()
+    created, hexed = stamp(message.date_create_message), b"%032x" % message.message_id.int
     return b"".join((_ID, hexed, _CREATED, created, _RESULT, result, _EXCEPTION, exception, _DONE, done, _AFTER_DONE))
 
 

@@ -15,8 +15,11 @@ T = TypeVar("T")
 
 def remaining_time(*limits: float | None) -> float | None:
     """The shortest of several times in seconds; None counts as without end."""
-    given = [limit for limit in limits if limit is not None]
-    return min(given) if given else None
+    shortest = None
+    for limit in limits:
+        if limit is not None and (shortest is None or limit < shortest):
+            shortest = limit
+    return shortest
 
 
 class CallTable(Generic[T]):

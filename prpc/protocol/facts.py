@@ -76,21 +76,24 @@ class CallFacts(NamedTuple):
     @classmethod
     def from_fields(cls, fields: Mapping[str, str]) -> CallFacts:
         """Read them back. Raises DecodeError where a field cannot be read; unknown fields are left alone."""
-        timeout_ms, headers, attempt = fields.get("timeout_ms"), fields.get("headers"), fields.get("attempt")
-        window = fields.get("stream")
+        reply_to, timeout_ms, schema = fields.get("reply_to"), fields.get("timeout_ms"), fields.get("schema")
+        known = (reply_to is not None) + (timeout_ms is not None) + (schema is not None)
+        if known == len(fields) and reply_to is not None and timeout_ms is not None:  # the common call
+            if _is_count(timeout_ms) and _is_address(reply_to):
+                return cls(reply_to, int(timeout_ms) / 1000, schema, {})
+        headers, attempt, window = fields.get("headers"), fields.get("attempt"), fields.get("stream")
         if timeout_ms is not None and not _is_count(timeout_ms):
             raise DecodeError(f"field timeout_ms={timeout_ms[:40]!r} is no number of milliseconds", reason="form")
         if attempt is not None and not _is_count(attempt):
             raise DecodeError(f"field attempt={attempt[:40]!r} is no number", reason="form")
         if window is not None and not (_is_count(window) and int(window) > 0):
             raise DecodeError(f"field stream={window[:40]!r} is no number of items", reason="form")
-        reply_to = reply_address(fields)
-        if reply_to != fields.get("reply_to"):
-            raise DecodeError(f"field reply_to={fields['reply_to'][:40]!r} is no reply address", reason="form")
+        if reply_to is not None and not _is_address(reply_to):
+            raise DecodeError(f"field reply_to={reply_to[:40]!r} is no reply address", reason="form")
         return cls(
             reply_to=reply_to,
             timeout=None if timeout_ms is None else int(timeout_ms) / 1000,
-            schema=fields.get("schema"),
+            schema=schema,
             headers={} if headers is None else _read_headers(headers),
             attempt=1 if attempt is None else int(attempt),
             window=None if window is None else int(window),
@@ -101,7 +104,11 @@ class CallFacts(NamedTuple):
 def reply_address(fields: Mapping[str, str]) -> str | None:
     """The caller's mailbox; None where it named none, or what none can be called: brokers make channels and lists of it."""
     text = fields.get("reply_to", "")
-    return text if 0 < len(text) <= MAX_ADDRESS and text.isprintable() and " " not in text else None
+    return text if _is_address(text) else None
+
+
+def _is_address(text: str) -> bool:
+    return 0 < len(text) <= MAX_ADDRESS and text.isprintable() and " " not in text
 
 
 def _is_count(text: str) -> bool:

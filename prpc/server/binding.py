@@ -86,9 +86,12 @@ class Binder:
             most = "at most one argument" if len(places) == 1 else f"at most {len(places) or 'no'} arguments"
             raise self._error(f"takes {most} by place, got {len(args)}".replace("at most no ", "no "))
         bound = list(args)
-        for index, (name, convert) in enumerate(places[: len(bound)]):
+        for index, ((name, convert), value) in enumerate(zip(places, args, strict=False)):
             if convert is not None:
-                bound[index] = self._convert(name, convert, bound[index], strict)
+                try:
+                    bound[index] = convert(value)
+                except ConversionError as exc:
+                    self._misfit(name, exc, strict)
         name, convert = self._more_args or ("", None)
         if convert is not None:
             for index in range(len(places), len(bound)):
@@ -137,8 +140,12 @@ class Binder:
         try:
             return convert(value)
         except ConversionError as exc:
-            if not strict:
-                return value
+            self._misfit(name, exc, strict)
+            return value
+
+    def _misfit(self, name: str, exc: ConversionError, strict: bool) -> None:
+        """Tell that an argument does not fit, unless it is to be handed on as it is."""
+        if strict:
             name = name[:_MOST_SHOWN]
             text = f"{self._name}(): argument {name!r} {exc}"
             raise BadArgumentsError(text, function=self._name, parameter=name) from exc

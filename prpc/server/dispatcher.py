@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from prpc.brokers.base import Consumer, Delivery, Reply
+from prpc.brokers.base import Consumer, Delivery
 from prpc.call_context import CurrentCall
 from prpc.codec import Codec
 from prpc.deadline import Clock
@@ -29,20 +28,15 @@ from prpc.exceptions import (
 from prpc.failure import describe, failure_of
 from prpc.protocol.call_table import CallTable
 from prpc.protocol.facts import CallFacts
+from prpc.server.ahead import Ahead
 from prpc.server.burial import Burial
+from prpc.server.endings import Endings
 from prpc.server.entries import ask_for, id_of, is_strict, misfit
 from prpc.server.line import Line
+from prpc.server.lingering import SHORT
 from prpc.server.logs import logger
 from prpc.server.middleware import Middleware
-from prpc.server.outcomes import (
-    details_of,
-    is_shutdown,
-    is_worker_lost,
-    log_outcome,
-    outcome_of_built_in,
-    server_shutdown,
-    with_queue_time,
-)
+from prpc.server.outcomes import is_worker_lost, outcome_of_built_in, server_shutdown
 from prpc.server.progress import PostMail, Reports
 from prpc.server.publishing import Publisher
 from prpc.server.registry import RegisteredFunction, Registry, perhaps_stale
@@ -53,6 +47,7 @@ from prpc.server.settlements import Settlements
 from prpc.server.streams import Streams
 from prpc.server.wrapped_call import WrappedCall
 from prpc.workers.base import Execution, Outcome, Runner, WorkerKind, WorkerPool
+from prpc.workers.promise import Coming
 
 __all__ = ["Dispatcher"]
 
@@ -95,8 +90,9 @@ class Dispatcher:
     ) -> None:
         self._consumer, self._streams = consumer, streams
         self._codec = codec
-        self._replies, self._seal = ReplyWriter(codec, seal), seal
-        self._burial = Burial(self._replies, clock)
+        self._seal = seal
+        replies = ReplyWriter(codec, seal)
+        self._burial = Burial(replies, clock)
         self._registry = registry
         self._pools, self._timeout, self._clock = pools, timeout, clock
         self._built_ins = built_ins
@@ -104,12 +100,14 @@ class Dispatcher:
         self._middleware, self._publisher = tuple(middleware), publisher
         self._table: CallTable[Run] = CallTable(max_attempts=max_deliveries)
         self._reports = None if mail is None else Reports(mail, self._table)
+        self._settlements = Settlements()
+        self._endings = Endings(replies, self._settlements, self._reports, clock)
         self._line: Line[Run] = Line(self._start_from_line, self._give_back)
         self._free = slots
+        self._ahead: Ahead[Run] = Ahead(slots, self._start_ahead, self._give_back)
         self._stopping = False
         self._room: asyncio.Future[None] | None = None
         self._quiet: asyncio.Future[None] | None = None
-        self._settlements = Settlements()
 
     @property
     def running(self) -> list[tuple[CurrentCall, Execution]]:
@@ -121,7 +119,8 @@ class Dispatcher:
         self._consumer.on_lost(self._look_again)
         loop = asyncio.get_running_loop()
         while not self._stopping:
-            if self._free <= 0 or self._line.is_full:
+            most = max(0, self._free) + self._ahead.room
+            if not most or self._line.is_full:
                 self._room = loop.create_future()
                 if lost := self._consumer.take_lost():
                     self._accept_lost(lost)
@@ -129,7 +128,7 @@ class Dispatcher:
                     await self._room
                 continue
             try:
-                deliveries = await self._consumer.take(self._free)
+                deliveries = await self._consumer.take(most)
             except BrokerUnavailableError as exc:
                 logger.warning("reading calls failed, trying again: %s", exc)
                 await asyncio.sleep(_READ_AGAIN_AFTER)
@@ -150,6 +149,7 @@ class Dispatcher:
         """
         self._stopping = True
         self._line.clear()
+        self._ahead.clear()
         await self._consumer.stop()
         self._look_again()
         await self._until_quiet(grace)
@@ -161,6 +161,7 @@ class Dispatcher:
         for run in self._table:
             self._table.end(run.message.message_id)
             self._end(run, Outcome(failure=failure_of(server_shutdown(run.message.func_name))))
+        self._endings.flush()
         return ended + await self._settlements.finish(_SECONDS_TO_END)
 
     async def _until_quiet(self, seconds: float | None) -> None:
@@ -180,8 +181,17 @@ class Dispatcher:
         if self._stopping:
             self._settlements.watch(delivery.release())
             return
-        if (run := self._read(delivery)) is not None:
+        if (run := self._read(delivery)) is None:
+            return
+        if self._free > 0 or not self._needs_worker(run):
             self._take_up(run)
+        else:
+            self._ahead.wait(run)
+
+    def _needs_worker(self, run: Run) -> bool:
+        """Whether it may have to wait for one: not where it is answered in place, or its caller told that its server was lost."""
+        function = self._registry.get(run.message.func_name)
+        return function is not None and not function.streams and (run.attempt == 1 or function.idempotent)
 
     def _accept_lost(self, deliveries: Iterable[Delivery]) -> None:
         """There is no room: callers whose server was lost are told of it, and what may run again is for others."""
@@ -206,11 +216,11 @@ class Dispatcher:
     def _claimed(self, run: Run, asked: float, may_run: bool) -> None:
         self._free += 1
         run.queued += self._clock.monotonic() - asked
-        self._look_again()
         if may_run and self._stopping:
             self._settlements.watch(run.delivery.release())
         elif may_run:
             self._begin(run)
+        self._fill()
 
     def _begin(self, run: Run) -> None:
         if run.delivery.lost:  # while it waited others got it, and its caller may have been told so
@@ -223,6 +233,10 @@ class Dispatcher:
     def _start_from_line(self, run: Run, waited: float) -> None:
         run.queued += waited
         self._begin(run)
+
+    def _start_ahead(self, run: Run, waited: float) -> None:
+        run.queued += waited
+        self._take_up(run)
 
     def _give_back(self, run: Run) -> None:
         self._settlements.watch(run.delivery.release())
@@ -333,8 +347,10 @@ class Dispatcher:
             self._line.begin(function.name)
         execution.outcome.add_done_callback(functools.partial(self._ended, run, execution))
 
-    def _ended(self, run: Run, execution: Execution, outcome: asyncio.Future[Outcome]) -> None:
+    def _ended(self, run: Run, execution: Execution, outcome: Coming[Outcome]) -> None:
         again, dead = False, None
+        if run.function is None or not run.function.streams:
+            self._ahead.note(outcome.result().running)
         if self._table.running(run.message.message_id) is run:
             self._table.end(run.message.message_id)
             if self._may_run_twice(run, outcome.result()):
@@ -367,6 +383,12 @@ class Dispatcher:
         self._free += not (run.function is not None and run.function.streams)
         if run.function is not None and run.function.max_concurrency is not None:
             self._line.end(run.function.name)
+        self._fill()
+
+    def _fill(self) -> None:
+        """There may be a worker for calls that wait for one, here or at the broker."""
+        while self._free > 0 and len(self._ahead):
+            self._ahead.start_next()
         self._look_again()
 
     def _look_again(self) -> None:
@@ -378,33 +400,4 @@ class Dispatcher:
 
     def _end(self, run: Run, outcome: Outcome, dead: str | None = None) -> None:
         """`dead`: why the entry is kept as a dead letter; None where it is not."""
-        failure = outcome.failure
-        give_back = run.give_back and failure is not None and (is_shutdown(failure) or is_worker_lost(failure))
-        superseded = False
-        if run.streaming is not None:
-            outcome, superseded = run.streaming.finish(outcome, given_back=give_back), run.streaming.superseded
-        if self._reports is not None and self._reports.open:
-            self._reports.flush(run)
-        failure = outcome.failure
-        if failure is not None:
-            failure = with_queue_time(failure, run.queued)
-        ends: list[tuple[Run, Reply | None, bool]] = []
-        for entry in (run, *run.followers) if run.followers else (run,):
-            address, raw = entry.facts.reply_to, entry.delivery.raw
-            # The reader of a superseded run reads one that has lost its lease where that run's entry came here.
-            back = give_back or (superseded and entry is not run and address == run.facts.reply_to)
-            reply: Reply | None = None
-            if not back:
-                reply, failure = self._replies.write(
-                    entry.message, outcome.value, failure, when=self._clock.now(), address=address, raw=raw
-                )
-            ends.append((entry, None if superseded and entry is run else reply, back))
-        if logger.isEnabledFor(logging.INFO):
-            log_outcome(run.message, outcome.worker, run.queued, outcome.running, failure)
-        for entry, reply, back in ends:
-            if back:
-                self._settlements.watch(entry.delivery.release())
-            elif dead is None or failure is None or entry is not run:
-                self._settlements.watch(entry.delivery.settle(reply))
-            else:
-                self._settlements.watch(entry.delivery.bury(dead, reply, details=details_of(failure)))
+        self._endings.end(run, outcome, dead, more=len(self._ahead) > 0 and self._ahead.seconds < SHORT)

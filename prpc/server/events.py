@@ -32,6 +32,7 @@ from prpc.server.run import job_of
 from prpc.server.wrapped_call import WrappedCall
 from prpc.settings import Settings
 from prpc.workers.base import Execution, Outcome, WorkerKind, WorkerPool
+from prpc.workers.promise import Coming
 
 __all__ = ["Events", "workers_for_events"]
 
@@ -97,6 +98,8 @@ class Events:
         self._held: Counter[str] = Counter()
         self._running: dict[_Heard, tuple[CurrentCall, Execution]] = {}
         self._stopping = False
+        #: Ends when none runs.
+        self._quiet: asyncio.Future[None] | None = None
 
     @property
     def running(self) -> int:
@@ -144,9 +147,9 @@ class Events:
         return len(rest)
 
     async def _until_quiet(self, seconds: float) -> None:
-        outcomes = [execution.outcome for _, execution in self._running.values()]
-        if outcomes:
-            await asyncio.wait(outcomes, timeout=seconds)
+        if self._running:
+            self._quiet = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._quiet], timeout=seconds)
 
     # An event waits.
 
@@ -214,9 +217,11 @@ class Events:
         execution.outcome.add_done_callback(functools.partial(self._ended, heard))
         execution.released.add_done_callback(functools.partial(self._released, function))
 
-    def _ended(self, heard: _Heard, outcome: asyncio.Future[Outcome]) -> None:
+    def _ended(self, heard: _Heard, outcome: Coming[Outcome]) -> None:
         del self._running[heard]
         self._log(heard, outcome.result())
+        if self._quiet is not None and not self._quiet.done() and not self._running:
+            self._quiet.set_result(None)
 
     def _released(self, function: RegisteredFunction, _: object) -> None:
         self._free[function.kind] += 1

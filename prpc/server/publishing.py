@@ -15,6 +15,7 @@ from prpc.server.entries import is_strict
 from prpc.server.run import Run
 from prpc.server.seal import Seal
 from prpc.workers.base import Job, Outcome, Runner
+from prpc.workers.promise import Promise
 
 __all__ = ["Publisher"]
 
@@ -58,9 +59,8 @@ class Publication:
     """The Execution of a call that is published: it ends with None when the broker has the event."""
 
     def __init__(self, sending: Awaitable[None]) -> None:
-        loop = asyncio.get_running_loop()
-        self.outcome: asyncio.Future[Outcome] = loop.create_future()
-        self.released: asyncio.Future[None] = loop.create_future()
+        self.outcome: Promise[Outcome] = Promise()
+        self.released: Promise[None] = Promise()
         self._began = time.monotonic()
         asyncio.ensure_future(sending).add_done_callback(self._sent)
 

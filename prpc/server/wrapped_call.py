@@ -28,6 +28,7 @@ class WrappedCall:
         self, job: Job, pool: Runner, middlewares: Sequence[Middleware], current: CurrentCall, *, event: bool = False
     ) -> None:
         loop = asyncio.get_running_loop()
+        # Futures, as what is told of them must not run in the context of the middlewares' task.
         self.outcome: asyncio.Future[Outcome] = loop.create_future()
         self.released: asyncio.Future[None] = loop.create_future()
         self._job = job
@@ -87,8 +88,7 @@ class WrappedCall:
             self._job, args=call.args, kwargs=call.kwargs, timeout=self._current.remaining(), context=contextvars.copy_context()
         )
         self._inner = self._pool.submit(job)
-        await asyncio.wait([self._inner.outcome])  # unlike awaiting it, this leaves it alone when the task is cancelled
-        self._last = outcome = self._inner.outcome.result()
+        self._last = outcome = await self._inner.outcome
         if outcome.failure is None:
             return outcome.value
         error = restore(outcome.failure)
@@ -98,7 +98,7 @@ class WrappedCall:
     async def _free_inner(self) -> None:
         """Wait until the function's slot is free: an abandoned thread keeps it."""
         if self._inner is not None and not self._inner.released.done():
-            await asyncio.wait([self._inner.released])
+            await self._inner.released
 
     def _finish(self, outcome: Outcome) -> None:
         if self._timer is not None:

@@ -14,6 +14,7 @@ from prpc.client.portal import running_loop
 from prpc.exceptions import CallError
 from prpc.failure import describe, failure_of, without_first_frame
 from prpc.workers.base import Execution, Job, Outcome, PoolState, WorkerKind
+from prpc.workers.promise import Promise
 
 __all__ = ["Drive", "Loops", "called"]
 
@@ -90,6 +91,11 @@ class Loops:
         self._runner.close()
 
 
+def _wake(pause: asyncio.Future[None]) -> None:
+    if not pause.done():
+        pause.set_result(None)
+
+
 async def _first_of(*futures: asyncio.Future[Any]) -> None:
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
@@ -126,10 +132,12 @@ class Drive:
         executions: list[Execution] = []
 
         async def step() -> None:
-            self._pause = asyncio.get_running_loop().create_future()
+            pause = self._pause = asyncio.get_running_loop().create_future()
             if not executions:
                 executions.append(start(self))
-            await _first_of(executions[0].released, self._pause)
+            executions[0].released.add_done_callback(lambda _: _wake(pause))
+            if not self._turns:  # they may have come before this step
+                await pause
 
         while not executions or not executions[0].released.done():
             runner.run(step())
@@ -141,14 +149,14 @@ class Drive:
     def submit(self, job: Job) -> Execution:
         """See WorkerPool."""
         loop = asyncio.get_running_loop()
-        turn = _Turn(loop)
+        turn = _Turn()
         if self.kind is WorkerKind.ASYNC:
             task = loop.create_task(_awaited(job), context=job.context.copy())
             task.add_done_callback(turn.take)
         else:
             self._turns.append((job, turn))
-            if self._pause is not None and not self._pause.done():
-                self._pause.set_result(None)
+            if self._pause is not None:
+                _wake(self._pause)
         return turn
 
     async def start(self) -> None:
@@ -168,9 +176,9 @@ class _Turn:
     worker = "eager"
     running = 0.0
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.outcome: asyncio.Future[Outcome] = loop.create_future()
-        self.released: asyncio.Future[None] = loop.create_future()
+    def __init__(self) -> None:
+        self.outcome: Promise[Outcome] = Promise()
+        self.released: Promise[None] = Promise()
 
     def finish(self, outcome: Outcome) -> None:
         if not self.outcome.done():

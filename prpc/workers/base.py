@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 from prpc.exceptions import CallError
 from prpc.failure import Failure
 from prpc.streaming.feeding import ItemSink
+from prpc.workers.promise import Coming
 
 __all__ = ["Execution", "Job", "Outcome", "PoolState", "Runner", "WorkerKind", "WorkerPool"]
 
@@ -24,9 +24,10 @@ class WorkerKind(enum.StrEnum):
     ASYNC = "async"
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as of all that is made for every call: that costs three times as much.
+@dataclass(slots=True)
 class Job:
-    """One run of one function."""
+    """One run of one function. Not to be changed."""
 
     #: Dashed message id, for logs and errors.
     message_id: str
@@ -47,9 +48,9 @@ class Job:
     left: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
-    """What came of a job: a value, or a failure."""
+    """What came of a job: a value, or a failure. Not to be changed."""
 
     value: Any = None
     #: None where the job returned.
@@ -76,12 +77,12 @@ class Execution(Protocol):
     """A job in a worker's hands."""
 
     @property
-    def outcome(self) -> asyncio.Future[Outcome]:
+    def outcome(self) -> Coming[Outcome]:
         """Ends with the outcome, never with an exception; not to be cancelled, use `cancel`."""
         ...
 
     @property
-    def released(self) -> asyncio.Future[None]:
+    def released(self) -> Coming[None]:
         """Ends when the worker's slot is free again; at the earliest with `outcome`, later for an abandoned thread."""
         ...
 

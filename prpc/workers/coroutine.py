@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from prpc.exceptions import CallCancelledError
@@ -27,7 +28,7 @@ class CoroutinePool(SlotPool):
         """`call`: runs one job's function and returns its result."""
         super().__init__(WorkerKind.ASYNC, slots)
         self._call = call
-        self._tasks: dict[SlotExecution, asyncio.Task[None]] = {}
+        self._tasks: dict[SlotExecution, asyncio.Task[Outcome]] = {}
 
     async def _open(self) -> None:
         """Nothing to make: the loop is there."""
@@ -45,30 +46,27 @@ class CoroutinePool(SlotPool):
         job = execution.job
         task = self.loop.create_task(self._run(execution), name=f"prpc {job.name} {job.message_id}", context=job.context.copy())
         self._tasks[execution] = task
-        task.add_done_callback(lambda _: self._ended(execution))
+        task.add_done_callback(partial(self._ended, execution))
 
     def _end(self, execution: SlotExecution) -> None:
         self._tasks[execution].cancel()
 
-    async def _run(self, execution: SlotExecution) -> None:
+    async def _run(self, execution: SlotExecution) -> Outcome:
         job = execution.job
         try:
             value = await (job.function(*job.args, **job.kwargs) if self._call is None else self._call(job))
-            outcome = Outcome(value, running=execution.running, worker=WORKER)
+            return Outcome(value, running=execution.running, worker=WORKER)
         except BaseException as exc:  # SystemExit and KeyboardInterrupt would end the loop, and with it the server
             if self.loop.is_closed():
                 raise
-            outcome = describe_raised(exc, execution.running, WORKER)
-        if not execution.decide(outcome):
+            return describe_raised(exc, execution.running, WORKER)
+
+    def _ended(self, execution: SlotExecution, task: asyncio.Task[Outcome]) -> None:
+        """Outside of the task, in whose context what follows on the outcome has no business."""
+        del self._tasks[execution]
+        job = execution.job
+        if task.cancelled():  # before its first step
+            execution.fail(CallCancelledError("the call was cancelled before it started", message_id=job.message_id))
+        elif not execution.decide(task.result()):
             logger.debug("%s (%s) ended after its outcome was decided", job.name, job.message_id)
-        self._forget(execution)
-
-    def _ended(self, execution: SlotExecution) -> None:
-        if not execution.outcome.done():  # cancelled from outside before its first step
-            message_id = execution.job.message_id
-            execution.fail(CallCancelledError("the call was cancelled before it started", message_id=message_id))
-        self._forget(execution)
-
-    def _forget(self, execution: SlotExecution) -> None:
-        self._tasks.pop(execution, None)
         self._release(execution)

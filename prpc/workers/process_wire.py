@@ -12,8 +12,9 @@ __all__ = ["Channel", "Frame", "FrameReader", "Kind", "Record", "RecordReader", 
 
 #: Head of a frame: bytes that follow, kind.
 HEAD = struct.Struct("<QB")
-#: Most bytes of one read.
-CHUNK = 256 * 1024
+#: Most bytes of one read: memory for more is fetched from the system for each, which costs more than all the rest. What is
+#: longer is read into place.
+CHUNK = 64 * 1024
 #: A body below this many bytes is copied behind its head.
 SMALL = 64 * 1024
 #: A record between server and keeper: kind, token of the worker, number.

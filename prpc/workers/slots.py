@@ -11,7 +11,9 @@ from dataclasses import replace
 from prpc.call_context import current_call
 from prpc.exceptions import CallError, DeadlineExceededError, PRPCError, ServerShutdownError, WorkerTimeoutError
 from prpc.failure import describe, failure_of, without_first_frame
+from prpc.timers import TimerWheel
 from prpc.workers.base import Job, Outcome, PoolState, WorkerKind
+from prpc.workers.promise import Promise
 
 __all__ = ["SlotExecution", "SlotPool", "describe_raised"]
 
@@ -31,14 +33,15 @@ def describe_raised(exc: BaseException, running: float, worker: str) -> Outcome:
 class SlotExecution:
     """A job in a pool's hands: decided once, released once."""
 
-    __slots__ = ("_pool", "began", "job", "outcome", "released", "submitted", "timer", "worker")
+    __slots__ = ("_pool", "began", "job", "outcome", "released", "submitted", "tick", "worker")
 
-    def __init__(self, pool: SlotPool, loop: asyncio.AbstractEventLoop, job: Job) -> None:
+    def __init__(self, pool: SlotPool, job: Job) -> None:
         self._pool = pool
         self.job = job
-        self.outcome: asyncio.Future[Outcome] = loop.create_future()
-        self.released: asyncio.Future[None] = loop.create_future()
-        self.timer: asyncio.TimerHandle | None = None
+        self.outcome: Promise[Outcome] = Promise()
+        self.released: Promise[None] = Promise()
+        #: Where the pool's timer wheel holds it; 0: nowhere.
+        self.tick = 0
         #: Since when it waits in line, in seconds of `time.monotonic()`; None where a slot was free.
         self.submitted: float | None = None
         #: When the run began, in seconds of `time.monotonic()`; None while it waits.
@@ -58,8 +61,8 @@ class SlotExecution:
         """Give the outcome; False where there was one already."""
         if self.outcome.done():
             return False
-        if self.timer is not None:
-            self.timer.cancel()
+        if self.tick:
+            self._pool.unwind(self)
         self.outcome.set_result(outcome)
         return True
 
@@ -79,6 +82,7 @@ class SlotPool(ABC):
         self._slots = slots
         self._replaced = 0
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._timers: TimerWheel[SlotExecution] | None = None
         self._stopped = False
         self._waiting: deque[SlotExecution] = deque()
         self._filling = False
@@ -100,18 +104,27 @@ class SlotPool(ABC):
     async def start(self) -> None:
         """Make the workers."""
         self._loop = asyncio.get_running_loop()
+        self._timers = TimerWheel(self._loop, self._time_out)
         await self._open()
 
     def submit(self, job: Job) -> SlotExecution:
         """Start the job now, or as soon as a slot is free."""
-        execution = SlotExecution(self, self.loop, job)
-        self._waiting.append(execution)
-        if self._stopped:
-            self.abort(execution, _shutdown(execution))
-        self._fill()
-        if execution.began is None:
+        execution = SlotExecution(self, job)
+        if self._stopped or self._loop is None:
+            self._refuse(execution)
+        elif self._waiting or self._filling or not self._has_room():
             execution.submitted = time.monotonic()
+            self._waiting.append(execution)
+            self._fill()
+        else:
+            self._take_up(execution)
         return execution
+
+    def _refuse(self, execution: SlotExecution) -> None:
+        if not self._stopped:
+            raise RuntimeError("the worker pool is not started")
+        execution.fail(_shutdown(execution))
+        execution.released.set_result(None)
 
     def state(self) -> PoolState:
         """The pool's figures at this moment."""
@@ -149,11 +162,14 @@ class SlotPool(ABC):
             execution = self._waiting.popleft()
             if execution.submitted is not None and self._expired(execution, time.monotonic() - execution.submitted):
                 continue
-            self._held.add(execution)
-            execution.began = time.monotonic()
-            self._wind(execution, execution.job.timeout)
-            self._begin(execution)
+            self._take_up(execution)
         self._filling = False
+
+    def _take_up(self, execution: SlotExecution) -> None:
+        self._held.add(execution)
+        execution.began = time.monotonic()
+        self._wind(execution, execution.job.timeout)
+        self._begin(execution)
 
     @staticmethod
     def _expired(execution: SlotExecution, waited: float) -> bool:
@@ -183,8 +199,13 @@ class SlotPool(ABC):
             self._fill()
 
     def _wind(self, execution: SlotExecution, seconds: float | None) -> None:
-        if seconds is not None:
-            execution.timer = self.loop.call_later(seconds, self._time_out, execution)
+        if seconds is not None and self._timers is not None:
+            execution.tick = self._timers.add(execution, self.loop.time() + seconds)
+
+    def unwind(self, execution: SlotExecution) -> None:
+        """For the execution: its timer is not needed any more."""
+        if self._timers is not None:
+            self._timers.remove(execution, execution.tick)
 
     def _time_out(self, execution: SlotExecution) -> None:
         job, running = execution.job, execution.running

@@ -249,7 +249,9 @@ def test_a_caller_that_goes_away_harms_nothing(kind):
         async with Meeting() as meeting, pool_for(kind, slots=1) as pool:
             execution = pool.submit(make_job(function(kind, "meet"), meeting.path))
             guest = await meeting.guest()
-            execution.outcome.cancel()
+            caller = asyncio.ensure_future(execution.outcome)
+            await asyncio.sleep(0)
+            caller.cancel()
             guest.let_go()
             await soon(execution.released)
             assert (await soon(pool.submit(make_job(function(kind, "add"), 1, 2)).outcome)).value == 3

@@ -10,9 +10,9 @@ from prpc.client.client import CallPump
 from prpc.client.connection import Connection
 from prpc.client.repair import Repair
 from prpc.client.repeating import Repeating
-from prpc.client.timers import TimerWheel
 from prpc.protocol.pending import PendingCalls
 from prpc.protocol.repeats import Repeats, Step
+from prpc.timers import TimerWheel
 from tests.sim.broker import SimBroker, _Reader
 from tests.sim.mutants import Patch, mutant, nothing
 

@@ -8,8 +8,10 @@ from typing import Any
 from prpc.exceptions import EncodeError
 from prpc.protocol.call_table import CallTable
 from prpc.server import dispatcher as dispatcher_module
+from prpc.server.ahead import Ahead
 from prpc.server.dispatcher import Dispatcher
 from prpc.server.line import Line
+from prpc.server.lingering import Lingering
 from prpc.server.outcomes import is_worker_lost
 from prpc.server.replies import ReplyWriter
 from prpc.server.run import Run
@@ -199,6 +201,31 @@ def limits_of_functions_are_ignored(patch: Patch) -> None:
 @mutant("time that a call waited in line counts")
 def the_line_takes_no_time(patch: Patch) -> None:
     patch.around(Dispatcher, "_start_from_line", lambda old, self, run, waited: old(self, run, 0.0))
+
+
+@mutant("a call that was taken ahead of the workers has its turn")
+def calls_taken_ahead_are_lost(patch: Patch) -> None:
+    def start(old: Any, self: Ahead[Run]) -> None:
+        if len(self) % 4 == 3:
+            self._waiting.popleft()
+        else:
+            old(self)
+
+    patch.around(Ahead, "start_next", start)
+
+
+@mutant("what was taken ahead goes back where the calls before it take long")
+def calls_taken_ahead_are_not_given_back(patch: Patch) -> None:
+    patch.around(Ahead, "clear", lambda old, self: self._waiting.clear())
+
+
+@mutant("outcomes that were gathered are handed over")
+def gathered_outcomes_are_lost(patch: Patch) -> None:
+    def flush(old: Any, self: Lingering) -> None:
+        del self._gathered[1:2]
+        old(self)
+
+    patch.around(Lingering, "flush", flush)
 
 
 @mutant("a slot is free again once its run has ended")

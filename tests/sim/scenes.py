@@ -25,6 +25,7 @@ SCENES: dict[str, Scene] = {
     "maps": Scene(scenes_many.maps, plain_registry),
     "gathers": Scene(scenes_many.gathers, plain_registry),
     "bars": Scene(scenes_many.bars, plain_registry),
+    "bursts": Scene(scenes_many.bursts, plain_registry),
     # A small message is a long one.
     "wrong": Scene(scenes_calls.wrong, plain_registry, logged=True, settings={"max_message_bytes": 500_000}),
     "stubs": Scene(scenes_calls.stubs, plain_registry),

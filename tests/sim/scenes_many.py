@@ -12,7 +12,7 @@ from prpc.exceptions import CallCancelledError, ClientTimeOutError, EncodeError
 from tests.sim.drawn import without_tqdm
 from tests.sim.stage import Stage, ends, healthy, sync_ends
 
-__all__ = ["bars", "gathers", "maps"]
+__all__ = ["bars", "bursts", "gathers", "maps"]
 
 ERRORS = {"*": ("ValueError", "EncodeError")}
 
@@ -22,6 +22,24 @@ def maps(stage: Stage) -> None:
     stage.acts(_maps_read, expects=ERRORS)
     stage.acts(_maps_left, expects=ERRORS)
     stage.acts(_maps_refused, expects=ERRORS)
+
+
+def bursts(stage: Stage) -> None:
+    """So many short calls that a server takes them ahead and gathers their outcomes, and then long ones among them."""
+    stage.acts(_bursts, expects=ERRORS)
+
+
+async def _bursts(client: AsyncClient) -> None:
+    short = 0.0002
+    assert len(await client.map("work", [short] * 90, ["value"] * 90, max_in_flight=20)) == 90
+    seconds = [1.0 if number in (4, 5, 6, 7) else short for number in range(30)]
+    functions = ["work", "safe"] * 15
+    tasks = [client.call(name, each, "value") for name, each in zip(functions, seconds, strict=True)]
+    for number, task in enumerate(tasks):
+        if number % 7 == 6 and task.cancel():
+            await ends(task, CallCancelledError)
+        else:
+            await task
 
 
 async def _seconds(count: int, fails_at: int | None = None) -> AsyncIterator[float]:

@@ -23,6 +23,12 @@ from redis.exceptions import (
 from prpc.brokers.redis_wire import Wire, error_of, pack
 
 
+def arrive(wire: Wire, data: bytes) -> None:
+    """As the transport hands it over."""
+    wire.get_buffer(-1)[: len(data)] = data
+    wire.buffer_updated(len(data))
+
+
 class StillTransport(asyncio.Transport):
     """Keeps what is written; closes when it is told, and says so at once."""
 
@@ -114,7 +120,7 @@ def test_answers_go_to_those_who_asked_in_order_whatever_the_pieces() -> None:
         got: list[Any] = []
         wire.receive = got.append
         for at in b"+one\r\n$3\r\ntwo\r\n-ERR three\r\n*2\r\n:4\r\n$-1\r\n":
-            wire.data_received(bytes([at]))
+            arrive(wire, bytes([at]))
         assert await first == b"one"
         with pytest.raises(ResponseError, match="ERR three"):
             await third
@@ -140,7 +146,7 @@ def test_a_lost_connection_fails_what_was_asked_and_takes_no_more() -> None:
         with pytest.raises(ConnectionAbortedError):
             await wire.ask(b"3")
         wire.write(b"4")
-        wire.data_received(b"+late\r\n")
+        arrive(wire, b"+late\r\n")
         assert transport.written == [b"1", b"2"]
         assert str(await wire.lost) == "cut"
         wire.connection_lost(None)
@@ -163,7 +169,7 @@ def test_the_peers_end_is_a_loss() -> None:
 def test_what_is_no_answer_gives_the_connection_up(data: bytes) -> None:
     async def work() -> None:
         wire = wire_on(StillTransport())
-        wire.data_received(data)
+        arrive(wire, data)
         assert isinstance(await wire.lost, InvalidResponse)
         await wire.hang_up()
 
@@ -180,7 +186,7 @@ def test_nothing_is_handed_on_after_a_receiver_gave_up() -> None:
             raise ReadOnlyError("no master")
 
         wire.receive = receive
-        wire.data_received(b"+one\r\n+two\r\n")
+        arrive(wire, b"+one\r\n+two\r\n")
         assert got == [b"one"]
         assert isinstance(await wire.lost, ReadOnlyError)
         await wire.hang_up()

@@ -385,7 +385,7 @@ class TestBadInput:
                     patch.setattr(Codec, "write_reply", lambda *args, **kw: patch.undo() or broken())
                     assert isinstance(await wire.failing_call("echo", 1), EncodeError)
                 with monkeypatch.context() as patch:
-                    patch.setattr("prpc.server.dispatcher.log_outcome", broken)
+                    patch.setattr("prpc.server.endings.log_outcome", broken)
                     assert isinstance(await wire.failing_call("echo", 1), RuntimeError)
                 assert [letter.reason for letter in wire.dead_letters()] == ["internal error"] * 3
                 assert await wire.call("echo", 1) == 1

@@ -46,6 +46,7 @@ GROUND = (
     "prpc.call_context",
     "prpc.prpcmessage",
     "prpc.progress",
+    "prpc.timers",
 )
 
 #: Room -> rooms of other kinds that it may import. A room stands for itself and what is inside it; the longest name counts.
@@ -56,6 +57,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "prpc.deadline": ("prpc.exceptions",),
     "prpc.failure": ("prpc.exceptions",),
     "prpc.progress": (),
+    "prpc.timers": (),
     "prpc.call_context": ("prpc.exceptions", "prpc.deadline", "prpc.progress"),
     "prpc.conversion": ("prpc.exceptions",),
     "prpc.prpcmessage": ("prpc.exceptions",),
@@ -66,16 +68,21 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "prpc.brokers": (*GROUND[:3], "prpc.failure", "prpc.call_context", "prpc.brokers.base", "prpc.brokers.awaiting"),
     "prpc.streaming.feeding": (),
     "prpc.streaming": (*GROUND, "prpc.codec", "prpc.protocol", "prpc.streaming.feeding"),
-    "prpc.workers.base": ("prpc.streaming.feeding", "prpc.exceptions", "prpc.failure", "prpc.deadline", "prpc.call_context"),
+    "prpc.workers.promise": (),
+    "prpc.workers.base": (
+        *("prpc.exceptions", "prpc.failure", "prpc.deadline", "prpc.call_context"),
+        *("prpc.streaming.feeding", "prpc.workers.promise"),
+    ),
     "prpc.workers": (
         *GROUND[:3],
-        *("prpc.deadline", "prpc.failure", "prpc.call_context", "prpc.progress", "prpc.workers.base", "prpc.streaming.feeding"),
+        *("prpc.deadline", "prpc.failure", "prpc.call_context", "prpc.progress", "prpc.timers"),
+        *("prpc.workers.base", "prpc.workers.promise", "prpc.streaming.feeding"),
     ),
     "prpc.stubs": ("prpc.exceptions",),
     "prpc.server": (
         *GROUND,
         *("prpc.codec", "prpc.protocol", "prpc.conversion", "prpc.stubs"),
-        *("prpc.brokers", "prpc.brokers.base", "prpc.workers", "prpc.workers.base", "prpc.streaming"),
+        *("prpc.brokers", "prpc.brokers.base", "prpc.workers", "prpc.workers.base", "prpc.workers.promise", "prpc.streaming"),
     ),
     "prpc.client": (
         *GROUND,
@@ -89,7 +96,16 @@ FLOORS: dict[str, tuple[str, ...]] = {
 
 #: Package -> the rooms in which it may be imported.
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "asyncio": ("prpc.brokers", "prpc.workers", "prpc.streaming", "prpc.server", "prpc.client", "prpc.dev_kafka", *FACES),
+    "asyncio": (
+        "prpc.brokers",
+        "prpc.workers",
+        "prpc.streaming",
+        "prpc.server",
+        "prpc.client",
+        "prpc.timers",
+        "prpc.dev_kafka",
+        *FACES,
+    ),
     "jsonpickle": ("prpc.codec",),
     "msgspec": ("prpc.codec",),
     "redis": ("prpc.brokers",),
@@ -147,7 +163,7 @@ def test_imports_go_down_only(module: str) -> None:
 def test_nobody_above_brokers_and_workers_names_one_of_them(module: str) -> None:
     for kind in ("prpc.brokers", "prpc.workers"):
         if module != kind and not module.startswith(kind + "."):
-            seam = (kind + ".base", kind + ".awaiting")
+            seam = (kind + ".base", kind + ".awaiting", kind + ".promise")
             named = [name for name in own(module) if name.startswith(kind + ".") and name not in seam]
             assert not named, f"{module} imports {named[0]}; the factory in {kind} makes them"
 
@@ -162,7 +178,7 @@ def test_one_adapter_does_not_import_another(module: str) -> None:
 
 
 #: Parts that several adapters of a seam share.
-SHARED_PARTS = {"slots", "awaiting", "clock"}
+SHARED_PARTS = {"slots", "awaiting", "clock", "promise"}
 
 
 @pytest.mark.parametrize("module", SOURCES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from prpc.client.timers import TICK, TimerWheel
+from prpc.timers import TICK, TimerWheel
 
 
 class Handle:
