@@ -170,7 +170,7 @@ async def _live(world: World) -> None:
     await nemesis.run()
     await nemesis.heal()
     await asyncio.sleep(QUIET)
-    await _ended(callers)  # who is refused, or held up, as others are there has nothing to complain of
+    await _ended(world, callers)  # who is refused, or held up, as others are there has nothing to complain of
     await _empty(world)
     while not world.quiet:
         await asyncio.sleep(0.25)
@@ -178,14 +178,17 @@ async def _live(world: World) -> None:
     for number, kind in enumerate(("work", "safe")):
         plan = Plan(at=0.0, kind=kind, seconds=0.01, end="value", timeout=30.0, leave=None, count=1, sure=True)
         callers.append(_caller(world, number, plan))
-    await _ended(callers)
+    await _ended(world, callers)
     await _end(world)
 
 
-async def _ended(callers: list[Any]) -> None:
+async def _ended(world: World, callers: list[Any]) -> None:
     living = [task for client, task in callers if client.host.alive]
     if living:
         await asyncio.wait(living)
+    for task in living:
+        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+            world.note("broken", what=f"a caller failed: {error!r}")
 
 
 def _caller(world: World, number: int, plan: Plan) -> Any:

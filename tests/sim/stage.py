@@ -149,7 +149,8 @@ class Stage:
     def _leave_all(self, name: str) -> None:
         """The streams that an actor still had as it left the stage."""
         events = self.world.events
-        streams = {event["id"] for event in events if event["event"] == "call" and event["stream"] and event["client"] == name}
+        calls = [event for event in events if event["event"] == "call" and event["client"] == name]
+        streams = {event["id"] for event in calls if event.get("stream")}
         ended = {event["id"] for event in events if event["event"] in ("outcome", "leave")}
         for message_id in sorted(streams - ended):
             self.world.note("leave", id=message_id, silent=True)
