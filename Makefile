@@ -79,6 +79,7 @@ bench: $(VENV)/.test
 	$(RUN) -m benchmarks.contest
 	$(RUN) -m benchmarks.calls
 	$(RUN) -m benchmarks.streams
+	$(RUN) -m benchmarks.growth
 
 # The same with Celery, Dramatiq, Taskiq, arq, SAQ, Huey, RQ, FastStream, streaQ and gRPC's blocking face.
 bench-peers: $(VENV)/.test .venv-peers/.made .venv-arq/.made .venv-saq/.made

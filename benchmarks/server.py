@@ -16,6 +16,12 @@ async def add_async(a: int, b: int) -> int:
     return a + b
 
 
+@app.function("async", name="echo_async")
+async def echo_async(text: str) -> str:
+    """What came, on the event loop."""
+    return text
+
+
 @app.function("async", name="add_repeatable", idempotent=True)
 async def add_repeatable(a: int, b: int) -> int:
     """Add on the event loop; running it twice does no harm."""
