@@ -148,9 +148,12 @@ class Desk:
         self._heard(word.message_id)
         writer = self.writers.get((word.message_id, word.parameter))
         if writer is not None:
+            elsewhere = word.have == LEFT and word.read != LEFT
+            if elsewhere and word.run != writer.run:  # about a run that has ended here: this one may be what is read now
+                return
             writer.hear(word, reader)
             if word.have == LEFT:
-                self._left(writer.key, word.read != LEFT)
+                self._left(writer.key, elsewhere)
             if writer.is_done:
                 self.writers.pop(writer.key, None)
 
