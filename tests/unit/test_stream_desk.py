@@ -18,7 +18,7 @@ ID = uuid.uuid4()
 @pytest.mark.parametrize(
     ("word", "told", "sent"),
     [
-        (Word(ID, "", 1, LEFT, 0, 0), [], b"[1]"),  # about an earlier run of this server, which ended: this one goes on
+        (Word(ID, "", 1, LEFT, 0, 0), [], b"[1,1,1]"),  # about an earlier run of this server, which ended: this one goes on
         (Word(ID, "", 2, LEFT, 0, 0), [True], b""),
         (Word(ID, "", 1, LEFT, 0, LEFT), [False], b""),  # the reader has gone, whatever it read
         (Word(ID, "", 2, LEFT, 0, LEFT), [False], b""),
