@@ -41,6 +41,8 @@ __all__ = ["Verdict", "prepared", "run_once"]
 QUIET = 4.0
 #: Seconds for which a scene may keep the servers busy.
 SCENE_LOAD = 100.0
+#: Seconds for which one nested call may run: its inner call's limit, and a little.
+LONGEST_NESTED = 31.0
 
 
 @dataclass(slots=True)
@@ -161,6 +163,8 @@ async def _live(world: World) -> None:
     await asyncio.sleep(0.5)
     plans = [Plan(*fields) for fields in options.planned] or drawn_plans(draw, options)
     world.load = sum(plan.seconds for plan in plans)
+    # Each may hold the only slot until the call that it makes, which waits for that slot, has run out of time.
+    world.patience += LONGEST_NESTED * sum(plan.kind == "nested" for plan in plans)
     callers = [_caller(world, number, plan) for number, plan in enumerate(plans)]
     if options.scene:
         world.load += SCENE_LOAD
@@ -222,7 +226,8 @@ async def _end(world: World) -> None:
 
 
 async def _empty(world: World) -> None:
-    for _ in range(400):
+    until = world.loop.now + world.patience
+    while world.loop.now < until:
         if world.idle:
             return
         await asyncio.sleep(0.25)

@@ -69,6 +69,8 @@ class World:
         self._faults = 0
         #: Seconds that all planned calls run.
         self.load = 0.0
+        #: For so many seconds the queue may take to empty.
+        self.patience = 100.0
         seed = options.seed
         self.random = {name: Random(f"{seed} {name}") for name in ("latency", "noise", "faults", "workload")}
         self.site_host = loop.add_host("broker")
