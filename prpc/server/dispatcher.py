@@ -240,7 +240,14 @@ class Dispatcher:
 
     def _give_back(self, run: Run) -> None:
         self._settlements.watch(run.delivery.release())
+        self._give_back_followers(run)
         self._look_again()
+
+    def _give_back_followers(self, run: Run) -> None:
+        """What waits for the outcome of a run that is not going on, as it lost its worker and may not begin again here."""
+        followers, run.followers = run.followers, None
+        for entry in followers or ():
+            self._settlements.watch(entry.delivery.release())
 
     def _read(self, delivery: Delivery) -> Run | None:
         """The call of a delivery; None where it could not be read and was buried."""
@@ -265,6 +272,8 @@ class Dispatcher:
             run.streaming.finish(Outcome(failure=describe(error)))
         caller = None if run is None else (run.message.message_id, run.facts.reply_to)
         self._settlements.watch(self._burial.given_up(delivery, caller, error))
+        if run is not None:
+            self._give_back_followers(run)
 
     def _start(self, run: Run) -> None:
         message, facts = run.message, run.facts
