@@ -14,6 +14,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import tqdm
 
 from prpc.dev_broker import DevBroker, KafkaCluster, KafkaKit, Server, find_kafka, find_server, start_dev_broker
 from prpc.dev_broker.kafka import prepare
@@ -34,6 +35,8 @@ ENVIRONMENT = load_environment()
 # Tests never judge by time: a busy machine is slow at anything.
 hypothesis.settings.register_profile("house", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("house")
+# The thread that watches bars outlives its test, and would run into the walls of the simulation.
+tqdm.tqdm.monitor_interval = 0
 
 DESK = pytest.StashKey[kafka_desk.Desk]()
 
