@@ -62,6 +62,7 @@ class Endings:
                 reply, failure = self._reply(entry, outcome, failure)
             ends.append((entry, None if superseded and entry is run else reply, back))
         self._log(run, outcome, failure)
+        run.followers = None  # from here on each has its end, also where that of another one fails
         for entry, reply, back in ends:
             if back:
                 self._settlements.watch(entry.delivery.release())

@@ -86,10 +86,26 @@ def test_calls_that_wait_too_long_go_back_and_none_is_taken_ahead_after_that() -
 # a server
 
 
+class Shop:
+    """Work that is short, or takes as long as the test wants."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.ran: list[str] = []
+
+    def work(self, how: str) -> str:
+        self.ran.append(how)
+        if how == "long":
+            self.begun.set()
+            assert self.go_on.wait(30)
+        return how
+
+
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers take calls ahead that are short by far, however busy this machine is."""
+    """Servers take calls ahead that are short by far, and hold them until the test has seen it, however busy this machine is."""
     monkeypatch.setattr("prpc.server.ahead.SECONDS_AHEAD", 0.9)
+    monkeypatch.setattr("prpc.server.ahead.SECONDS_UNTIL_BACK", 0.5)
 
 
 async def short_calls(wire: Wire) -> None:
@@ -103,23 +119,17 @@ async def until(wire: Wire, wanted: Callable[[QueueState], bool]) -> None:
 
 
 def test_a_server_takes_short_calls_ahead_and_lets_others_have_them_where_one_takes_long(eager: None) -> None:
-    begun, go_on = threading.Event(), threading.Event()
-
-    def work(how: str) -> str:
-        if how == "long":
-            begun.set()
-            assert go_on.wait(30)
-        return how
+    shop = Shop()
 
     async def scenario() -> None:
-        async with serving(make_app(work, worker="thread", max_number_worker=1)) as wire:
+        async with serving(make_app(shop.work, worker="thread", max_number_worker=1)) as wire:
             await short_calls(wire)
             long = wire.send("work", "long")
             short = [wire.send("work", "short") for _ in range(5)]
             await until(wire, lambda state: state.taken == 6)
-            assert begun.wait(30)
+            assert shop.begun.wait(30)
             await until(wire, lambda state: state.taken == 1 and state.waiting == 5)
-            go_on.set()
+            shop.go_on.set()
             assert await wire.result(long) == "long"
             assert [await wire.result(message_id) for message_id in short] == ["short"] * 5
 
@@ -127,25 +137,18 @@ def test_a_server_takes_short_calls_ahead_and_lets_others_have_them_where_one_ta
 
 
 def test_a_call_that_is_cancelled_while_it_waits_for_a_worker_does_not_start(eager: None) -> None:
-    begun, go_on, ran = threading.Event(), threading.Event(), []
-
-    def work(how: str) -> str:
-        ran.append(how)
-        if how == "long":
-            begun.set()
-            assert go_on.wait(30)
-        return how
+    shop = Shop()
 
     async def scenario() -> None:
-        async with serving(make_app(work, worker="thread", max_number_worker=1)) as wire:
+        async with serving(make_app(shop.work, worker="thread", max_number_worker=1)) as wire:
             await short_calls(wire)
             long, unwanted = wire.send("work", "long"), wire.send("work", "unwanted")
             await until(wire, lambda state: state.taken == 2)
             await wire.broker.broadcast(QUEUE, write_cancel([unwanted]))
-            assert begun.wait(30)
-            go_on.set()
+            assert shop.begun.wait(30)
+            shop.go_on.set()
             assert await wire.result(long) == "long"
-            assert "cancelled" in str(await wire.error(unwanted)) and "unwanted" not in ran
+            assert "cancelled" in str(await wire.error(unwanted)) and "unwanted" not in shop.ran
 
     run(scenario)
 
