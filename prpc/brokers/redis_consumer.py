@@ -275,6 +275,8 @@ class RedisConsumer:
 
     async def _take_found(self, lease: Lease, entries: Sequence[Entry]) -> None:
         self._found.extend(self._deliver(lease, entry) for entry in entries)
+        if self._stopping.is_set():  # here they would wait until the calls that still run have ended
+            return self._give_back_found()
         self._tell_lost()
         if self._reading:
             await self._unblock()

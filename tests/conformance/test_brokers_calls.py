@@ -518,6 +518,35 @@ def test_a_consumer_without_room_is_told_what_was_taken_over(settings: Settings)
         paused.close()
 
 
+@pytest.mark.parametrize("broker_kind", LEASING[1:], indirect=True)
+def test_who_is_stopping_gives_back_what_it_takes_over(settings: Settings) -> None:
+    """It still renews its lease for the call that it has in hand, so it finds others' that ran out."""
+    paused = Paused(settings)
+    try:
+
+        async def work() -> None:
+            async with connected(settings) as broker:
+                await broker.publish(settings.queue_name, outgoing(b"in hand"))
+                stopping = broker.consume(settings.queue_name, consumer="stopping")
+                in_hand = await take_one(stopping)
+                await broker.publish(settings.queue_name, outgoing(b"lost"))
+                await asyncio.get_running_loop().run_in_executor(None, paused.take, 1)
+                await stopping.stop()
+
+                async def is_back() -> bool:
+                    return (await broker.state(settings.queue_name)).waiting == 1
+
+                await until(is_back)
+                lost = await take_one(broker.consume(settings.queue_name, consumer="other"))
+                assert (lost.body, lost.attempt) == (b"lost", 2)
+                assert await lost.settle(None)
+                assert await in_hand.settle(None)
+
+        run(work())
+    finally:
+        paused.close()
+
+
 def test_a_long_call_keeps_its_lease(settings: Settings) -> None:
     """Another server is there and looks for lost leases all the time."""
 

@@ -300,7 +300,9 @@ class SimConsumer:
     async def _take_over(self) -> None:
         store, queue, name = self.store, self.queue, self._name
         self._keep_found(await self.broker.link.ask("reclaim", lambda: store.reclaim(queue, name, self._server)))
-        if self._found:
+        if self._stopped:
+            self._give_back_found()
+        elif self._found:
             self._news.set()
             self._tell_lost()
 
@@ -383,6 +385,11 @@ class SimConsumer:
         if reading.done():
             self._take_in()
 
+    def _give_back_found(self) -> list[asyncio.Task[Any]]:
+        found, self._found = self._found, deque()
+        store, queue = self.store, self.queue
+        return [self.broker.start("release", lambda each=each: store.release(queue, each), insist=True) for each in found]
+
     async def close(self) -> None:
         await self.stop()
         if self._closed:
@@ -393,11 +400,7 @@ class SimConsumer:
         store, queue, name = self.store, self.queue, self._name
         await self._unblock()
         await self._link.close()
-        given_back = [
-            self.broker.start("release", lambda each=each: store.release(queue, each), insist=True) for each in self._found
-        ]
-        self._found.clear()
-        if given_back:
+        if given_back := self._give_back_found():
             await asyncio.wait(given_back)
         try:
             left = await self.broker.link.ask("held", lambda: store.held(queue, name))
