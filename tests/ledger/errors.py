@@ -132,8 +132,10 @@ def _of_dead_letters(call: Call, book: Book, promise: Promise) -> Iterator[Viola
     if {"DecodeError", "anything"} & set(call.event.get("expects", ())):  # its caller sent what no server reads
         return
     reasons = {letter["reason"] for letter in letters} - ({"attempts"} if call.idempotent else set())
-    # What a fault held up on its way comes when its signature is too old.
-    if "signature" in reasons and book.faults.hit(call.event["client"], call.event["at"], letters[0]["at"], promise.aftermath):
-        reasons.discard("signature")
+    # What a fault held up on its way comes when its signature is too old, as a copy does that is made later.
+    if "signature" in reasons:
+        late = any(entered["at"] - call.event["at"] > promise.signed_for for entered in call.of("entered"))
+        if late or book.faults.hit(call.event["client"], call.event["at"], letters[0]["at"], promise.aftermath):
+            reasons.discard("signature")
     if reasons:
         yield Violation("dead letter", f"{call.name} is a dead letter: {', '.join(sorted(reasons))}")

@@ -97,3 +97,12 @@ def test_a_server_that_stops_in_order_loses_no_call() -> None:
     assert rules([CALL, START, stop, lost], promise) == ["true error"]
     assert rules([CALL, START, stop, {**lost, "how": "ServerShutdownError"}], promise) == []
     assert rules([CALL, START, {**stop, "orderly": False}, lost], promise) == []
+
+
+def test_a_copy_that_is_made_too_late_for_its_signature_is_a_dead_letter() -> None:
+    first = event("entered", 1.1, id="a", entry="1", timeout=5.0)
+    copy = event("entered", 6.1, id="a", entry="2", timeout=5.0)
+    dead = event("dead", 6.5, id="a", reason="signature")
+    outcome = event("outcome", 3.0, id="a", how="value", token="t")
+    assert rules([CALL, first, START, END, outcome, copy, dead], PROMISE) == []
+    assert rules([CALL, first, START, END, outcome, {**copy, "at": 5.9}, dead], PROMISE) == ["dead letter"]
