@@ -243,7 +243,7 @@ class RedisConsumer:
         age = self._age(born_ms)
         attempt, raw = deliveries + crashes, number == 1
         delivery = RedisDelivery(self._ending, lease, id_, body, facts, attempt, raw, age, born_ms, own == id_)
-        lease.held.add(delivery.key)
+        lease.held.add((number, id_))
         return delivery
 
     def _age(self, born_ms: int) -> float:

@@ -52,7 +52,8 @@ class CallPump(LoopBound):
         self._codec = codec
         self._signatures = signatures_of(settings.secret_key, settings.queue_name)
         self._crossing = Crossing(loop)
-        self._timers: TimerWheel[UUID] = TimerWheel(loop, self._due)
+        #: By the numbers of the ids, as `pending`.
+        self._timers: TimerWheel[int] = TimerWheel(loop, self._due)
         self._repeating = Repeating(loop, self._timers, self._send_again, self._fail)
         self._unseen = Unseen(loop, place(settings))
         self._connection: Connection | None = None
@@ -137,7 +138,7 @@ class CallPump(LoopBound):
             if left <= 0:
                 self._expire(call.message_id)
                 return
-            call.tick = self._timers.add(call.message_id, self.loop.time() + left)
+            call.tick = self._timers.add(call.message_id.int, self.loop.time() + left)
         if isinstance(call, StreamCall):
             self.streams.add(call)
         if call.feeds is not None:
@@ -220,7 +221,8 @@ class CallPump(LoopBound):
         call.end(outcome)
         call.notify()
 
-    def _due(self, message_id: UUID) -> None:
+    def _due(self, number: int) -> None:
+        message_id = UUID(int=number)
         call = self.pending.get(message_id)
         if call is not None and not self._repeating.due(call):
             self._expire(message_id)
@@ -237,7 +239,7 @@ class CallPump(LoopBound):
             self._disarm(call)
 
     def _disarm(self, call: Call) -> None:
-        self._timers.remove(call.message_id, call.tick)
+        self._timers.remove(call.message_id.int, call.tick)
         if call.repeats is not None:
             self._repeating.let_go(call)
 

@@ -22,7 +22,7 @@ class Repeating:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        timers: TimerWheel[UUID],
+        timers: TimerWheel[int],
         send: Callable[[Call], None],
         fail: Callable[[Call, Exception], None],
     ) -> None:
@@ -76,9 +76,9 @@ class Repeating:
 
     def _arm(self, call: Call, repeats: Repeats) -> None:
         if call.tick:
-            self._timers.remove(call.message_id, call.tick)
+            self._timers.remove(call.message_id.int, call.tick)
         at = repeats.moment
-        call.tick = 0 if at is None else self._timers.add(call.message_id, self._loop.time() + at - monotonic())
+        call.tick = 0 if at is None else self._timers.add(call.message_id.int, self._loop.time() + at - monotonic())
 
 
 def _passes(error: Exception) -> bool:

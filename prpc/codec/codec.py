@@ -28,6 +28,7 @@ from prpc.prpcmessage import PRPCMessage
 __all__ = ["Codec", "ReadReply", "WrittenReply"]
 
 _read_uuid = msgspec.json.Decoder(UUID).decode
+_read_plain_reply = msgspec.json.Decoder(tuple[UUID, Any, Any, str]).decode
 #: Names of functions whose heads are kept ready.
 _MAX_HEADS = 512
 #: Largest refused text that is parsed once more for its id alone.
@@ -100,12 +101,13 @@ class Codec:
         exception = b"null" if text is None else self._write(text, "exception_info")
         described = self._describe(failure or failure_from_text(text)) if text is not None and for_us else b"null"
         result = described if text is not None else self._write(done.result, "result")
-        tail = frame.done_tail(done, result, exception, stamped)
+        hexed = b"%032x" % done.message_id.int
+        tail = frame.done_tail(hexed, done, result, exception, stamped)
         if not for_us:
             return WrittenReply(self._checked(b"".join((*self._call_parts(done), tail))), b"")
         body = self._checked(self._head(done.func_name)[1] + tail)
         pair = (b",null,", described) if text is not None else (b",", result, b",null")
-        wake = b"".join((b'["', b"%032x" % done.message_id.int, b'"', *pair, b',"', stamped, b'"]'))
+        wake = b"".join((b'["', hexed, b'"', *pair, b',"', stamped, b'"]'))
         return WrittenReply(body, wake)
 
     def write_raw_reply(self, done: PRPCMessage) -> bytes:
@@ -203,6 +205,14 @@ class Codec:
 
 
 def _short_reply(body: bytes, limits: Limits) -> ReadReply:
+    # Without a colon there is no key, and with that no tag.
+    if b":" not in body and body.count(b"[") <= limits.max_depth:
+        try:
+            message_id, result, described, stamped = _read_plain_reply(body)
+            if described is None:
+                return ReadReply(message_id, result, None, read_stamp(stamped.encode()))
+        except ValueError:
+            pass  # said below what is wrong with it, if it is
     parts = frame.read_values(body, limits)
     if type(parts) is not list or len(parts) != 4:
         raise refuse("the reply has not four parts", "form")

@@ -69,9 +69,9 @@ def call_tail(message: PRPCMessage) -> bytes:
     return b"".join((_ID, hexed, _CREATED, stamp(message.date_create_message), _NOT_DONE))
 
 
-def done_tail(message: PRPCMessage, result: bytes, exception: bytes, done: bytes) -> bytes:
-    """The same of a call that is done, with its outcome as text and the stamp of its end."""
-    created, hexed = stamp(message.date_create_message), b"%032x" % message.message_id.int
+def done_tail(hexed: bytes, message: PRPCMessage, result: bytes, exception: bytes, done: bytes) -> bytes:
+    """The same of a call that is done, with its id in hex digits, its outcome as text and the stamp of its end."""
+    created = stamp(message.date_create_message)
     return b"".join((_ID, hexed, _CREATED, created, _RESULT, result, _EXCEPTION, exception, _DONE, done, _AFTER_DONE))
 
 

@@ -109,7 +109,7 @@ def check_size(text: bytes, limits: Limits, root: str) -> bytes:
     """The text itself, if its reader will not find it too large. Raises EncodeError."""
     if len(text) > limits.max_bytes:
         reason = f"its text has {len(text)} bytes; at most {limits.max_bytes} are sent"
-    elif has_too_many_items(text, limits):
+    elif len(text) > limits.max_items and has_too_many_items(text, limits):
         reason = f"it has more than {limits.max_items} items"
     else:
         return text

@@ -37,9 +37,8 @@ def stamp(when: datetime) -> bytes:
         if when.tzinfo is None:
             raise EncodeError(f"the date {when.isoformat()} of a message needs a time zone", type_name="datetime.datetime")
         when = when.astimezone(UTC)
-    pack, us = _DATETIME.pack, when.microsecond
-    state = pack(when.year, when.month, when.day, when.hour, when.minute, when.second, us >> 16, us & 0xFFFF)
-    return b2a_base64(state, newline=False)
+    pickled: Any = when.__reduce__()
+    return b2a_base64(pickled[1][0], newline=False)
 
 
 def read_stamp(text: bytes) -> datetime:

@@ -34,7 +34,7 @@ def check_bounds(body: bytes, limits: Limits) -> None:
     """Refuse what is too large before anything is built from it. Raises DecodeError."""
     if len(body) > limits.max_bytes:
         raise DecodeError(f"the text has {len(body)} bytes; at most {limits.max_bytes} are read", reason="size")
-    if has_too_many_items(body, limits):
+    if len(body) > limits.max_items and has_too_many_items(body, limits):
         raise DecodeError(f"the text has more than {limits.max_items} items", reason="items")
 
 

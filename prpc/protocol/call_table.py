@@ -29,7 +29,8 @@ class CallTable(Generic[T]):
     """
 
     def __init__(self, *, max_early: int = 10_000, early_seconds: float = 300.0, max_attempts: int = 5) -> None:
-        self._running: dict[UUID, T] = {}
+        #: By the ids' numbers, as an id itself is hashed and compared by slower means.
+        self._running: dict[int, T] = {}
         #: Ids that were cancelled, with the moment (monotonic seconds) of forgetting; oldest first.
         self._early: dict[UUID, float] = {}
         self._max_early = max_early
@@ -44,15 +45,15 @@ class CallTable(Generic[T]):
 
     def running(self, message_id: UUID) -> T | None:
         """The run of this id that is under way; a second entry of the same id must not run beside it."""
-        return self._running.get(message_id)
+        return self._running.get(message_id.int)
 
     def begin(self, message_id: UUID, run: T) -> None:
         """Note that the call runs from now on."""
-        self._running[message_id] = run
+        self._running[message_id.int] = run
 
     def end(self, message_id: UUID) -> None:
         """Note that the call has ended."""
-        self._running.pop(message_id, None)
+        self._running.pop(message_id.int, None)
 
     def may_repeat(self, attempt: int) -> bool:
         """Whether an idempotent call whose worker was lost in this attempt is run again."""
@@ -84,7 +85,7 @@ class CallTable(Generic[T]):
         """The runs to stop. Every id is remembered: its call, or a further attempt of one that runs, may still come."""
         runs: list[T] = []
         for message_id in message_ids:
-            run = self._running.get(message_id)
+            run = self._running.get(message_id.int)
             if run is not None:
                 runs.append(run)
             self._early.pop(message_id, None)

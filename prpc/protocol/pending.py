@@ -36,7 +36,8 @@ class PendingCalls(Generic[C]):
     """The calls of one client that have no outcome yet."""
 
     def __init__(self) -> None:
-        self._entries: dict[UUID, _Entry[C]] = {}
+        #: By the ids' numbers, as an id itself is hashed and compared by slower means.
+        self._entries: dict[int, _Entry[C]] = {}
         # Bound once: a bound method per call would cost as much as the entry.
         self._leave = self._forget
 
@@ -48,27 +49,27 @@ class PendingCalls(Generic[C]):
         key = call.message_id
         entry: _Entry[C] = _Entry(call, self._leave)
         entry.key = key
-        if self._entries.setdefault(key, entry) is not entry:
+        if self._entries.setdefault(key.int, entry) is not entry:
             raise ValueError(f"a call with the id {key} waits already")
 
     def take(self, message_id: UUID) -> C | None:
         """The call that waits under this id, once; None for a stranger, a duplicate or a call that ended otherwise."""
-        entry = self._entries.pop(message_id, None)
+        entry = self._entries.pop(message_id.int, None)
         return None if entry is None else entry()
 
     def get(self, message_id: UUID) -> C | None:
         """The call that waits under this id, left where it is; None as for `take`."""
-        entry = self._entries.get(message_id)
+        entry = self._entries.get(message_id.int)
         return None if entry is None else entry()
 
     def waiting(self) -> list[UUID]:
         """Ids still waited for, oldest first: what to ask the broker for after a gap."""
-        return list(self._entries)
+        return [entry.key for entry in list(self._entries.values())]
 
     def calls(self) -> list[C]:
         """Every call that waits, oldest first, left where it is."""
         return [call for key in self.waiting() if (call := self.get(key)) is not None]
 
     def _forget(self, entry: _Entry[C]) -> None:
-        if self._entries.get(entry.key) is entry:
-            del self._entries[entry.key]
+        if self._entries.get(entry.key.int) is entry:
+            del self._entries[entry.key.int]

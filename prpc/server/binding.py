@@ -44,8 +44,8 @@ class Binder:
             if parameter.kind in (*_BY_PLACE, *_BY_NAME) and (found := stream_hint(hints.get(parameter.name)))
         }
         by_place = [p for p in parameters if p.kind in _BY_PLACE]
-        #: Name and converter of each parameter that can be given by place.
-        self._places = [(p.name, _converter(p, hints)) for p in by_place]
+        #: Name and converter of each parameter that can be given by place, and the types of values that pass it as they are.
+        self._places = [(p.name, *_place(_converter(p, hints))) for p in by_place]
         #: Parameter that can be given by name -> its converter.
         self._names = {p.name: _converter(p, hints) for p in parameters if p.kind in _BY_NAME}
         self._place_of = {p.name: index for index, p in enumerate(by_place)}
@@ -58,7 +58,7 @@ class Binder:
 
     def check_stream(self, argument: int | str) -> None:
         """Raise BadArgumentsError where the argument, by its place or name, is not one that the function reads as a stream."""
-        name = argument if isinstance(argument, str) else next((name for name, _ in self._places[argument:]), None)
+        name = argument if isinstance(argument, str) else next((name for name, _, _ in self._places[argument:]), None)
         if name not in self.feeds:
             shown = f"argument {argument}" if name is None else f"argument {name[:_MOST_SHOWN]!r}"
             text = f"{shown} is sent as a stream, which only a parameter annotated Iterator[...] or AsyncIterator[...] takes"
@@ -86,12 +86,9 @@ class Binder:
             most = "at most one argument" if len(places) == 1 else f"at most {len(places) or 'no'} arguments"
             raise self._error(f"takes {most} by place, got {len(args)}".replace("at most no ", "no "))
         bound = list(args)
-        for index, ((name, convert), value) in enumerate(zip(places, args, strict=False)):
-            if convert is not None:
-                try:
-                    bound[index] = convert(value)
-                except ConversionError as exc:
-                    self._misfit(name, exc, strict)
+        for index, ((name, convert, exact), value) in enumerate(zip(places, args, strict=False)):
+            if type(value) not in exact and convert is not None:
+                bound[index] = self._convert(name, convert, value, strict)
         name, convert = self._more_args or ("", None)
         if convert is not None:
             for index in range(len(places), len(bound)):
@@ -127,9 +124,8 @@ class Binder:
         return self._more_kwargs[1]
 
     def _check_missing(self, count: int, kwargs: Mapping[str, Any]) -> None:
-        missing = [
-            name for name, _ in self._places[count : self._required_places] if name not in kwargs or name in self._positional_only
-        ]
+        places = [name for name, _, _ in self._places[count : self._required_places]]
+        missing = [name for name in places if name not in kwargs or name in self._positional_only]
         missing += [name for name in self._required_names if name not in kwargs]
         missing += [n for n, hint in (self._unpacked or {}).items() if n not in kwargs and _is_required(hint)]
         if missing:
@@ -167,6 +163,11 @@ def _converter(parameter: inspect.Parameter, hints: Mapping[str, Any]) -> _Conve
     if convert is None or not (parameter.default is None or (streamed is not None and streamed.optional)):
         return convert
     return _or_none(convert)  # `def f(x: int = None)`: a caller may say None, as it may locally
+
+
+def _place(convert: _Convert | None) -> tuple[_Convert | None, frozenset[type]]:
+    """The converter, and the types of which it gives back every value as it is: asking it would cost as much as binding does."""
+    return convert, getattr(convert, "exact", frozenset())
 
 
 def _stream_converter(name: str, streamed: StreamHint) -> _Convert:

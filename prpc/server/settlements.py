@@ -22,7 +22,7 @@ class Settlements:
 
     def watch(self, settling: Awaitable[bool]) -> None:
         """See what becomes of a settlement."""
-        future = asyncio.ensure_future(settling)
+        future = settling if isinstance(settling, asyncio.Future) else asyncio.ensure_future(settling)
         known = self._open.get(future)
         if known is None:
             self._open[future] = 1

@@ -1,11 +1,14 @@
-"""Coroutine functions as tasks of the server's own loop."""
+"""Coroutine functions in tasks of the server's own loop."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
-from collections.abc import Callable, Coroutine
-from functools import partial
+import types
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context
 from typing import Any
 
 from prpc.exceptions import CallCancelledError
@@ -22,20 +25,31 @@ WORKER = "loop"
 
 
 class CoroutinePool(SlotPool):
-    """One task for each job. Aborting cancels it; a function that does not heed that keeps its slot until it ends."""
+    """A task for each job that waits for something; those that never do share one, as a task costs more than a short function.
+
+    While a function runs, its task is its own: it may cancel, time and name it. Aborting cancels it; a function that does not
+    heed that keeps its slot until it ends. Why it is so: docs/decisions/0024-what-a-call-costs.md.
+    """
 
     def __init__(self, slots: int, call: Callable[[Job], Coroutine[Any, Any, Any]] | None = None) -> None:
         """`call`: runs one job's function and returns its result."""
         super().__init__(WorkerKind.ASYNC, slots)
         self._call = call
-        self._tasks: dict[SlotExecution, asyncio.Task[Outcome]] = {}
+        #: What began, with its task.
+        self._tasks: dict[SlotExecution, asyncio.Task[None]] = {}
+        #: What is to begin, in the task that is next.
+        self._ready: deque[SlotExecution] = deque()
+        #: Every task that has not ended, and the one that begins what is ready, if any.
+        self._all: set[asyncio.Task[None]] = set()
+        self._next: asyncio.Task[None] | None = None
+        self._context = contextvars.copy_context()
 
     async def _open(self) -> None:
         """Nothing to make: the loop is there."""
 
     async def _close(self) -> None:
-        if self._tasks:
-            _, stubborn = await asyncio.wait(self._tasks.values(), timeout=STOP_SECONDS)
+        if self._all:
+            _, stubborn = await asyncio.wait(self._all, timeout=STOP_SECONDS)
             for task in stubborn:
                 logger.warning("%s does not end although it was cancelled", task.get_name())
                 # `asyncio.run` waits at its end for every task that it knows of, for ever.
@@ -43,13 +57,73 @@ class CoroutinePool(SlotPool):
 
     def _begin(self, execution: SlotExecution) -> None:
         execution.worker = WORKER
-        job = execution.job
-        task = self.loop.create_task(self._run(execution), name=f"prpc {job.name} {job.message_id}", context=job.context.copy())
-        self._tasks[execution] = task
-        task.add_done_callback(partial(self._ended, execution))
+        self._ready.append(execution)
+        if self._next is None:
+            self._open_task()
+
+    def _open_task(self) -> None:
+        self._next = task = self.loop.create_task(self._serve(), name="prpc functions", context=self._context)
+        self._all.add(task)
+        task.add_done_callback(self._close_task)
+
+    def _close_task(self, task: asyncio.Task[None]) -> None:
+        self._all.discard(task)
+        if self._next is not task:
+            return
+        self._next = None  # by whoever cancels every task, before its first step
+        while self._ready:
+            execution = self._ready.popleft()
+            text = "the call was cancelled before it started"
+            execution.fail(CallCancelledError(text, message_id=execution.job.message_id))
+            self._release(execution)
 
     def _end(self, execution: SlotExecution) -> None:
-        self._tasks[execution].cancel()
+        task = self._tasks.get(execution)
+        if task is not None:  # else its turn has not come, and will be seen to be over
+            task.cancel()
+
+    async def _serve(self) -> None:
+        """Run what is ready, until a function waits: from there on this task is that function's alone."""
+        task = self._next
+        assert task is not None
+        try:
+            for _ in range(len(self._ready)):
+                execution = self._ready.popleft()
+                if execution.outcome.done():
+                    self._release(execution)
+                    continue
+                self._tasks[execution] = task
+                outcome = await self._run_here(execution, task)
+                del self._tasks[execution]
+                # Outside of the function's context, in which what follows on the outcome has no business.
+                self._release(execution)
+                if not execution.decide(outcome):
+                    logger.debug("%s (%s) ended after its outcome was decided", execution.job.name, execution.job.message_id)
+                if self._next is not task or task.cancelling():
+                    return  # the task is spent: the next function shall not find what this one left in it
+        finally:
+            self._leave_to_next(task)
+
+    @types.coroutine
+    def _run_here(self, execution: SlotExecution, task: asyncio.Task[None]) -> Generator[Any, Any, Outcome]:
+        """The outcome of the function, run by this task in the job's own context."""
+        job = execution.job
+        context, running = job.context.copy(), self._run(execution)
+        try:
+            awaited = context.run(running.send, None)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
+        task.set_name(f"prpc {job.name} {job.message_id}")
+        self._leave_to_next(task)
+        return (yield from _driven(running, context, awaited))
+
+    def _leave_to_next(self, task: asyncio.Task[None]) -> None:
+        """The task begins nothing more; another one begins what is ready."""
+        if self._next is task:
+            self._next = None
+            if self._ready:
+                self._open_task()
 
     async def _run(self, execution: SlotExecution) -> Outcome:
         job = execution.job
@@ -61,12 +135,17 @@ class CoroutinePool(SlotPool):
                 raise
             return describe_raised(exc, execution.running, WORKER)
 
-    def _ended(self, execution: SlotExecution, task: asyncio.Task[Outcome]) -> None:
-        """Outside of the task, in whose context what follows on the outcome has no business."""
-        del self._tasks[execution]
-        job = execution.job
-        if task.cancelled():  # before its first step
-            execution.fail(CallCancelledError("the call was cancelled before it started", message_id=job.message_id))
-        elif not execution.decide(task.result()):
-            logger.debug("%s (%s) ended after its outcome was decided", job.name, job.message_id)
-        self._release(execution)
+
+def _driven(running: Coroutine[Any, Any, Outcome], context: Context, awaited: Any) -> Generator[Any, Any, Outcome]:
+    """Go on with a coroutine that waits for `awaited`, each step in its context. What `yield from` does, but for that."""
+    while True:
+        step: Callable[[Any], Any] = running.send
+        try:
+            word = yield awaited
+        except BaseException as exc:
+            step, word = running.throw, exc
+        try:
+            awaited = context.run(step, word)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
