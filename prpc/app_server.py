@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import replace
@@ -19,6 +15,7 @@ from typing_extensions import Unpack
 from prpc.deadline import Clock, SystemClock
 from prpc.exceptions import PRPCError
 from prpc.server import logs
+from prpc.server.alone import ended_by_signals, freeze, run_alone
 from prpc.server.middleware import Middleware
 from prpc.server.registry import RegisteredFunction, Registry, needs_loop, public_methods
 from prpc.server.service import Service
@@ -42,6 +39,7 @@ class ServerSettings(TypedDict, total=False):
     stream_reader_timeout: float
     stream_window: int
     shutdown_grace: float
+    event_loop: str
     health_port: int
     health_host: str
     health_window: float
@@ -66,10 +64,6 @@ class ServerSettings(TypedDict, total=False):
     kafka_feedback_partitions: int
     kafka_queue_partitions: int
     kafka_replication: int
-
-
-#: Thresholds of the garbage collector's youngest generation that Python sets itself (until 3.12, and later), and a server's own.
-PYTHONS_THRESHOLDS, OBJECTS_UNTIL_A_LOOK = (700, 2000), 10_000
 
 
 class _DefaultText(str):
@@ -298,7 +292,7 @@ class AppServer:
         """
         logs.configure(self.settings.log_format, self.settings.log_level)
         try:
-            cut_short = asyncio.run(self._start())
+            cut_short = run_alone(self._start, self.settings)
         except PRPCError as exc:
             print(f"prpc: {exc}", file=sys.stderr)  # noqa: T201 - for the person at the terminal, whatever the log's level
             raise SystemExit(1) from None
@@ -346,8 +340,8 @@ class AppServer:
 
     async def _start(self) -> int:
         service = self._new_service(self.settings)
-        with _ended_by_signals(asyncio.get_running_loop(), service):
-            await self._serve(service, _freeze)
+        with ended_by_signals(asyncio.get_running_loop(), service):
+            await self._serve(service, freeze)
         return service.cut_short
 
     @contextmanager
@@ -365,37 +359,3 @@ class AppServer:
         """For `prpc.testing`, in the server's loop: its clock was moved."""
         if self._service is not None:
             self._service.end_overdue()
-
-
-def _freeze() -> None:
-    """What exists when the server is ready stays for ever: the garbage collector need not look at it again.
-
-    Calls make and drop many objects, hardly ever in circles: it looks less often where nobody set how often it does.
-    """
-    gc.collect()
-    gc.freeze()
-    first, *rest = gc.get_threshold()
-    if first in PYTHONS_THRESHOLDS:
-        gc.set_threshold(OBJECTS_UNTIL_A_LOOK, *rest)
-
-
-@contextmanager
-def _ended_by_signals(loop: asyncio.AbstractEventLoop, service: Service) -> Iterator[None]:
-    """SIGTERM and SIGINT stop the service; a second one ends the process at once, even while the loop is blocked."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    seen: list[int] = []
-
-    def stop(number: int, _frame: object) -> None:
-        if seen:
-            os._exit(128 + number)
-        seen.append(number)
-        loop.call_soon_threadsafe(service.request_stop)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -147,6 +147,8 @@ class Settings:
     stream_reader_timeout: float = _setting("PRPC_STREAM_READER_TIMEOUT_SEC", 10.0, _number(2))
     #: Seconds that a stopping server waits for running calls.
     shutdown_grace: float = _setting("PRPC_SHUTDOWN_GRACE_SEC", 30.0, _number(0))
+    #: Loop that `AppServer.start` runs in: uvloop's, asyncio's own, or the first of them that is installed.
+    event_loop: str = _setting("PRPC_EVENT_LOOP", "auto", _choice("auto", "asyncio", "uvloop"))
     #: Port that answers /live and /ready; 0 is none.
     health_port: int = _setting("PRPC_HEALTH_PORT", 0, _port)
     #: Address at which it listens.

@@ -133,6 +133,7 @@ class World:
         environ |= {"CHAOS_FOLDER": str(self.folder), "CHAOS_SERVER": name, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"}
         if kind == "server":
             config["server"]["instance_name"] = name
+            config["server"]["event_loop"] = ("asyncio", "uvloop")[number % 2]
         else:
             config |= {"name": name, "folder": str(self.folder), "seed": f"{self.seed} {name}"}
         module = [f"tests.chaos.{kind}_program"]

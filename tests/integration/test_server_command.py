@@ -24,12 +24,13 @@ from prpc.exceptions import (
     ConfigurationError,
     NoServerError,
     ServerShutdownError,
+    WorkerLostError,
 )
 
 ROOT = Path(__file__).parent.parent.parent
 
 SERVER = """
-import asyncio, threading, time
+import asyncio, os, signal, threading, time
 from prpc import AppServer
 
 app = AppServer()
@@ -51,9 +52,18 @@ async def block_the_loop():
     print("blocking", flush=True)
     time.sleep(60)
 
+@app.function("async")
+async def loop_module() -> str: return type(asyncio.get_running_loop()).__module__
+
+@app.function("process")
+def kill_the_worker(): os.kill(os.getpid(), signal.SIGKILL)
+
 if __name__ == "__main__":
     app.start()
 """
+
+#: What a server can run in; see PRPC_EVENT_LOOP.
+LOOPS = ("asyncio", "uvloop")
 
 pytestmark = pytest.mark.real_redis
 
@@ -122,11 +132,13 @@ def client(redis_url: str, queue: str) -> Iterator[Client]:
         yield made
 
 
-def test_a_script_serves_drains_on_sigterm_and_exits_with_0(start: Start, client: Client) -> None:
-    server = start("shop.py")
-    assert "serving 4 functions" in server.until("serving")
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_script_serves_drains_on_sigterm_and_exits_with_0(start: Start, client: Client, loop: str) -> None:
+    server = start("shop.py", PRPC_EVENT_LOOP=loop)
+    assert "serving 6 functions" in server.until("serving")
     assert client.call("summ", 1, 2).result(20) == 3.5
     assert client.call("hello_world").result(20) is None
+    assert client.call("loop_module").result(20).partition(".")[0] == loop
     nap = client.call("nap", 0.5)
     server.until("napping")
     server.child.send_signal(signal.SIGTERM)
@@ -137,8 +149,9 @@ def test_a_script_serves_drains_on_sigterm_and_exits_with_0(start: Start, client
     assert "Traceback" not in server.output
 
 
-def test_after_the_grace_time_the_rest_is_answered_and_the_exit_code_says_so(start: Start, client: Client) -> None:
-    server = start("shop.py", PRPC_SHUTDOWN_GRACE_SEC="0.1")
+@pytest.mark.parametrize("loop", LOOPS)
+def test_after_the_grace_time_the_rest_is_answered_and_the_exit_code_says_so(start: Start, client: Client, loop: str) -> None:
+    server = start("shop.py", PRPC_SHUTDOWN_GRACE_SEC="0.1", PRPC_EVENT_LOOP=loop)
     nap = client.call("nap", 60)
     server.until("napping")
     assert server.end(signal.SIGINT) == 3
@@ -147,9 +160,20 @@ def test_after_the_grace_time_the_rest_is_answered_and_the_exit_code_says_so(sta
         nap.result(20)
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_worker_that_is_killed_is_named_and_replaced(start: Start, client: Client, loop: str) -> None:
+    server = start("shop.py", PRPC_EVENT_LOOP=loop)
+    with pytest.raises(WorkerLostError):
+        client.call("kill_the_worker").result(20)
+    assert client.call("summ", 1, 2).result(20) == 3.5
+    assert server.end(signal.SIGTERM) == 0
+    assert "Traceback" not in server.output
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("function", ["nap", "block_the_loop"])
-def test_a_second_signal_ends_at_once(start: Start, client: Client, function: str) -> None:
-    server = start("shop.py")
+def test_a_second_signal_ends_at_once(start: Start, client: Client, function: str, loop: str) -> None:
+    server = start("shop.py", PRPC_EVENT_LOOP=loop)
     call = client.call(function, *([60] if function == "nap" else []))
     server.until("napping|blocking")
     while server.child.poll() is None:  # two signals in one moment are one

@@ -24,6 +24,7 @@ VALUES = {
     "PRPC_MAX_STREAMS": ("20", "max_streams", 20),
     "PRPC_STREAM_READER_TIMEOUT_SEC": ("2.5", "stream_reader_timeout", 2.5),
     "PRPC_STREAM_WINDOW": ("8", "stream_window", 8),
+    "PRPC_EVENT_LOOP": ("UVLOOP", "event_loop", "uvloop"),
     "PRPC_SHUTDOWN_GRACE_SEC": ("0", "shutdown_grace", 0.0),
     "PRPC_HEALTH_PORT": ("8080", "health_port", 8080),
     "PRPC_HEALTH_HOST": ("0.0.0.0", "health_host", "0.0.0.0"),
