@@ -21,7 +21,7 @@ __all__ = ["ADMISSION_SCRIPTS", "Admission"]
 
 #: Calls and bytes of one script: more would make client, Redis and server take turns.
 CHUNK_CALLS = 64
-CHUNK_BYTES = 1024 * 1024
+CHUNK_BYTES = 128 * 1024
 
 #: KEYS stream, limits; ARGV start of the sets, start of the hashes, window s, bound, n, n ids, n x (number of words, words).
 #: Answers 0 where all were added, else {length of the queue, number of each known call, minus the number of each refused one}.
@@ -174,7 +174,8 @@ class Admission:
                 words += (2 + 2 * len(call.facts), "message", call.body)
                 for pair in call.facts.items():
                     words += pair
-            self._link.post(ADMIT, self._keys, (*self._head, len(calls), *words), then, patience, repeat=False)
+            head = (*self._head, len(calls))
+            self._link.post(ADMIT, self._keys, (*head, *words), then, patience, repeat=False, size=batch.size)
 
     def _send_again(self, call: Outgoing, then: Then, patience: float) -> None:
         names = self._names

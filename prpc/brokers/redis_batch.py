@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 #: Entries and bytes of one settle script: more would make client, Redis and server take turns.
 CHUNK_ENTRIES = 64
-CHUNK_BYTES = 1024 * 1024
+CHUNK_BYTES = 128 * 1024
 
 CRASHES, BORN, OWN = CRASHES_FIELD.encode(), BORN_FIELD.encode(), OWN_FIELD.encode()
 
@@ -219,8 +219,16 @@ class Ending:
         self._post([(delivery, None) for delivery in deliveries], done, script, keys, words)
         return done
 
-    def _post(self, items: _Items, done: asyncio.Future[bool], script: Script, keys: Sequence[str], words: Sequence[Any]) -> None:
-        self._link.post(script, keys, words, partial(self._ended, items, done))
+    def _post(
+        self,
+        items: _Items,
+        done: asyncio.Future[bool],
+        script: Script,
+        keys: Sequence[str],
+        words: Sequence[Any],
+        size: int | None = None,
+    ) -> None:
+        self._link.post(script, keys, words, partial(self._ended, items, done), size=size)
         self._open += 1
 
     def _send_settled(self) -> None:
@@ -253,7 +261,7 @@ class Ending:
         head = (*self._head(first.lease), self._settings.redis_expire, len(items), len(wakes))
         keys = (first.lease.key, self._streams[first.raw], self._names.others)
         ids = [delivery.id for delivery, _ in items]
-        self._post(items, chunk.done, SETTLE, keys, (*head, *ids, *replies, *groups))
+        self._post(items, chunk.done, SETTLE, keys, (*head, *ids, *replies, *groups), chunk.size)
 
     def _ended(self, items: _Items, done: asyncio.Future[bool], answer: Any, error: Exception | None) -> None:
         self._open -= 1

@@ -137,9 +137,13 @@ class Link:
         patience: float | None = None,
         *,
         repeat: bool = True,
+        size: int | None = None,
     ) -> None:
-        """`run` for those who need not wait a tick for the answer: `then` gets it at once. It must not raise."""
-        self._push(pack(("EVALSHA", script.sha, len(keys), *keys, *args)), then, repeat, script, patience)
+        """`run` for those who need not wait a tick for the answer: `then` gets it at once. It must not raise.
+
+        `size`: see `pack`.
+        """
+        self._push(pack(("EVALSHA", script.sha, len(keys), *keys, *args), size), then, repeat, script, patience)
 
     def promise(self) -> asyncio.Future[Any]:
         """A future for an answer. Raises BrokerUnavailableError where the connection was never opened or is closed."""

@@ -30,6 +30,8 @@ from redis.exceptions import (
 
 __all__ = ["GOOD_BYE", "Wire", "error_of", "pack"]
 
+#: Bytes of a command's words, on the average, from which on they are put together here.
+LONG_WORDS = 1024
 #: Bytes of one read.
 READ_BYTES = 64 * 1024
 #: Seconds that closing a connection may take.
@@ -51,7 +53,21 @@ ERRORS: dict[str, type[RedisError]] = {
 _IN_SCRIPT = re.compile(r"^ERR Error running script .*: -([A-Z]+) (.*)$", re.DOTALL)
 _NOTHING = object()
 
-pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
+
+def pack(words: tuple[Any, ...], size: int | None = None) -> bytes:
+    """A command as Redis reads it. `size`: bytes of its larger words; None: they are counted here."""
+    if size is None:
+        size = sum([len(word) for word in words if type(word) is bytes])
+    return hiredis.pack_command(words) if size < LONG_WORDS * len(words) else _pack_long(words)
+
+
+def _pack_long(words: tuple[Any, ...]) -> bytes:
+    """hiredis grows its text step by step, each into memory that the system must give: for 100 kB that costs 50 times as much."""
+    parts = [b"*%d\r\n" % len(words)]
+    for word in words:
+        text = word if type(word) is bytes else str(word).encode()
+        parts += (b"$%d\r\n" % len(text), text, b"\r\n")
+    return b"".join(parts)
 
 
 def error_of(text: str) -> RedisError:

@@ -19,7 +19,7 @@ from prpc.codec.plain import PlainWalk
 from prpc.codec.rawcall import read_raw
 from prpc.codec.reader import Restorer, refuse
 from prpc.codec.stamps import read_stamp, stamp
-from prpc.codec.text import check_bounds, find_message_id, parse
+from prpc.codec.text import check_bounds, count_few, find_message_id, parse
 from prpc.codec.values import DialectWalk
 from prpc.exceptions import DecodeError, EncodeError
 from prpc.failure import Failure
@@ -206,7 +206,7 @@ class Codec:
 
 def _short_reply(body: bytes, limits: Limits) -> ReadReply:
     # Without a colon there is no key, and with that no tag.
-    if b":" not in body and body.count(b"[") <= limits.max_depth:
+    if b":" not in body and count_few(body, b"[", limits.max_depth) <= limits.max_depth:
         try:
             message_id, result, described, stamped = _read_plain_reply(body)
             if described is None:

@@ -15,7 +15,7 @@ import msgspec
 from prpc.codec.limits import Limits
 from prpc.codec.reader import Restorer, refuse
 from prpc.codec.stamps import DATE_END, DATE_START, STAMP_LENGTH, read_stamp, stamp
-from prpc.codec.text import has_no_tags, measure, parse
+from prpc.codec.text import count_few, has_no_tags, measure, parse
 from prpc.prpcmessage import PRPCMessage
 
 __all__ = [
@@ -102,8 +102,7 @@ _Call = tuple[str, tuple[Any, ...] | list[Any], dict[str, Any]]
 
 def _plain_call(middle: bytes, limits: Limits) -> _Call | None:
     """Name and arguments, where nothing in them can hide a tag or a key that stands twice."""
-    colons = middle.count(b":")
-    if colons > 4 and middle.endswith(b"{}}"):
+    if middle.endswith(b"{}}") and count_few(middle, b":", 4) > 4:
         return None
     try:
         fields = _read_json(middle)
@@ -116,11 +115,11 @@ def _plain_call(middle: bytes, limits: Limits) -> _Call | None:
     else:
         known = 3
     # Every key brings its colon: where the count is that of the keys known here, there is no other key and none twice.
-    if type(kwargs) is not dict or len(fields) != 3 or colons != known + len(kwargs):
+    if type(kwargs) is not dict or len(fields) != 3 or count_few(middle, b":", known + len(kwargs)) != known + len(kwargs):
         return None
     if (kwargs and not has_no_tags(middle, known - 3)) or type(name) is not str or type(args) is not list:
         return None
-    if middle.count(b"[") > limits.max_depth:
+    if count_few(middle, b"[", limits.max_depth) > limits.max_depth:
         check_depth(measure(args)[1], limits)
     return name, args if known == 3 else tuple(args), kwargs
 

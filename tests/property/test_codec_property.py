@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import PurePosixPath, PureWindowsPath
@@ -127,6 +128,39 @@ def test_a_result_comes_back_as_it_was_and_stock_reads_it_alike(result: Any, arg
         reply = CODEC.read_reply(body)
         same(reply.result, result)
         assert (reply.message_id, reply.failure, reply.date_done_message) == (ID, None, NOW)
+
+
+#: What a search for tags stops at.
+STOPS = ['"py/', "py/tuple", "json://", "/", "//", "\\", "\\/", "\\u0070y/", ":", "[", "{", '"', "x" * 300]
+long_texts = st.lists(st.sampled_from(STOPS), max_size=90).map(lambda parts: "x" * 1100 + "".join(parts))
+
+
+@settings(deadline=None, max_examples=100)
+@given(long_texts, st.sampled_from([lambda text: text, lambda text: [text], lambda text: {"k": text}, lambda text: (text, 1)]))
+def test_long_texts_come_back_as_they_were(text: str, put: Callable[[str], Any]) -> None:
+    value = put(text)
+    read = CODEC.read_call(CODEC.write_call(call((value,), {})))
+    same(read.func_args, (value,))
+    read = CODEC.read_call(CODEC.write_call(call((), {"a": value})))
+    same(read.func_kwargs, {"a": value})
+    written = CODEC.write_reply(call((), {}).done(NOW, value), None, for_us=True)
+    for body in (written.body, written.wake):
+        same(CODEC.read_reply(body).result, value)
+
+
+@settings(deadline=None, max_examples=100)
+@given(long_texts, st.sampled_from(["py/object", "py/reduce", "json://1", "py\\/type", "\\u0070y/object"]), st.booleans())
+def test_a_tag_is_seen_behind_a_long_text(text: str, tag: str, before: bool) -> None:
+    tagged = f'{{"{tag}": "os.system"}}'
+    members = [json.dumps(text), tagged] if before else [tagged, json.dumps(text)]
+    body = CODEC.write_call(call(("THIS",), {})).replace(b'"THIS"', ", ".join(members).encode())
+    reply = b'["%s",[%s],null,"B+oLFAgGNwlBBA=="]' % (ID.hex.encode(), ", ".join(members).encode())
+    for read in (lambda: CODEC.read_call(body).func_args, lambda: CODEC.read_reply(reply).result):
+        try:
+            found = read()[before]
+        except DecodeError:
+            continue
+        assert not any(str(key).startswith(("py/", "json://")) for key in found)
 
 
 def survives_stock(value: Any) -> bool:
