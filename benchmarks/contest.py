@@ -8,7 +8,6 @@ each with what is wanted of it.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import platform
@@ -32,7 +31,7 @@ import redis
 from benchmarks.calls import QUEUE, ROOT
 from benchmarks.contestants import HOME, PEERS, Contestant
 from benchmarks.floors import FLOORS
-from benchmarks.rig import Counts, Meter, given, measure
+from benchmarks.rig import Counts, Meter, given, measure, run_in
 from prpc.app_client import AsyncClient, Client
 from prpc.dev_broker import DevBroker, start_dev_broker
 
@@ -47,6 +46,11 @@ RATIOS = (
     ("async per_s_256", "e1 per_s_256", "at least 0.8"),
     ("async per_s_256", "grpc per_s_256", "at least 5"),
     ("async per_s_1000", "async per_s_256", "at least 1.0"),
+    ("async on uvloop p50_ms", "e3 p50_ms", "towards 1.0"),
+    ("async on uvloop per_s_256", "e3 per_s_256", "towards 1.0"),
+    ("async on uvloop p50_ms", "e1 p50_ms", "at most 1.0"),
+    ("async on uvloop per_s_256", "e1 per_s_256", "at least 0.8"),
+    ("async on uvloop per_s_256", "grpc per_s_256", "at least 5"),
     ("thread per_s_256", "async per_s_256", "at least 0.7"),
     ("process per_s_256", "async per_s_256", "at least 0.4"),
     ("plain p50_ms", "async p50_ms", "at most 1.5"),
@@ -108,12 +112,13 @@ def measure_plain(url: str, counts: Counts) -> dict[str, Any]:
 def client_main(name: str) -> None:
     """Body of a client process: prints what it measured."""
     url, meter, counts = given()
+    loop = HOME[name].loop
     if name == "plain":
         found = measure_plain(url, counts)
     elif name in FLOORS:
-        found = asyncio.run(measure_floor(name, url, counts, meter))
+        found = run_in(loop, measure_floor(name, url, counts, meter))
     else:
-        found = asyncio.run(measure_prpc(f"add_{name}", url, counts, meter))
+        found = run_in(loop, measure_prpc(f"add_{name.split()[0]}", url, counts, meter))
     print(json.dumps(found))
 
 
@@ -154,7 +159,7 @@ def turn(name: str, contestant: Contestant, broker: DevBroker) -> dict[str, Any]
         **os.environ,
         **{"PRPC_TYPE_BROKER": "redis", "PRPC_URL_BROKER": broker.url, "PRPC_QUEUE_NAME": QUEUE, "PRPC_LOG_LEVEL": "warning"},
         **{"BENCH_URL": broker.url, "BENCH_VARIANT": contestant.variant, "PYTHONPATH": str(ROOT)},
-        **{"RQ_REDIS_URL": broker.url},
+        **{"RQ_REDIS_URL": broker.url, "PRPC_EVENT_LOOP": contestant.loop},
     }
     with served(name, contestant, broker.url, environ) as server:
         time.sleep(contestant.seconds_to_start)

@@ -19,6 +19,8 @@ class Contestant:
     counts: Counts = field(default_factory=Counts)
     variant: str = ""
     venv: str = ""
+    #: Loop of its processes that use asyncio.
+    loop: str = "asyncio"
     #: What serves it at once; the others say themselves that they are there, or their clients wait.
     seconds_to_start: float = 0.0
 
@@ -33,8 +35,11 @@ _PRPC = ("python", "-m", "prpc", "run")
 #: PRPC, and what it is held against in every run: floors, and gRPC for asyncio.
 HOME = {
     "e1": Contestant(("python", "-m", "benchmarks.floors", "e1"), _CONTEST, seconds_to_start=1.0),
+    "e2": Contestant(("python", "-m", "benchmarks.floors", "e2"), _CONTEST, seconds_to_start=1.0),
+    "e3": Contestant(("python", "-m", "benchmarks.floors", "e3"), _CONTEST, loop="uvloop", seconds_to_start=1.0),
     "grpc": Contestant(("python", "-m", "benchmarks.floors", "grpc"), _CONTEST, Counts(calls=10_000)),
     "async": Contestant((*_PRPC, "benchmarks.server:app"), _CONTEST),
+    "async on uvloop": Contestant((*_PRPC, "benchmarks.server:app"), _CONTEST, loop="uvloop"),
     "thread": Contestant((*_PRPC, "benchmarks.server:app"), _CONTEST),
     "process": Contestant((*_PRPC, "benchmarks.processes:app"), _CONTEST, Counts(calls=10_000)),
     "plain": Contestant((*_PRPC, "benchmarks.server:app"), _CONTEST, Counts(calls=10_000)),
@@ -45,7 +50,9 @@ _CELERY = ("celery", "-A", "benchmarks.peers.celery_peer", "worker", "-l", "WARN
 
 
 def _peer(name: str, server: tuple[str, ...], sequential: int, calls: int, variant: str = "", venv: str = "peers") -> Contestant:
-    return Contestant(server, f"benchmarks.peers.{name}_peer", Counts(sequential, calls, (256,)), variant, venv, _WARM)
+    return Contestant(
+        server, f"benchmarks.peers.{name}_peer", Counts(sequential, calls, (256,)), variant, venv, seconds_to_start=_WARM
+    )
 
 
 #: The others, at the settings that their documentation names for speed, and at their defaults where these differ much. How many

@@ -4,6 +4,8 @@
 guarantees, no deadlines, no leases, and calls are numbers and MessagePack. `grpc` is gRPC for asyncio, in which client and
 server speak to each other without a broker, with protobuf's own messages.
 
+`e2` and `e3`, on uvloop: floor_bare.py.
+
     python -m benchmarks.floors e1 redis://127.0.0.1:6379/0       the server, until it is ended
 """
 
@@ -23,7 +25,8 @@ import redis.asyncio as redis
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import Int64Value
 
-from benchmarks.rig import Add
+from benchmarks import floor_bare
+from benchmarks.rig import Add, run_in
 
 __all__ = ["FLOORS"]
 
@@ -174,6 +177,8 @@ async def _grpc(url: str) -> AsyncIterator[Add]:
 #: Name -> its server, and its client for one URL.
 FLOORS: dict[str, tuple[Callable[[str], Awaitable[None]], Callable[[str], Any]]] = {
     "e1": (_serve_e1, _e1),
+    "e2": (floor_bare.serve, floor_bare.client),
+    "e3": (floor_bare.serve, floor_bare.client),
     "grpc": (_serve_grpc, _grpc),
 }
 
@@ -183,4 +188,4 @@ async def _serve(name: str, url: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(*sys.argv[1:]))
+    run_in("uvloop" if sys.argv[1] == "e3" else "asyncio", _serve(*sys.argv[1:]))

@@ -8,13 +8,15 @@ import statistics
 import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
-__all__ = ["Add", "Counts", "Meter", "given", "latencies", "measure", "measure_handles", "rate"]
+__all__ = ["Add", "Counts", "Meter", "given", "latencies", "measure", "measure_handles", "rate", "run_in"]
+
+T = TypeVar("T")
 
 #: Adds two numbers, elsewhere.
 Add = Callable[[int, int], Awaitable[int]]
@@ -47,6 +49,17 @@ class Meter:
     def per_10k(self, before: dict[str, float], calls: int) -> dict[str, float]:
         """Of 10,000 calls, where so many were made since `before` was read."""
         return {name: (now - before[name]) / calls * 10_000 for name, now in self.read().items()}
+
+
+def run_in(loop: str, work: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run` in asyncio's own loop, or in uvloop's."""
+    factory = None
+    if loop == "uvloop":
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(work)
 
 
 def given() -> tuple[str, Meter, Counts]:
