@@ -31,6 +31,8 @@ class CoroutinePool(SlotPool):
     heed that keeps its slot until it ends. Why it is so: docs/decisions/0024-what-a-call-costs.md.
     """
 
+    watches = False  # a function that never waits cannot be stopped in time
+
     def __init__(self, slots: int, call: Callable[[Job], Coroutine[Any, Any, Any]] | None = None) -> None:
         """`call`: runs one job's function and returns its result."""
         super().__init__(WorkerKind.ASYNC, slots)
@@ -115,6 +117,8 @@ class CoroutinePool(SlotPool):
             outcome: Outcome = end.value
             return outcome
         task.set_name(f"prpc {job.name} {job.message_id}")
+        if job.timeout is not None and not execution.outcome.done():
+            self._wind(execution, job.timeout - execution.running)
         self._leave_to_next(task)
         return (yield from _driven(running, context, awaited))
 

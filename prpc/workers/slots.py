@@ -77,6 +77,9 @@ class SlotPool(ABC):
     """A pool of a fixed number of slots. A job beyond them waits in line; its timeout counts from its run's start, and its call's
     deadline goes on meanwhile."""
 
+    #: Whether every run's time is watched; else the pool does it for those that may take long.
+    watches = True
+
     def __init__(self, kind: WorkerKind, slots: int) -> None:
         self._kind = kind
         self._slots = slots
@@ -168,7 +171,8 @@ class SlotPool(ABC):
     def _take_up(self, execution: SlotExecution) -> None:
         self._held.add(execution)
         execution.began = time.monotonic()
-        self._wind(execution, execution.job.timeout)
+        if self.watches:
+            self._wind(execution, execution.job.timeout)
         self._begin(execution)
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import logging
 import threading
@@ -125,3 +126,85 @@ def test_a_function_left_over_when_its_loop_closes(caplog):
         loop.close()
         kept.clear()
         gc.collect()
+
+
+def test_functions_that_never_wait_leave_nothing_to_the_next_ones():
+    kept = contextvars.ContextVar("kept", default="nothing")
+
+    async def leave_things():
+        kept.set("something")
+        asyncio.current_task().cancel()  # noticed where it would wait, which it never does
+
+    async def look():
+        found = kept.get()
+        await asyncio.sleep(0)
+        return found
+
+    async def go():
+        async with started("async", 4) as pool:
+            first, second, third = [pool.submit(make_job(function)) for function in (leave_things, look, look)]
+            assert (await soon(first.outcome)).failure is None
+            assert [(await soon(each.outcome)).value for each in (second, third)] == ["nothing", "nothing"]
+
+    run(go())
+
+
+def test_a_function_that_waits_has_its_task_for_itself():
+    seen = []
+
+    async def quick():
+        seen.append(asyncio.current_task())
+
+    async def waits():
+        task = asyncio.current_task()
+        try:
+            async with asyncio.timeout(0.01):
+                await asyncio.sleep(60)
+        except TimeoutError:
+            assert asyncio.current_task() is task
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(0))
+        return task.get_name()
+
+    async def go():
+        async with started("async", 8) as pool:
+            kinds = (quick, waits, quick, waits, quick)
+            jobs = [pool.submit(make_job(function, message_id=str(number))) for number, function in enumerate(kinds)]
+            outcomes = [await soon(each.outcome) for each in jobs]
+            assert [outcome.failure for outcome in outcomes] == [None] * 5
+            names = [outcome.value for outcome in outcomes if outcome.value]
+            assert len(set(names)) == 2 and all(name.startswith("prpc ") for name in names)
+            assert len(set(seen)) == 3  # one that waits takes the task of those before it along
+
+    run(go())
+
+
+def test_many_begin_in_one_turn_whatever_the_others_do():
+    gate = []
+
+    async def quick(number):
+        return number
+
+    async def waits(number):
+        await asyncio.wait_for(gate[0].wait(), 60)
+        return number
+
+    async def fails(number):
+        raise LookupError(number)
+
+    async def go():
+        gate.append(asyncio.Event())
+        async with started("async", 300) as pool:
+            kinds = [(quick, waits, fails)[number % 3] for number in range(300)]
+            jobs = [pool.submit(make_job(function, number)) for number, function in enumerate(kinds)]
+            for number in range(0, 300, 3):
+                assert (await soon(jobs[number].outcome)).value == number
+            for number in range(2, 300, 3):
+                assert (await soon(jobs[number].outcome)).failure.type_name == "builtins.LookupError"
+            assert pool.state().busy == 100
+            gate[0].set()
+            for number in range(1, 300, 3):
+                assert (await soon(jobs[number].outcome)).value == number
+            assert pool.state().busy == 0
+
+    run(go())
