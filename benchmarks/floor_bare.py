@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,20 +17,18 @@ from urllib.parse import urlsplit
 import hiredis
 import msgspec
 
-from benchmarks.rig import Add
-
 __all__ = ["client", "serve"]
 
 _STREAM, _GROUP, _BATCH = "floor", "g", 500
 _MORE = object()
 
 _write = msgspec.msgpack.Encoder().encode
-_read_results = msgspec.msgpack.Decoder(list[tuple[int, int]]).decode
+_read_results = msgspec.msgpack.Decoder(list[tuple[int, Any]]).decode
 
 
 class _Call(msgspec.Struct, array_like=True):
     number: int
-    args: tuple[int, int]
+    args: tuple[Any, Any]
     to: str
 
 
@@ -91,7 +89,7 @@ class _Server:
 
     def __init__(self, reading: _Connection, writing: _Connection) -> None:
         self._reading, self._writing, self._loop = reading, writing, asyncio.get_running_loop()
-        self._results: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+        self._results: defaultdict[str, list[tuple[int, Any]]] = defaultdict(list)
         self._done: list[bytes] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -126,13 +124,13 @@ class _Server:
 class _Client:
     def __init__(self, connection: _Connection) -> None:
         self._connection, self.channel = connection, f"floor:{uuid.uuid4().hex}"
-        self._waiting: dict[int, asyncio.Future[int]] = {}
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._number = 0
         connection.pushed = self._pushed
 
-    async def add(self, a: int, b: int) -> int:
+    async def add(self, a: Any, b: Any) -> Any:
         self._number += 1
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[self._number] = future
         self._connection.send("XADD", _STREAM, "*", "d", _write(_Call(self._number, (a, b), self.channel)))
         return await future
@@ -149,8 +147,8 @@ async def serve(url: str) -> None:
 
 
 @asynccontextmanager
-async def client(url: str) -> AsyncIterator[Add]:
-    """What adds two numbers on a server."""
+async def client(url: str) -> AsyncIterator[Callable[[Any, Any], Awaitable[Any]]]:
+    """What adds two numbers, or texts, on a server."""
     connection = await _connect(url)
     calls = _Client(connection)
     connection.send("SUBSCRIBE", calls.channel, answered=False)

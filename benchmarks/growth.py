@@ -1,4 +1,4 @@
-"""How cost behaves with payload, backlog, servers and calls, and how long starting takes. `python -m benchmarks.growth`
+"""How cost behaves with payload, backlog, servers and idle clients, and how long starting takes. `python -m benchmarks.growth`
 
 Starts its own Redis. Each figure stands beside the one that it is compared with, measured in the same run by turns.
 """
@@ -9,13 +9,15 @@ import argparse
 import asyncio
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +25,14 @@ from typing import Any
 import psutil
 import redis
 
+from benchmarks import floor_bare
 from benchmarks.calls import QUEUE, ROOT, server
 from benchmarks.rig import Meter, rate
 from prpc.app_client import AsyncClient
 from prpc.dev_broker import DevBroker, start_dev_broker
 
+#: Clients that wait, and seconds for which a server is looked at that has nothing else.
+IDLE_CLIENTS, SECONDS_IDLE = 1_000, 10.0
 #: Seconds for anything that is waited for.
 PATIENCE = 300
 
@@ -57,22 +62,91 @@ def _pid_of(broker: DevBroker) -> int:
 
 
 async def measure_sizes(broker: DevBroker, server_pid: int) -> dict[str, float]:
-    """Calls a second and CPU seconds of each payload."""
-    found: dict[str, float] = {}
+    """Calls a second and CPU milliseconds of each payload."""
     meter = Meter(server_pid, _pid_of(broker))
     async with AsyncClient("redis", broker.url, QUEUE) as client:
         await _there(client, 1)
-        for size in SIZES:
-            text = "x" * size.characters
+        return await _measure_echo(lambda text: client.call("echo_async", text), meter, "")
 
-            async def echo(_: int, text: str = text) -> None:
-                assert len(await client.call("echo_async", text)) == len(text)
 
-            await rate(echo, size.in_flight * 2, size.in_flight)
-            before = meter.read()
-            found[f"{size.name}: calls/s"] = await rate(echo, size.calls, size.in_flight)
-            for who, seconds in meter.per_10k(before, size.calls).items():
-                found[f"{size.name}: ms of {who} a call"] = seconds / 10
+async def measure_bare_sizes(broker: DevBroker, server_pid: int) -> dict[str, float]:
+    """The same of the floor e2: what the bytes cost that both must move."""
+    meter = Meter(server_pid, _pid_of(broker))
+    async with floor_bare.client(broker.url) as add:
+        return await _measure_echo(lambda text: add("", text), meter, "floor, ")
+
+
+async def _measure_echo(echo: Callable[[str], Awaitable[str]], meter: Meter, whose: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for size in SIZES:
+        text = "x" * size.characters
+
+        async def one(_: int, text: str = text) -> None:
+            assert len(await echo(text)) == len(text)
+
+        await rate(one, size.in_flight * 2, size.in_flight)
+        before = meter.read()
+        found[f"{whose}{size.name}: calls/s"] = await rate(one, size.calls, size.in_flight)
+        for who, seconds in meter.per_10k(before, size.calls).items():
+            found[f"{whose}{size.name}: ms of {who} a call"] = seconds / 10
+    return found
+
+
+@contextmanager
+def bare_server(url: str) -> Iterator[int]:
+    """The floor's server as a process of its own."""
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.floors", "e2", url], cwd=ROOT)
+    try:
+        with redis.Redis.from_url(url) as bare:
+            while not bare.exists("floor"):
+                time.sleep(0.02)
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@contextmanager
+def idle_clients(url: str, count: int) -> Iterator[None]:
+    """Clients that have called once and now wait, in a process of their own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.growth", "idle", url, str(count)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        process.stdout.readline()
+        yield
+    finally:
+        process.stdin.close()
+        process.wait(60)
+
+
+async def be_idle(url: str, count: int) -> None:
+    """Body of that process: it ends with its standard input."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    async with AsyncExitStack() as stack:
+        for number in range(count):
+            client = await stack.enter_async_context(AsyncClient("redis", url, QUEUE))
+            assert await client.call("add_async", number, 1) == number + 1
+        print("there", flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+def measure_idle_clients(broker: DevBroker, server_pid: int, calls: int) -> dict[str, float]:
+    """What clients that only wait cost the server."""
+    server_process = psutil.Process(server_pid)
+    found = {}
+    for count in (0, IDLE_CLIENTS):
+        with idle_clients(broker.url, count):
+            before = server_process.cpu_times()
+            time.sleep(SECONDS_IDLE)
+            after = server_process.cpu_times()
+            cpu = after.user + after.system - before.user - before.system
+            found[f"{count:,} idle clients: ms of the idle server a s"] = 1000 * cpu / SECONDS_IDLE
+            found[f"{count:,} idle clients: calls/s"] = asyncio.run(measure_servers(broker, 1, calls))
     return found
 
 
@@ -149,6 +223,9 @@ def measure(broker: DevBroker, calls: int, backlog: int) -> dict[str, float]:
     found = measure_start(broker)
     with server(broker.url) as process:
         found |= asyncio.run(measure_sizes(broker, process.pid))
+        found |= measure_idle_clients(broker, process.pid, calls)
+    with bare_server(broker.url) as pid:
+        found |= asyncio.run(measure_bare_sizes(broker, pid))
     for count in (1, 2):
         with ExitStack() as stack:
             for _ in range(count):
@@ -159,6 +236,8 @@ def measure(broker: DevBroker, calls: int, backlog: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print."""
+    if sys.argv[1:2] == ["idle"]:
+        return asyncio.run(be_idle(sys.argv[2], int(sys.argv[3])))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=20_000)
