@@ -243,10 +243,18 @@ from client_kit import served
 with served() as server, prpc.Client("memory", server.settings.url_broker, "q") as client:
     task = client.call("hold")
     server.until(lambda: bool(server.calls))
+    caught = threading.Event()
+    def once(*_):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        caught.set()
+        raise KeyboardInterrupt
+    signal.signal(signal.SIGINT, once)
     def interrupt():
         while not task.call.watched:
             time.sleep(0.001)
-        os.kill(os.getpid(), signal.SIGINT)
+        # Again where it came in the moment before the lock is waited for: Python looks at signals no more from there on.
+        while not caught.wait(0.1):
+            os.kill(os.getpid(), signal.SIGINT)
     threading.Thread(target=interrupt).start()
     try:
         task.result()
