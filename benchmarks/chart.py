@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from html import escape
+from math import log10
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,13 @@ NAMES = {
     "saq tuned": "SAQ, polls every 5 ms",
 }
 WIDTH, LABEL, ROW, BAR = 860, 230, 22, 14
+#: Milliseconds at which the bars of times begin.
+SHORTEST = 0.1
 OURS, OTHERS = "#2f6fde", "#8a94a6"
 
 
 def _bars(title: str, rows: list[tuple[str, float, str]], top: int) -> Iterator[str]:
-    """One panel; its rows are (contestant, value, text)."""
+    """One panel; its rows are (contestant, length of its bar, text)."""
     most = max(value for _, value, _ in rows)
     room = WIDTH - LABEL - 110
     yield f'<text x="0" y="{top + 16}" class="title">{escape(title)}</text>'
@@ -66,7 +69,8 @@ def picture(result: Mapping[str, Any]) -> str:
     times = sorted(_rows(result["figures"], "p50_ms").items(), key=lambda pair: pair[1])
     upper = list(_bars("Calls per second, 256 in flight", [(name, rate, f"{rate:,.0f}") for name, rate in rates], 0))
     top = 30 + len(rates) * ROW + 26
-    lower = list(_bars("Median time of one call after another, ms", [(name, ms, f"{ms:,.2f}") for name, ms in times], top))
+    slower = [(name, log10(ms / SHORTEST), f"{ms:,.2f}") for name, ms in times]
+    lower = list(_bars("Median time of one call after another, ms (logarithmic)", slower, top))
     height = top + 30 + len(times) * ROW + 10
     style = (
         "text{font:12px system-ui,sans-serif;fill:#1f2733}.title{font-weight:600;font-size:14px}"

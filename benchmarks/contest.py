@@ -196,7 +196,11 @@ def report(figures: dict[str, list[float]]) -> dict[str, Any]:
         if one in medians and other in medians
     }
     return {
-        "machine": {"python": platform.python_version(), "cores": os.cpu_count(), "system": platform.platform()},
+        "machine": {
+            "python": platform.python_version(),
+            "cores": os.cpu_count(),
+            "system": f"{platform.system()} {platform.machine()}",
+        },
         "versions": {name: version(name) for name in ("prpc", "redis", "hiredis", "msgspec", "grpcio")},
         "figures": {name: {"median": medians[name], "least": min(all_), "most": max(all_)} for name, all_ in figures.items()},
         "ratios": ratios,
