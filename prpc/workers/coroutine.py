@@ -28,7 +28,7 @@ class CoroutinePool(SlotPool):
     """A task for each job that waits for something; those that never do share one, as a task costs more than a short function.
 
     While a function runs, its task is its own: it may cancel, time and name it. Aborting cancels it; a function that does not
-    heed that keeps its slot until it ends. Why it is so: docs/decisions/0024-what-a-call-costs.md.
+    heed that keeps its slot until it ends. Why it is so: docs/decisions/0025-tasks-that-functions-share.md.
     """
 
     watches = False  # a function that never waits cannot be stopped in time
@@ -98,9 +98,9 @@ class CoroutinePool(SlotPool):
                 outcome = await self._run_here(execution, task)
                 del self._tasks[execution]
                 # Outside of the function's context, in which what follows on the outcome has no business.
-                self._release(execution)
                 if not execution.decide(outcome):
                     logger.debug("%s (%s) ended after its outcome was decided", execution.job.name, execution.job.message_id)
+                self._release(execution)
                 if self._next is not task or task.cancelling():
                     return  # the task is spent: the next function shall not find what this one left in it
         finally:
