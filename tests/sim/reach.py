@@ -34,6 +34,7 @@ OFTEN = 10
 PARTS = 2
 #: What no schedule can come to, and why; it does not count.
 UNREACHABLE = {
+    "prpc/server/alone.py": "takes a real process over: chooses its loop, takes its signals, sets its garbage collector",
     "prpc/server/reloading.py": "supervises real processes: starts a command, watches files, takes signals",
 }
 
