@@ -62,10 +62,12 @@ def pack(words: tuple[Any, ...], size: int | None = None) -> bytes:
 
 
 def _pack_long(words: tuple[Any, ...]) -> bytes:
-    """hiredis grows its text step by step, each into memory that the system must give: for 100 kB that costs 50 times as much."""
+    """As hiredis does it, in a fiftieth of its time for words of 100 kB. Raises TypeError for any other kind of word."""
     parts = [b"*%d\r\n" % len(words)]
     for word in words:
-        text = word if type(word) is bytes else str(word).encode()
+        if not isinstance(word, bytes | str | int | float):
+            raise TypeError(f"{type(word).__name__} cannot be sent to Redis")
+        text = word if isinstance(word, bytes) else str(word).encode()
         parts += (b"$%d\r\n" % len(text), text, b"\r\n")
     return b"".join(parts)
 

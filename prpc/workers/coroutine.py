@@ -64,7 +64,8 @@ class CoroutinePool(SlotPool):
             self._open_task()
 
     def _open_task(self) -> None:
-        self._next = task = self.loop.create_task(self._serve(), name="prpc functions", context=self._context)
+        # Not by the loop's factory: one that begins tasks at once would enter the context of the task that makes this one again.
+        self._next = task = asyncio.Task(self._serve(), loop=self.loop, name="prpc functions", context=self._context)
         self._all.add(task)
         task.add_done_callback(self._close_task)
 

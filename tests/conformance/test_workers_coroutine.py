@@ -5,8 +5,10 @@ import contextlib
 import contextvars
 import gc
 import logging
+import sys
 import threading
 
+import pytest
 import worker_jobs
 from worker_kit import PATIENCE, Meeting, make_job, run, soon, started
 
@@ -206,5 +208,21 @@ def test_many_begin_in_one_turn_whatever_the_others_do():
             for number in range(1, 300, 3):
                 assert (await soon(jobs[number].outcome)).value == number
             assert pool.state().busy == 0
+
+    run(go())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are younger")
+def test_a_loop_that_begins_tasks_at_once():
+    async def waits(number):
+        await asyncio.sleep(0)
+        return number
+
+    async def go():
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        async with started("async", 8) as pool:
+            jobs = [pool.submit(make_job(function, number, 0)) for number, function in enumerate([worker_jobs.async_add] * 3)]
+            jobs += [pool.submit(make_job(waits, number)) for number in range(3, 6)]
+            assert [(await soon(each.outcome)).value for each in jobs] == list(range(6))
 
     run(go())

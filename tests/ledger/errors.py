@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from tests.ledger.book import Book, Call
@@ -134,7 +135,8 @@ def _of_dead_letters(call: Call, book: Book, promise: Promise) -> Iterator[Viola
     reasons = {letter["reason"] for letter in letters} - ({"attempts"} if call.idempotent else set())
     # What a fault held up on its way comes when its signature is too old, as a copy does that is made later.
     if "signature" in reasons:
-        late = any(entered["at"] - call.event["at"] > promise.signed_for for entered in call.of("entered"))
+        lasts = math.inf if call.event["timeout"] is None else max(promise.signed_for, call.event["timeout"])
+        late = any(entered["at"] - call.event["at"] > lasts - promise.skew for entered in call.of("entered"))
         if late or book.faults.hit(call.event["client"], call.event["at"], letters[0]["at"], promise.aftermath):
             reasons.discard("signature")
     if reasons:

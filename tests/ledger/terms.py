@@ -126,7 +126,7 @@ class Promise:
     attempts: int | None = None
     #: Seconds that a fault must last for the items of a stream to be lost, on a server that lives on.
     items_lost_after: float = 0.0
-    #: Seconds after a call from which on an entry of it that comes into the queue may be refused for its old signature.
+    #: Seconds after a call, or its timeout where that is longer, after which an entry of it may be refused for its signature.
     signed_for: float = 5.0
     #: Whether the clock of the events is the one that timers run by, so that no caller runs out of time early.
     exact: bool = False

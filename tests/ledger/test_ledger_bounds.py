@@ -106,3 +106,5 @@ def test_a_copy_that_is_made_too_late_for_its_signature_is_a_dead_letter() -> No
     outcome = event("outcome", 3.0, id="a", how="value", token="t")
     assert rules([CALL, first, START, END, outcome, copy, dead], PROMISE) == []
     assert rules([CALL, first, START, END, outcome, {**copy, "at": 5.9}, dead], PROMISE) == ["dead letter"]
+    for timeout in (5.5, None):
+        assert rules([{**CALL, "timeout": timeout}, first, START, END, outcome, copy, dead], PROMISE) == ["dead letter"]
