@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["MOST_AHEAD", "SECONDS_AHEAD", "SECONDS_UNTIL_BACK", "Ahead"]
+__all__ = ["MOST_AHEAD", "SECONDS_AHEAD", "SECONDS_UNTIL_BACK", "SHORT", "Ahead"]
 
 T = TypeVar("T")
 
@@ -17,6 +17,8 @@ SECONDS_AHEAD = 0.005
 MOST_AHEAD = 100
 #: Seconds after which a call that waits here goes back to the queue: what runs takes longer than what ran before.
 SECONDS_UNTIL_BACK = 0.05
+#: Seconds that calls take on the average, below which they are short.
+SHORT = 0.001
 #: What a call is thought to take before anything is known, in seconds, and by how much each one that ends changes that.
 AT_FIRST, WEIGHT = 1.0, 0.1
 
@@ -57,6 +59,20 @@ class Ahead(Generic[T]):
         if self._timer is None:
             self._timer = loop.call_later(SECONDS_UNTIL_BACK, self._look)
 
+    @property
+    def are_short(self) -> bool:
+        """Whether calls take so little that the way to a worker and back is what they cost."""
+        return self.seconds < SHORT
+
+    @property
+    def first(self) -> T:
+        """The one that waits longest, of at least one."""
+        return self._waiting[0][0]
+
+    def doubt(self) -> None:
+        """A call took longer than those before it: nothing is known of the next ones."""
+        self.seconds = AT_FIRST
+
     def start_next(self) -> None:
         """There is a worker for the one that waits longest, if any."""
         if self._waiting:
@@ -81,5 +97,5 @@ class Ahead(Generic[T]):
         if until > loop.time():
             self._timer = loop.call_at(until, self._look)
         else:
-            self.seconds = AT_FIRST
+            self.doubt()
             self.clear()

@@ -33,7 +33,6 @@ from prpc.server.burial import Burial
 from prpc.server.endings import Endings
 from prpc.server.entries import ask_for, id_of, is_strict, misfit
 from prpc.server.line import Line
-from prpc.server.lingering import SHORT
 from prpc.server.logs import logger
 from prpc.server.middleware import Middleware
 from prpc.server.outcomes import is_worker_lost, outcome_of_built_in, server_shutdown
@@ -105,6 +104,8 @@ class Dispatcher:
         self._line: Line[Run] = Line(self._start_from_line, self._give_back)
         self._free = slots
         self._ahead: Ahead[Run] = Ahead(slots, self._start_ahead, self._give_back)
+        #: How many calls may wait inside of the workers of a kind. Below 0 free workers, so many wait.
+        self._behind = {kind: pool.behind for kind, pool in pools.items() if pool.behind and pool.state().slots == slots}
         self._stopping = False
         self._room: asyncio.Future[None] | None = None
         self._quiet: asyncio.Future[None] | None = None
@@ -119,7 +120,7 @@ class Dispatcher:
         self._consumer.on_lost(self._look_again)
         loop = asyncio.get_running_loop()
         while not self._stopping:
-            most = max(0, self._free) + self._ahead.room
+            most = max(0, self._free) + max(0, self._ahead.room + min(0, self._free))
             if not most or self._line.is_full:
                 self._room = loop.create_future()
                 if lost := self._consumer.take_lost():
@@ -150,6 +151,8 @@ class Dispatcher:
         self._stopping = True
         self._line.clear()
         self._ahead.clear()
+        for pool in self._pools.values():
+            pool.recall()
         await self._consumer.stop()
         self._look_again()
         await self._until_quiet(grace)
@@ -183,7 +186,7 @@ class Dispatcher:
             return
         if (run := self._read(delivery)) is None:
             return
-        if self._free > 0 or not self._needs_worker(run):
+        if self._free > 0 or not self._needs_worker(run) or (not len(self._ahead) and self._may_follow(run)):
             self._take_up(run)
         else:
             self._ahead.wait(run)
@@ -192,6 +195,13 @@ class Dispatcher:
         """Whether it may have to wait for one: not where it is answered in place, or its caller told that its server was lost."""
         function = self._registry.get(run.message.func_name)
         return function is not None and not function.streams and (run.attempt == 1 or function.idempotent)
+
+    def _may_follow(self, run: Run) -> bool:
+        """Whether it may wait inside of a worker for the call before it, as calls are short."""
+        if not self._behind or not self._ahead.are_short or self._middleware:
+            return False
+        function = self._registry.get(run.message.func_name)
+        return function is not None and not function.broadcast and self._free > -self._behind.get(function.kind, 0)
 
     def _accept_lost(self, deliveries: Iterable[Delivery]) -> None:
         """There is no room: callers whose server was lost are told of it, and what may run again is for others."""
@@ -343,6 +353,7 @@ class Dispatcher:
             job, pool = self._streams_of(function.name).write(run.streaming, job, run.attempt, run.facts, function.kind)
         else:
             self._free -= 1
+            job.returnable = self._free < 0
             pool = self._publisher.of(run) if function.broadcast else self._pools[function.kind]
         run.execution = execution = (
             WrappedCall(job, pool, self._middleware, run.current) if self._middleware else pool.submit(job)
@@ -358,7 +369,9 @@ class Dispatcher:
 
     def _ended(self, run: Run, execution: Execution, outcome: Coming[Outcome]) -> None:
         again, dead = False, None
-        if run.function is None or not run.function.streams:
+        if outcome.result().returned:
+            self._come_back(run)
+        elif run.function is None or not run.function.streams:
             self._ahead.note(outcome.result().running)
         if self._table.running(run.message.message_id) is run:
             self._table.end(run.message.message_id)
@@ -383,6 +396,13 @@ class Dispatcher:
         if self._quiet is not None and not self._quiet.done() and not self._table:
             self._quiet.set_result(None)
 
+    def _come_back(self, run: Run) -> None:
+        """It waited behind a call that takes longer than others did, and did not begin."""
+        self._ahead.doubt()
+        if self._table.running(run.message.message_id) is run:
+            self._table.end(run.message.message_id)
+            self._give_back(run)
+
     def _may_run_twice(self, run: Run, outcome: Outcome) -> bool:
         """Whether the worker was lost, and running the call again does no harm."""
         harmless = run.function is not None and run.function.idempotent
@@ -396,7 +416,7 @@ class Dispatcher:
 
     def _fill(self) -> None:
         """There may be a worker for calls that wait for one, here or at the broker."""
-        while self._free > 0 and len(self._ahead):
+        while len(self._ahead) and (self._free > 0 or self._may_follow(self._ahead.first)):
             self._ahead.start_next()
         self._look_again()
 
@@ -409,4 +429,4 @@ class Dispatcher:
 
     def _end(self, run: Run, outcome: Outcome, dead: str | None = None) -> None:
         """`dead`: why the entry is kept as a dead letter; None where it is not."""
-        self._endings.end(run, outcome, dead, more=len(self._ahead) > 0 and self._ahead.seconds < SHORT)
+        self._endings.end(run, outcome, dead, more=(self._free < 0 or len(self._ahead) > 0) and self._ahead.are_short)

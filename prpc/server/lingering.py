@@ -7,12 +7,10 @@ from collections.abc import Callable
 
 from prpc.brokers.base import Delivery, Reply
 
-__all__ = ["MOST_GATHERED", "SECONDS_GATHERED", "SHORT", "Lingering"]
+__all__ = ["MOST_GATHERED", "SECONDS_GATHERED", "Lingering"]
 
 #: Outcomes that go out together at the latest, and seconds after which they do.
 MOST_GATHERED, SECONDS_GATHERED = 32, 0.002
-#: Seconds that calls take on the average, below which it is worth while to wait for the next outcome.
-SHORT = 0.001
 
 
 class Lingering:

@@ -46,6 +46,8 @@ class Job:
     sink: ItemSink | None = None
     #: Seconds until the call's deadline, after which it is not started any more; None without one.
     left: float | None = None
+    #: Whether it may wait behind another in a worker that is busy, and come back where that takes long; see `WorkerPool.behind`.
+    returnable: bool = False
 
 
 @dataclass(slots=True)
@@ -59,6 +61,8 @@ class Outcome:
     running: float = 0.0
     #: Name of the thread or process that ran it, for the log.
     worker: str = ""
+    #: It has not begun, and will not: there was no worker for it soon enough.
+    returned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +120,21 @@ class WorkerPool(Protocol):
     @property
     def kind(self) -> WorkerKind: ...
 
+    @property
+    def behind(self) -> int:
+        """How many returnable jobs it takes beyond its slots, to wait in its workers."""
+        ...
+
     async def start(self) -> None:
         """Make the workers; a process worker has imported the functions' modules when this returns."""
         ...
 
     def submit(self, job: Job) -> Execution:
-        """Start the job now. The caller keeps to the number of slots."""
+        """Start the job now. The caller keeps to the number of slots, and of those behind them."""
+        ...
+
+    def recall(self) -> None:
+        """End every returnable job that has not begun, as `returned`."""
         ...
 
     def state(self) -> PoolState: ...

@@ -24,7 +24,7 @@ from prpc.failure import Failure, describe, failure_of, type_name_of, without_fi
 from prpc.workers.process_boot import MAIN, Boot
 from prpc.workers.process_progress import PipeReports
 from prpc.workers.process_tree import adopt_orphans, children_of, die_with_parent, kill_tree
-from prpc.workers.process_wire import Channel, Kind
+from prpc.workers.process_wire import Channel, Kind, take_turn
 
 __all__ = ["main", "run_worker"]
 
@@ -33,9 +33,9 @@ UNSENT = ("args", "exc_info")
 
 
 def main() -> None:
-    """Entry point of a worker that is started afresh; arguments: descriptor of its pipe, process id of the keeper."""
-    enter_session(int(sys.argv[2]))
-    run_worker(int(sys.argv[1]))
+    """Entry point of a worker that is started afresh; arguments: descriptors of its pipes, process id of the keeper."""
+    enter_session(int(sys.argv[3]))
+    run_worker(int(sys.argv[1]), int(sys.argv[2]))
 
 
 def enter_session(keeper: int) -> None:
@@ -48,20 +48,20 @@ def enter_session(keeper: int) -> None:
     die_with_parent(keeper)
 
 
-def run_worker(descriptor: int) -> None:
-    """Serve the calls that come over this pipe until its other end is closed."""
+def run_worker(descriptor: int, turns: int) -> None:
+    """Serve the calls that come over this pipe until its other end is closed. `turns`: where the turn for each is taken."""
     with socket.socket(fileno=descriptor) as sock:
         sock.setblocking(True)
         channel = Channel(sock)
         os.register_at_fork(after_in_child=channel.close)
         frame = channel.receive()
         if frame is not None:
-            _serve(channel, pickle.loads(frame[1]))
+            _serve(channel, turns, pickle.loads(frame[1]))
     for pid in children_of(os.getpid()):
         kill_tree(pid)
 
 
-def _serve(channel: Channel, boot: Boot) -> None:
+def _serve(channel: Channel, turns: int, boot: Boot) -> None:
     sys.argv = list(boot.argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what is printed shows at once, also when we are killed
@@ -76,9 +76,13 @@ def _serve(channel: Channel, boot: Boot) -> None:
     os.register_at_fork(after_in_child=reports.close)
     channel.send(Kind.READY, b"")
     while (frame := channel.receive()) is not None:
-        answer = _answer(functions, frame[1], reports, measure=boot.measure)
+        try:
+            may_begin = take_turn(turns)
+        except OSError:  # user code closed what it did not open: the server has back what was not begun
+            return
+        answer = _answer(functions, frame[1], reports, measure=boot.measure) if may_begin else (Kind.SKIPPED, b"")
         reports.end()
-        channel.send(*answer)
+        channel.send(*answer)  # before the next turn is taken: of all that is not answered one at most has begun
         del frame, answer
 
 
@@ -86,13 +90,15 @@ def _answer(
     functions: list[Callable[..., Any]], body: bytes | bytearray, reports: PipeReports, *, measure: bool
 ) -> tuple[Kind, bytes]:
     try:
-        which, args, kwargs, facts = pickle.loads(body)
+        which, args, kwargs, facts, since, left = pickle.loads(body)
         function = functions[which] if isinstance(which, int) else pickle.loads(which)
     except BaseException as exc:
         return Kind.REFUSED, pickle.dumps(f"{type(exc).__name__}: {exc}")
-    context = contextvars.copy_context()
-    _bind(context, facts, reports)
     began = time.monotonic()
+    if left is not None and began - since >= left:
+        return Kind.EXPIRED, pickle.dumps(began - since)
+    context = contextvars.copy_context()
+    _bind(context, facts, reports, None if left is None else left - (began - since))
     try:
         value = context.run(function, *args, **kwargs)
     except BaseException as exc:
@@ -108,15 +114,16 @@ def _answer(
     return Kind.FAILURE, pickle.dumps((failure, running, _resident() if measure else 0))
 
 
-def _bind(context: contextvars.Context, facts: Mapping[str, Any], reports: PipeReports) -> None:
+def _bind(context: contextvars.Context, facts: Mapping[str, Any], reports: PipeReports, left: float | None) -> None:
     if "message_id" in facts:
         reports.begin(facts["message_id"])
         clock = SystemClock()
+        limits = [limit for limit in (facts.get("timeout"), left) if limit is not None]
         call = CurrentCall(
             message_id=facts["message_id"],
             function=facts.get("function", ""),
             headers=facts.get("headers", {}),
-            deadline=Deadline.after(clock, facts.get("timeout")),
+            deadline=Deadline.after(clock, min(limits, default=None)),
             attempt=facts.get("attempt", 1),
             clock=clock,
             _sink=reports,

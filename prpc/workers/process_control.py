@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import pickle
 import socket
 import subprocess
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prpc.exceptions import RegistrationError
 from prpc.workers import process_keeper
@@ -30,16 +31,17 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
 
 
 class _Writer:
-    """Writes in order as the socket takes it, with a descriptor beside a write where there is one."""
+    """Writes in order as the socket takes it, with descriptors beside a write where there are some."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
         self._loop = loop
         self._sock = sock
-        self._pending: deque[tuple[memoryview, socket.socket | None]] = deque()
+        self._pending: deque[tuple[memoryview, Sequence[int]]] = deque()
 
-    def write(self, data: bytes, companion: socket.socket | None = None) -> None:
+    def write(self, data: bytes, companions: Sequence[int] = ()) -> None:
+        """The companions are closed once they are written."""
         idle = not self._pending
-        self._pending.append((memoryview(data), companion))
+        self._pending.append((memoryview(data), companions))
         if idle:
             self._flush()
             if self._pending:
@@ -53,15 +55,15 @@ class _Writer:
     def _flush(self) -> None:
         try:
             while self._pending:
-                data, companion = self._pending[0]
-                if companion is None:
+                data, companions = self._pending[0]
+                if not companions:
                     count = self._sock.send(data)
                 else:
-                    count = socket.send_fds(self._sock, [data], [companion.fileno()])
-                    companion.close()
+                    count = socket.send_fds(self._sock, [data], list(companions))
+                    _close_all(companions)
                 self._pending.popleft()
                 if count < len(data):
-                    self._pending.appendleft((data[count:], None))
+                    self._pending.appendleft((data[count:], ()))
         except BlockingIOError:
             pass
         except OSError:  # the other end is gone; the reader says so
@@ -69,9 +71,8 @@ class _Writer:
 
     def drop(self) -> None:
         """Forget what is not written."""
-        for _, companion in self._pending:
-            if companion is not None:
-                companion.close()
+        for _, companions in self._pending:
+            _close_all(companions)
         self._pending.clear()
 
     def close(self) -> None:
@@ -79,6 +80,11 @@ class _Writer:
         self._loop.remove_writer(self._sock.fileno())
         self._loop.remove_reader(self._sock.fileno())
         self._sock.close()
+
+
+def _close_all(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 class WorkerPipe:
@@ -90,18 +96,20 @@ class WorkerPipe:
         self._sock = sock
         self._writer = _Writer(loop, sock)
         self._reader = FrameReader()
+        #: What was read and not told: who is told of a frame may read on.
+        self._frames: deque[Frame] = deque()
         self._on_frame, self._on_end = on_frame, on_end
         self._open = True
-        loop.add_reader(sock.fileno(), self._read)
+        loop.add_reader(sock.fileno(), self.read)
 
-    def send(self, kind: Kind, body: bytes) -> None:
-        """Send one frame, in the background where it is large."""
-        for piece in pack_frame(kind, body):
+    def send(self, pieces: Sequence[bytes]) -> None:
+        """Send frames, in the background where they are large."""
+        for piece in pieces:
             self._writer.write(piece)
 
     def drain(self) -> None:
         """Read what a worker that has ended said last."""
-        while self._open and self._read():
+        while self.read():
             pass
 
     def close(self) -> None:
@@ -110,9 +118,12 @@ class WorkerPipe:
             self._open = False
             self._writer.close()
 
-    def _read(self) -> bool:
+    def read(self) -> bool:
+        """Tell of the next frames; False where there are none now."""
+        if not self._open:
+            return False
         try:
-            frames = self._reader.read(self._sock)
+            frames = [] if self._frames else self._reader.read(self._sock)
         except BlockingIOError:
             return False
         except OSError:
@@ -121,9 +132,9 @@ class WorkerPipe:
             self.close()
             self._on_end()
             return False
-        for frame in frames:
-            if self._open:
-                self._on_frame(frame)
+        self._frames += frames
+        while self._frames and self._open:
+            self._on_frame(self._frames.popleft())
         return True
 
 
@@ -164,10 +175,10 @@ class Control:
             raise RegistrationError(f"process workers cannot start: importing the functions' modules ended the process ({code})")
         return self._ready.result()
 
-    def start_worker(self, token: int, theirs: socket.socket) -> None:
-        """Start a worker that is known by this token, on this end of its pipe."""
+    def start_worker(self, token: int, theirs: Sequence[int]) -> None:
+        """Start a worker that is known by this token, on these ends of its pipes, which are closed here."""
         if self.gone.done():
-            theirs.close()
+            _close_all(theirs)
             self._loop.call_soon(self._on_started, token, -errno.EPIPE)
         else:
             self._writer.write(pack_record(Record.START, token), theirs)

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 
 from prpc.workers import process_child
 from prpc.workers.process_boot import Boot, interpreter_flags
@@ -53,10 +54,10 @@ def main() -> None:
         sys.argv = list(boot.argv)
         boot.preload()
     keeper = _Keeper(control, fork=boot.fork and not _has_threads(), wanted_fork=boot.fork)
-    descriptor = keeper.serve()
-    if descriptor is None:
+    descriptors = keeper.serve()
+    if descriptors is None:
         os._exit(0)  # the exit handlers of the modules are the workers' and the server's
-    process_child.run_worker(descriptor)
+    process_child.run_worker(*descriptors)
 
 
 def _has_threads() -> bool:
@@ -66,11 +67,17 @@ def _has_threads() -> bool:
         return threading.active_count() > 1
 
 
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
 class _Keeper:
     def __init__(self, control: socket.socket, *, fork: bool, wanted_fork: bool) -> None:
         self._control = control
         self._fork = fork
         self._records = RecordReader()
+        #: The ends of the pipes of workers to be started, a pair each.
         self._descriptors: deque[int] = deque()
         #: Process id and token of each worker, and its Popen where it was started afresh.
         self._tokens: dict[int, int] = {}
@@ -86,8 +93,8 @@ class _Keeper:
             gc.collect()
             gc.freeze()  # collections in the children leave the shared pages alone
 
-    def serve(self) -> int | None:
-        """Take orders until the server is gone. Returns a second time in each forked worker: the descriptor of its pipe."""
+    def serve(self) -> tuple[int, int] | None:
+        """Take orders until the server is gone. Returns a second time in each forked worker: the descriptors of its pipes."""
         poll = select.poll()
         for sock in (self._control, self._wake):
             poll.register(sock, select.POLLIN)
@@ -104,8 +111,8 @@ class _Keeper:
                 for kind, token, _ in self._records.feed(data):
                     if kind == Record.KILL:
                         self._kill(token)
-                    elif (descriptor := self._start(token)) is not None:
-                        return descriptor
+                    elif (own := self._start(token)) is not None:
+                        return own
 
     def _receive(self) -> tuple[bytes, list[int]]:
         try:
@@ -120,28 +127,28 @@ class _Keeper:
         except OSError:
             pass  # the server is gone: the next read of the socket says so
 
-    def _start(self, token: int) -> int | None:
-        """Start a worker on the next pipe; the pipe's descriptor where this is the forked worker itself."""
-        descriptor = self._descriptors.popleft()
+    def _start(self, token: int) -> tuple[int, int] | None:
+        """Start a worker on the next pipes; their descriptors where this is the forked worker itself."""
+        own = self._descriptors.popleft(), self._descriptors.popleft()
         keeper = os.getpid()
         try:
-            pid = os.fork() if self._fork else self._start_fresh(descriptor, keeper)
+            pid = os.fork() if self._fork else self._start_fresh(own, keeper)
         except OSError as exc:
-            os.close(descriptor)
+            _close(own)
             self._tell(Record.STARTED, token, -(exc.errno or errno.EAGAIN))
             return None
         if pid == 0:
             self._leave()
             process_child.enter_session(keeper)
-            return descriptor
-        os.close(descriptor)
+            return own
+        _close(own)
         self._tokens[pid] = token
         self._tell(Record.STARTED, token, pid)
         return None
 
-    def _start_fresh(self, descriptor: int, keeper: int) -> int:
-        arguments = command("prpc.workers.process_child", descriptor, keeper)
-        process = subprocess.Popen(arguments, pass_fds=[descriptor])
+    def _start_fresh(self, own: tuple[int, int], keeper: int) -> int:
+        arguments = command("prpc.workers.process_child", *own, keeper)
+        process = subprocess.Popen(arguments, pass_fds=own)
         self._fresh[process.pid] = process
         return process.pid
 
@@ -150,8 +157,7 @@ class _Keeper:
         signal.set_wakeup_fd(-1)
         for sock in (self._control, self._wake, self._wake_end):
             sock.close()
-        for descriptor in self._descriptors:
-            os.close(descriptor)
+        _close(self._descriptors)
 
     def _kill(self, token: int) -> None:
         for pid, owner in self._tokens.items():

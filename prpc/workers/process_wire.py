@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
+import os
 import socket
 import struct
 import threading
 from collections import deque
 
-__all__ = ["Channel", "Frame", "FrameReader", "Kind", "Record", "RecordReader", "pack_frame", "pack_record"]
+__all__ = ["Channel", "Frame", "FrameReader", "Kind", "Record", "RecordReader", "Turns", "pack_frame", "pack_record", "take_turn"]
 
 #: Head of a frame: bytes that follow, kind.
 HEAD = struct.Struct("<QB")
@@ -27,7 +28,8 @@ class Kind(enum.IntEnum):
     """Kinds of frames. Bodies are pickles."""
 
     BOOT = 1  # to a child: Boot
-    CALL = 2  # to a worker: function's number or reference, args, kwargs, call facts
+    CALL = 2  # to a worker, which must get a turn for it: function's number or reference, args, kwargs, call facts, when it was
+    # given to the workers (seconds of `time.monotonic()`), seconds from there until its deadline or None
     READY = 3  # the functions are imported
     BROKEN = 4  # they could not be imported: traceback
     VALUE = 5  # value, seconds it ran, resident bytes
@@ -35,6 +37,8 @@ class Kind(enum.IntEnum):
     REFUSED = 7  # the arguments could not be read: text
     LOG = 8  # attributes of a log record
     PROGRESS = 9  # message id of the call, done, total, message
+    EXPIRED = 10  # the deadline had passed before it could begin: seconds that it waited
+    SKIPPED = 11  # there was no turn for it
 
 
 class Record(enum.IntEnum):
@@ -142,7 +146,46 @@ class Channel:
     def close(self) -> None:
         """Close this process's end; also in a process that user code forked, which must not write here."""
         self._closed = True
+        self._frames.clear()
         self._sock.close()
+
+
+class Turns:
+    """The server's ends of a pipe with one byte for every job that was sent to a worker and has not begun.
+
+    Whoever reads the byte has the job: the worker, which then runs it, or the server, which has it back. So a server knows at any
+    moment what may have begun, also of a worker that hangs or is dead.
+    """
+
+    def __init__(self) -> None:
+        #: The end that the worker gets, too.
+        self.reading, self._writing = os.pipe()
+        for descriptor in (self.reading, self._writing):
+            os.set_blocking(descriptor, False)
+
+    def offer(self, count: int) -> None:
+        """So many more jobs may begin. Before they are sent."""
+        os.write(self._writing, bytes(count))
+
+    def take_back(self, most: int) -> int:
+        """Take the turns of the jobs that were sent last, `most` at most: how many those are, none of which will begin."""
+        try:
+            return len(os.read(self.reading, most))
+        except BlockingIOError:
+            return 0
+
+    def close(self) -> None:
+        """Close the server's ends. Once."""
+        os.close(self.reading)
+        os.close(self._writing)
+
+
+def take_turn(descriptor: int) -> bool:
+    """In a worker: whether the job that it has read may begin. Raises OSError where user code closed the descriptor."""
+    try:
+        return bool(os.read(descriptor, 1))
+    except BlockingIOError:
+        return False
 
 
 def pack_record(kind: Record, token: int, number: int = 0) -> bytes:

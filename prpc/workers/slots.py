@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -72,13 +73,21 @@ class SlotExecution:
             Outcome(failure=failure_of(error), running=self.running, worker=self.worker)
         )
 
+    def expire(self, waited: float) -> None:
+        """Its deadline came while it waited for so many seconds."""
+        job = self.job
+        text = f"{job.name}() was not started: its time had passed after {waited:.3f} s in the line of its workers"
+        self.fail(DeadlineExceededError(text, function=job.name, timeout=job.left, queued=waited))
+
 
 class SlotPool(ABC):
     """A pool of a fixed number of slots. A job beyond them waits in line; its timeout counts from its run's start, and its call's
     deadline goes on meanwhile."""
 
-    #: Whether every run's time is watched; else the pool does it for those that may take long.
+    #: Whether every run's time is watched from when it is taken up; else the pool does it itself.
     watches = True
+    #: How many returnable jobs wait in the workers beyond their slots.
+    behind = 0
 
     def __init__(self, kind: WorkerKind, slots: int) -> None:
         self._kind = kind
@@ -115,7 +124,7 @@ class SlotPool(ABC):
         execution = SlotExecution(self, job)
         if self._stopped or self._loop is None:
             self._refuse(execution)
-        elif self._waiting or self._filling or not self._has_room():
+        elif self._waiting or self._filling or not self._has_room(job):
             execution.submitted = time.monotonic()
             self._waiting.append(execution)
             self._fill()
@@ -146,6 +155,20 @@ class SlotPool(ABC):
         for execution in tuple(self._held):
             self._release(execution)
 
+    def recall(self) -> None:
+        """See WorkerPool."""
+        self._send_back(math.inf)
+
+    def _send_back(self, before: float) -> None:
+        """End the returnable jobs that wait since before this moment."""
+        late = [each for each in self._waiting if each.job.returnable and (each.submitted or 0.0) <= before]
+        for execution in late:
+            self._waiting.remove(execution)
+        for execution in late:
+            execution.decide(Outcome(returned=True))
+            execution.released.set_result(None)
+        self._fill()
+
     def abort(self, execution: SlotExecution, reason: CallError) -> None:
         """Decide the execution by this failure and end its run. Nothing where it was decided already."""
         if not execution.fail(reason):
@@ -161,7 +184,7 @@ class SlotPool(ABC):
         if self._filling:  # a job that ended in `_begin` already: the loop below goes on
             return
         self._filling = True
-        while self._waiting and self._has_room():
+        while self._waiting and not self._stopped and self._has_room(self._waiting[0].job):
             execution = self._waiting.popleft()
             if execution.submitted is not None and self._expired(execution, time.monotonic() - execution.submitted):
                 continue
@@ -183,16 +206,15 @@ class SlotPool(ABC):
             return False
         left = job.left - waited
         if left <= 0:
-            text = f"{job.name}() was not started: its time had passed after {waited:.3f} s in the line of its workers"
-            execution.fail(DeadlineExceededError(text, function=job.name, timeout=job.left, queued=waited))
+            execution.expire(waited)
             execution.released.set_result(None)
             return True
         if job.timeout is None or left < job.timeout:
             facts = {**job.call_facts, "timeout": left} if "timeout" in job.call_facts else job.call_facts
-            execution.job = replace(job, timeout=left, left=left, call_facts=facts)
+            execution.job = replace(job, timeout=left, call_facts=facts)
         return False
 
-    def _has_room(self) -> bool:
+    def _has_room(self, job: Job) -> bool:
         return len(self._held) < self._slots
 
     def _release(self, execution: SlotExecution) -> None:

@@ -14,7 +14,7 @@ from prpc.server.registry import Registry
 from tests.sim.hosts import HOST
 from tests.sim.workload import execution, finish, hear, make_registry, work, world_here
 
-__all__ = ["plain_registry", "rich_registry", "threaded_registry"]
+__all__ = ["bare_registry", "plain_registry", "rich_registry", "threaded_registry"]
 
 
 # Of threads.
@@ -255,5 +255,6 @@ def make_threaded_registry() -> Registry:
     return registry
 
 
+bare_registry = cache(make_registry)
 plain_registry = cache(rich_registry)
 threaded_registry = cache(make_threaded_registry)

@@ -104,7 +104,7 @@ KINDS = ("work", "safe", "process", "process_safe", "stream", "safe_stream", "fe
 #: Scenes that runs have, each with its share; those that need many steps are played for their own sake alone.
 SCENES = (
     *("maps", "gathers", "bars", "stubs", "asked", "layers", "server_layers", "events", "doubles", "letters", "registers"),
-    *("blocking", "plain_many", "plain_streams", "crossing", "forks", "seconds", "gaps", "late", "twice", "bursts"),
+    *("blocking", "plain_many", "plain_streams", "crossing", "forks", "seconds", "gaps", "late", "twice", "bursts", "rows"),
 )
 
 

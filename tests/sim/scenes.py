@@ -15,7 +15,7 @@ from tests.sim import (
     scenes_plain,
     scenes_registers,
 )
-from tests.sim.acts import plain_registry, rich_registry, threaded_registry
+from tests.sim.acts import bare_registry, plain_registry, rich_registry, threaded_registry
 from tests.sim.options import Options, options_of, peaceful
 from tests.sim.stage import Scene
 
@@ -26,6 +26,7 @@ SCENES: dict[str, Scene] = {
     "gathers": Scene(scenes_many.gathers, plain_registry),
     "bars": Scene(scenes_many.bars, plain_registry),
     "bursts": Scene(scenes_many.bursts, plain_registry),
+    "rows": Scene(scenes_many.rows, bare_registry),
     # A small message is a long one.
     "wrong": Scene(scenes_calls.wrong, plain_registry, logged=True, settings={"max_message_bytes": 500_000}),
     "stubs": Scene(scenes_calls.stubs, plain_registry),

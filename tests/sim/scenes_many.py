@@ -12,7 +12,7 @@ from prpc.exceptions import CallCancelledError, ClientTimeOutError, EncodeError
 from tests.sim.drawn import without_tqdm
 from tests.sim.stage import Stage, ends, healthy, sync_ends
 
-__all__ = ["bars", "bursts", "gathers", "maps"]
+__all__ = ["bars", "bursts", "gathers", "maps", "rows"]
 
 ERRORS = {"*": ("ValueError", "EncodeError")}
 
@@ -29,11 +29,24 @@ def bursts(stage: Stage) -> None:
     stage.acts(_bursts, expects=ERRORS)
 
 
+def rows(stage: Stage) -> None:
+    """The same of process workers, in which calls wait behind others."""
+    stage.acts(_rows, expects=ERRORS)
+
+
 async def _bursts(client: AsyncClient) -> None:
+    await _burst(client, "work", "safe")
+
+
+async def _rows(client: AsyncClient) -> None:
+    await _burst(client, "process", "process_safe")
+
+
+async def _burst(client: AsyncClient, once: str, often: str) -> None:
     short = 0.0002
-    assert len(await client.map("work", [short] * 90, ["value"] * 90, max_in_flight=20)) == 90
+    assert len(await client.map(once, [short] * 240, ["value"] * 240, max_in_flight=30)) == 240
     seconds = [1.0 if number in (4, 5, 6, 7) else short for number in range(30)]
-    functions = ["work", "safe"] * 15
+    functions = [once, often] * 15
     tasks = [client.call(name, each, "value") for name, each in zip(functions, seconds, strict=True)]
     for number, task in enumerate(tasks):
         if number % 7 == 6 and task.cancel():

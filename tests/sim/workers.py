@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import time
 from typing import Any
 
 from prpc.exceptions import WorkerLostError
-from prpc.workers.base import Outcome, WorkerKind
+from prpc.workers.base import Job, Outcome, WorkerKind
 from prpc.workers.slots import SlotExecution, SlotPool, describe_raised
 from tests.sim.hosts import HOST, Host
 from tests.sim.loop import SimLoop
@@ -15,6 +16,8 @@ __all__ = ["SimProcessPool"]
 
 #: Seconds until a worker that died is replaced.
 REPLACED_AFTER = 0.02
+#: Jobs that wait behind the one that a worker runs, at most, and for so many seconds.
+BEHIND, SECONDS_BEHIND = 3, 0.05
 
 
 class SimProcessPool(SlotPool):
@@ -22,6 +25,7 @@ class SimProcessPool(SlotPool):
 
     def __init__(self, slots: int) -> None:
         super().__init__(WorkerKind.PROCESS, slots)
+        self.behind = BEHIND * slots
         self._host = HOST.get()
         self._numbers = itertools.count(1)
         self._workers: dict[SlotExecution, Host] = {}
@@ -32,6 +36,16 @@ class SimProcessPool(SlotPool):
 
     async def _close(self) -> None:
         """Those that still ran were killed."""
+
+    def submit(self, job: Job) -> SlotExecution:
+        """What waits in a worker is what waits in line here: only its kin in the real pool can tell the difference."""
+        execution = super().submit(job)
+        if job.returnable and execution.began is None:
+            self.loop.call_later(SECONDS_BEHIND, self._look)
+        return execution
+
+    def _look(self) -> None:
+        self._send_back(time.monotonic() - SECONDS_BEHIND)
 
     def _begin(self, execution: SlotExecution) -> None:
         loop = self.loop
