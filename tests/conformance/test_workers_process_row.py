@@ -241,13 +241,18 @@ def test_a_worker_that_has_served_long_enough_takes_no_more_in_a_row(patient):
     run(go())
 
 
-def test_a_worker_that_has_grown_too_large_ends_after_the_job_that_it_has_begun(patient):
+def test_a_worker_that_has_grown_too_large_ends_after_the_job_that_it_has_begun(patient, tmp_path):
+    path = tmp_path / "ran"
+
     async def go():
-        functions = worker_jobs.hold_memory, worker_jobs.meet, worker_jobs.pid
+        functions = worker_jobs.hold_memory, worker_jobs.note_and_meet, worker_jobs.pid
         async with Meeting() as meeting, pool_for(functions=functions, process_max_bytes=150_000_000) as pool:
             large = pool.submit(make_job(worker_jobs.hold_memory, 200_000_000))
-            begun = pool.submit(short(worker_jobs.meet, meeting.path))
+            begun = pool.submit(short(worker_jobs.note_and_meet, str(path), 1, meeting.path))
             behind = [pool.submit(short(worker_jobs.pid)) for _ in range(6)]
+            await asyncio.sleep(0)  # they are sent
+            while not numbers(path):  # nothing is heard of the large one before the next has begun
+                time.sleep(0.001)
             pid = await value(large)
             guest = await meeting.guest()
             assert guest.pid == pid
@@ -304,7 +309,9 @@ def test_whatever_happens_every_job_has_one_end_and_it_is_true(tmp_path, seed):
                 if chance.random() < 0.02:
                     jobs[chance.randrange(max(0, i - 20), i + 1)].cancel(CallCancelledError("no"))
                 if chance.random() < 0.005:
-                    working = [execution.worker for execution in jobs.values() if not execution.outcome.done() and execution.worker]
+                    working = [
+                        execution.worker for execution in jobs.values() if not execution.outcome.done() and execution.worker
+                    ]
                     if working:
                         with contextlib.suppress(ProcessLookupError):
                             os.kill(int(working[0].rpartition("-")[2]), signal.SIGKILL)

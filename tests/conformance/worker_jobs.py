@@ -352,3 +352,8 @@ def note_and_pause(path, number):
 
 def remaining():
     return prpc.call_context.current_call().remaining()
+
+
+def note_and_meet(path, number, meeting):
+    note(path, number)
+    return meet(meeting)

@@ -29,8 +29,17 @@ def run(coroutine):
 
 
 def worker_processes():
-    """Processes below this one, without the brokers that the test session started."""
-    return [child for child in psutil.Process().children(recursive=True) if "python" in child.name()]
+    """Processes below this one, without the brokers that the test session started and what multiprocessing keeps for ever."""
+    return [child for child in psutil.Process().children(recursive=True) if _is_worker(child)]
+
+
+def _is_worker(child: psutil.Process) -> bool:
+    try:
+        return "python" in child.name() and not any("resource_tracker" in word for word in child.cmdline())
+    except psutil.ZombieProcess:
+        return True
+    except psutil.NoSuchProcess:
+        return False
 
 
 async def soon(future):

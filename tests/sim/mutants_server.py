@@ -219,6 +219,11 @@ def calls_taken_ahead_are_not_given_back(patch: Patch) -> None:
     patch.around(Ahead, "clear", lambda old, self: self._waiting.clear())
 
 
+@mutant("what waited in a worker and did not begin goes back")
+def calls_that_come_back_from_workers_are_lost(patch: Patch) -> None:
+    patch.around(Dispatcher, "_come_back", lambda old, self, run: self._table.end(run.message.message_id))
+
+
 @mutant("outcomes that were gathered are handed over")
 def gathered_outcomes_are_lost(patch: Patch) -> None:
     def flush(old: Any, self: Lingering) -> None:

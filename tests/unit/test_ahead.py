@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -149,6 +154,107 @@ def test_a_call_that_is_cancelled_while_it_waits_for_a_worker_does_not_start(eag
             shop.go_on.set()
             assert await wire.result(long) == "long"
             assert "cancelled" in str(await wire.error(unwanted)) and "unwanted" not in shop.ran
+
+    run(scenario)
+
+
+# a server with a worker process
+
+
+def work(how: str, folder: str) -> str:
+    """As `Shop.work`, with files: what ran, and a pipe from which a long one reads its end."""
+    with open(f"{folder}/ran", "a") as file:
+        file.write(f"{how}\n")
+    if how == "long":
+        with open(f"{folder}/begun", "w"):  # until the test reads it
+            pass
+        with open(f"{folder}/go_on"):  # until the test writes it
+            pass
+    return how
+
+
+@dataclass
+class Bench:
+    """A server with one worker process, which is known to have short calls, and the test's ends of the pipes."""
+
+    wire: Wire
+    folder: Path
+
+    def send(self, how: str) -> UUID:
+        return self.wire.send("work", how, str(self.folder))
+
+    async def begun(self) -> None:
+        """The worker runs a long call."""
+        await asyncio.to_thread((self.folder / "begun").read_bytes)
+
+    async def go_on(self) -> None:
+        await asyncio.to_thread((self.folder / "go_on").write_bytes, b"")
+
+    @property
+    def ran(self) -> list[str]:
+        return (self.folder / "ran").read_text().split()
+
+
+@asynccontextmanager
+async def bench(folder: Path) -> AsyncIterator[Bench]:
+    for name in ("begun", "go_on"):
+        os.mkfifo(folder / name)
+    async with serving(make_app(work, worker="process", max_number_worker=1)) as wire:
+        for _ in range(100):
+            await wire.call("work", "short", str(folder))
+        (folder / "ran").unlink()
+        yield Bench(wire, folder)
+
+
+def test_calls_behind_one_in_a_worker_process_go_back_where_it_takes_long(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as it:
+            long, short = it.send("long"), [it.send("short") for _ in range(5)]
+            await it.begun()
+            await until(it.wire, lambda state: state.taken == 1 and state.waiting == 5)
+            assert it.ran == ["long"]
+            await it.go_on()
+            assert await it.wire.result(long) == "long"
+            assert [await it.wire.result(message_id) for message_id in short] == ["short"] * 5
+
+    run(scenario)
+
+
+@pytest.fixture
+def for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls wait behind another for as long as it takes."""
+    monkeypatch.setattr("prpc.workers.process.SECONDS_BEHIND", 1000.0)
+
+
+def test_a_call_that_is_cancelled_behind_another_does_not_start(tmp_path: Path, for_ever: None) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as it:
+            long, unwanted, wanted = (it.send(how) for how in ("long", "unwanted", "wanted"))
+            await it.begun()
+            await until(it.wire, lambda state: state.taken == 3)
+            await it.wire.broker.broadcast(QUEUE, write_cancel([unwanted]))
+            assert "cancelled" in str(await it.wire.error(unwanted))
+            await it.go_on()
+            assert await it.wire.result(long) == "long" and await it.wire.result(wanted) == "wanted"
+            assert it.ran == ["long", "wanted"]
+
+    run(scenario)
+
+
+def test_a_server_that_stops_gives_back_what_waits_in_its_workers(tmp_path: Path, for_ever: None) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as it:
+            long = it.send("long")
+            for _ in range(3):
+                it.send("short")
+            await it.begun()
+            await until(it.wire, lambda state: state.taken == 4)
+            stopping = asyncio.create_task(it.wire.app.stop(grace=30))
+            await until(it.wire, lambda state: state.taken == 1 and state.waiting == 3)
+            await it.go_on()
+            assert await it.wire.result(long) == "long"
+            await stopping
+            assert it.ran == ["long"] and (await it.wire.broker.state(QUEUE)).waiting == 3
 
     run(scenario)
 
