@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import threading
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
 from prpc.client.options import CallOptions
@@ -24,7 +25,11 @@ from prpc.progress import Progress
 from prpc.protocol.repeats import Repeats
 from prpc.prpcmessage import PRPCMessage
 
-__all__ = ["Call", "Feeds", "Home", "StreamHome", "wake_future"]
+__all__ = ["Call", "Feeds", "Home", "StreamHome", "Waiter", "wake_future"]
+
+#: Who waits for an outcome: a future of the home's loop, or a function that wakes whoever waits elsewhere. Most calls have one, and an
+#: object less for each is memory and work that the garbage collector has not.
+Waiter: TypeAlias = Callable[[], object] | asyncio.Future[None]
 
 
 class Feeds(Protocol):
@@ -144,7 +149,7 @@ class Call:
         self.told = False
         #: True once the outcome is there; written last.
         self.done = False
-        self._waiters: list[Callable[[], object]] = []
+        self._waiters: list[Waiter] = []
         #: What is known of its progress; None where nobody asked and nothing came. Made in the home's loop.
         self.track: Track | None = None
 
@@ -169,7 +174,7 @@ class Call:
                 wake = waiters.pop()
             except IndexError:  # the last one left in the same moment
                 return
-            wake()
+            _wake(wake)
 
     def value(self) -> Any:
         """What the server answered with, or raise what ended the call; once it is done.
@@ -213,14 +218,14 @@ class Call:
         """Whether somebody waits."""
         return bool(self._waiters)
 
-    def add_waiter(self, wake: Callable[[], object]) -> None:
-        """Call `wake` once when the outcome is there, at once where it is there already."""
+    def add_waiter(self, wake: Waiter) -> None:
+        """Wake it once when the outcome is there, at once where it is there already."""
         self._waiters.append(wake)
         # The decider sets `done` before it looks at the list: whichever of us comes second sees the other.
         if self.ready() and self.remove_waiter(wake):
-            wake()
+            _wake(wake)
 
-    def remove_waiter(self, wake: Callable[[], object]) -> bool:
+    def remove_waiter(self, wake: Waiter) -> bool:
         """Wait no longer; False where the waiter was woken already."""
         try:
             self._waiters.remove(wake)
@@ -228,7 +233,7 @@ class Call:
             return False
         return True
 
-    def give_up(self, wake: Callable[[], object]) -> None:
+    def give_up(self, wake: Waiter) -> None:
         """A waiter was cancelled: nobody else wants the result, so the call is cancelled too."""
         self.remove_waiter(wake)
         if not self.done and not self.watched:
@@ -258,20 +263,18 @@ class Call:
             self.remove_waiter(wake)
         return self.ready()
 
-    async def wait_async(self, seconds: float | None) -> bool:
-        """Wait in the running loop; False where `seconds` passed first. Cancelling may cancel the call."""
+    def waiting(self, seconds: float | None) -> Generator[Any, None, bool]:
+        """What `wait_async` awaits, for an `__await__`."""
         if self.ready():
             return True
         loop = asyncio.get_running_loop()
         self.home.check_wait(loop)
         future: asyncio.Future[None] = loop.create_future()
-        wake: Callable[[], object] = partial(wake_future, future)
-        if loop is not self.home.loop:
-            wake = partial(_wake_elsewhere, loop, future)
+        wake: Waiter = future if loop is self.home.loop else partial(_wake_elsewhere, loop, future)
         timer = None if seconds is None else loop.call_later(max(seconds, 0.0), wake_future, future)
         self.add_waiter(wake)
         try:
-            await future
+            yield from future
         except BaseException as exc:
             if isinstance(exc, asyncio.CancelledError):
                 self.give_up(wake)
@@ -284,6 +287,11 @@ class Call:
             timer.cancel()
             self.remove_waiter(wake)
         return self.ready()
+
+    @types.coroutine
+    def wait_async(self, seconds: float | None) -> Generator[Any, None, bool]:
+        """Wait in the running loop; False where `seconds` passed first. Cancelling may cancel the call."""
+        return (yield from self.waiting(seconds))
 
 
 def copy_of(error: Exception | None) -> Exception:
@@ -308,6 +316,13 @@ def with_times(error: BaseException, total: float) -> BaseException:
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _wake(waiter: Waiter) -> None:
+    if callable(waiter):
+        waiter()
+    elif not waiter.done():
+        waiter.set_result(None)
 
 
 def wake_future(future: asyncio.Future[None]) -> None:

@@ -90,7 +90,7 @@ class AwaitableTask(Generic[R_co]):
     def __await__(self) -> Generator[Any, None, R_co]:
         """`await task` is `await task.async_wait_result_task()`."""
         if not self.call.done:
-            yield from self.call.wait_async(None).__await__()
+            yield from self.call.waiting(None)
         return self._result()
 
     def result(self, timeout: timedelta | float | None = None) -> R_co:
