@@ -27,8 +27,8 @@ from prpc.prpcmessage import PRPCMessage
 
 __all__ = ["Call", "Feeds", "Home", "StreamHome", "Waiter", "wake_future"]
 
-#: Who waits for an outcome: a future of the home's loop, or a function that wakes whoever waits elsewhere. Most calls have one, and an
-#: object less for each is memory and work that the garbage collector has not.
+#: Who waits for an outcome: a future of the home's loop, or a function that wakes whoever waits elsewhere. Most calls have one
+#: waiter: an object less for each is memory and work that the garbage collector has not.
 Waiter: TypeAlias = Callable[[], object] | asyncio.Future[None]
 
 
