@@ -1,7 +1,8 @@
 """Calls over a real Kafka against a bare aiokafka echo in the same run. `python -m benchmarks.kafka`
 
 Starts its own Kafka (Java 17 and the jars: `python -m prpc.dev_broker --kafka --fetch`), its own server and its own echo. Product
-and floor take turns; what counts is the ratio. Prints medians with their spread, and writes them as JSON with `--json FILE`.
+and floor take turns; what counts is the ratio. All of it twice: with Kafka's own settings, by which it holds every commit back for
+5 ms to gather more, and without that. Prints medians with their spread, and writes them as JSON with `--json FILE`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ from prpc.app_client import AsyncClient
 from prpc.dev_broker.kafka import KafkaCluster
 from prpc.dev_broker.kafka_start import fetch_kafka
 
+#: A setting of Kafka's brokers from 4.0 on: milliseconds for which the group coordinator gathers commits.
+COMMIT_LINGER = "group.coordinator.append.linger.ms"
+#: Name of a run, and the settings of its Kafka.
+RUNS = {"commits held back 5 ms (default)": {COMMIT_LINGER: "5"}, "commits at once": {COMMIT_LINGER: "0"}}
 #: About as long as the message of a small call.
 BODY = b"x" * 200
 
@@ -89,9 +94,6 @@ async def measure(bootstrap: str, repeats: int) -> dict[str, Any]:
             )
     median = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
     return {
-        "python": platform.python_version(),
-        "aiokafka": version("aiokafka"),
-        "cores": os.cpu_count(),
         "median": median,
         "spread": {key: [min(r[key] for r in rounds), max(r[key] for r in rounds)] for key in rounds[0]},
         "ratios": {
@@ -110,10 +112,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     logging.basicConfig(level="WARNING")
-    with KafkaCluster.start(fetch_kafka(), 1) as kafka:
-        asyncio.run(make_topics(kafka.url))
-        with server(kafka.url, "kafka"), echo(kafka.url):
-            report = asyncio.run(measure(kafka.url, options.repeats))
+    report: dict[str, Any] = {"python": platform.python_version(), "aiokafka": version("aiokafka"), "cores": os.cpu_count()}
+    for name, settings in RUNS.items():
+        with KafkaCluster.start(fetch_kafka(), 1, options=settings) as kafka:
+            asyncio.run(make_topics(kafka.url))
+            with server(kafka.url, "kafka"), echo(kafka.url):
+                report[name] = asyncio.run(measure(kafka.url, options.repeats))
     print(json.dumps(report, indent=2))
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")

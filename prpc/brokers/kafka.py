@@ -10,10 +10,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from prpc.brokers.awaiting import answered, background
+from prpc.brokers.awaiting import Turn, Turns, answered, background
 from prpc.brokers.base import Capabilities, Outgoing, QueueState, ServerRecord
 from prpc.brokers.kafka_address import KafkaAddress
 from prpc.brokers.kafka_bound import QueueBound
@@ -24,7 +25,7 @@ from prpc.brokers.kafka_mailbox import KafkaControl, KafkaListener, KafkaMailbox
 from prpc.brokers.kafka_records import SENT, headers_of, message_key, read_address
 from prpc.brokers.kafka_replies import KafkaReplies
 from prpc.brokers.kafka_scan import SINCE, KafkaScan, announcement, server_record
-from prpc.brokers.kafka_sender import KafkaSender
+from prpc.brokers.kafka_sender import KafkaSender, Told, resolve
 from prpc.brokers.kafka_topics import KafkaTopics
 from prpc.names import QueueNames
 from prpc.settings import Settings
@@ -51,6 +52,8 @@ class KafkaBroker:
         self._parts: list[KafkaConsumer | KafkaMailbox | KafkaListener] = []
         self._chores: set[asyncio.Task[None]] = set()
         self._bounds: dict[str, QueueBound] = {}
+        self._names: dict[str, QueueNames] = {}
+        self._turns = Turns()
         self._closing = False
 
     async def connect(self) -> None:
@@ -87,7 +90,7 @@ class KafkaBroker:
     async def declare(self, queue: str) -> None:
         """See Broker."""
         await self._topics.ensure(queue, grow=True)
-        await self._sender.know(QueueNames(queue).feedback_topic)
+        await self._sender.know(self._names_of(queue).feedback_topic)
         self._do(self._dead_letters(queue).trim)
 
     def _do(self, chore: Callable[[], Awaitable[None]]) -> None:
@@ -110,12 +113,30 @@ class KafkaBroker:
 
         Raises BrokerUnavailableError when Kafka did not acknowledge within the connect timeout: whether it has it is not known.
         """
-        return self._send(queue, call) if not self._settings.max_queue_length else background(self._send_bounded(queue, call))
+        if self._settings.max_queue_length:
+            return background(self._send_bounded(queue, call))
+        if call.refused is None:
+            return self._send(queue, call)
+        turn = self._turns.now()
+        self._post(queue, call, partial(_published, turn, call.refused))
+        turn.join()
+        return turn.done
+
+    def _names_of(self, queue: str) -> QueueNames:
+        names = self._names.get(queue)
+        if names is None:
+            names = self._names[queue] = QueueNames(queue)
+        return names
 
     def _send(self, queue: str, call: Outgoing) -> asyncio.Future[Any]:
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._post(queue, call, partial(resolve, done))
+        return done
+
+    def _post(self, queue: str, call: Outgoing, told: Told) -> None:
         headers = headers_of(call.facts)
         headers.append((SENT, b"%d" % (self._sender.clock.earliest() * 1000)))
-        return self._sender.send(QueueNames(queue).calls, call.body, key=message_key(call.message_id), headers=headers)
+        self._sender.post(self._names_of(queue).calls, call.body, told, key=message_key(call.message_id), headers=headers)
 
     async def _send_bounded(self, queue: str, call: Outgoing) -> None:
         bound = self._bounds.get(queue)
@@ -123,14 +144,14 @@ class KafkaBroker:
 
             async def look() -> QueueState:
                 await self._topics.ensure(queue, grow=False)
-                return await self._scan.length(QueueNames(queue))
+                return await self._scan.length(self._names_of(queue))
 
             bound = self._bounds[queue] = QueueBound(queue, self._settings.max_queue_length, look)
         await bound.send(lambda: self._send(queue, call))
 
     def consume(self, queue: str, *, consumer: str) -> KafkaConsumer:
         """See Broker."""
-        names, control, letters = QueueNames(queue), self._control(queue), self._dead_letters(queue)
+        names, control, letters = self._names_of(queue), self._control(queue), self._dead_letters(queue)
 
         def buried() -> None:
             if letters.added():
@@ -152,7 +173,7 @@ class KafkaBroker:
     async def open_mailbox(self, queue: str) -> KafkaMailbox:
         """See Broker."""
         await self._topics.ensure(queue, grow=False)
-        await self._sender.know(QueueNames(queue).feedback_topic)
+        await self._sender.know(self._names_of(queue).feedback_topic)
         part = KafkaMailbox(self._address, self._settings, self._sender, queue)
         self._parts.append(part)
         await part.open()
@@ -180,7 +201,7 @@ class KafkaBroker:
         mailbox = read_address(address)
         if mailbox is None:
             return answered(None)
-        return self._mail.send(QueueNames(queue).feedback_topic, body, message_key(message_id), mailbox, outcome=False)
+        return self._mail.send(self._names_of(queue).feedback_topic, body, message_key(message_id), mailbox, outcome=False)
 
     def broadcast(self, queue: str, body: bytes) -> Awaitable[None]:
         """See Broker."""
@@ -189,16 +210,16 @@ class KafkaBroker:
     async def announce(self, queue: str, record: ServerRecord, ttl: float) -> None:
         """See Broker. A topic that somebody deleted is made again here."""
         await self._topics.ensure(queue, grow=False)
-        await self._sender.send(QueueNames(queue).servers, announcement(record, ttl), key=record.instance.encode())
+        await self._sender.send(self._names_of(queue).servers, announcement(record, ttl), key=record.instance.encode())
 
     async def withdraw(self, queue: str, instance: str) -> None:
         """See Broker."""
-        await self._sender.send(QueueNames(queue).servers, None, key=instance.encode())
+        await self._sender.send(self._names_of(queue).servers, None, key=instance.encode())
 
     async def servers(self, queue: str) -> Sequence[ServerRecord]:
         """See Broker."""
         await self._topics.ensure(queue, grow=False)
-        records = await self._scan.read(QueueNames(queue).servers, since=self.now() - SINCE)
+        records = await self._scan.read(self._names_of(queue).servers, since=self.now() - SINCE)
         latest = {record.key: record for record in records}
         now = self.now()
         found = [server_record(record, now) for record in latest.values()]
@@ -209,10 +230,16 @@ class KafkaBroker:
         return self._dead_letters(queue)
 
     def _dead_letters(self, queue: str) -> KafkaDeadLetters:
-        return KafkaDeadLetters(self._sender, self._scan, QueueNames(queue), self._settings.dead_letters_kept)
+        return KafkaDeadLetters(self._sender, self._scan, self._names_of(queue), self._settings.dead_letters_kept)
 
     async def state(self, queue: str) -> QueueState:
         """See Broker."""
         await self._topics.ensure(queue, grow=False)
         dead = await self._dead_letters(queue).count()
-        return await self._scan.state(QueueNames(queue), dead, self.now())
+        return await self._scan.state(self._names_of(queue), dead, self.now())
+
+
+def _published(turn: Turn, refused: Callable[[Exception], object], _: object, error: Exception | None) -> None:
+    if error is not None:
+        refused(error)
+    turn.leave()

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from aiokafka import ConsumerRecord
 
-from prpc.brokers.awaiting import answered, background
+from prpc.brokers.awaiting import Turns, answered, background
 from prpc.brokers.base import Reply
 from prpc.brokers.kafka_group import KafkaGroup
 from prpc.brokers.kafka_ids import Outcomes
@@ -35,6 +35,7 @@ class KafkaEndings:
         self._group, self._replies, self._again = group, replies, again
         self._outcomes = Outcomes()
         self._open: set[asyncio.Future[Any]] = set()
+        self._turns = Turns()
         #: Whether what is released stays where it is, for the partition's next owner.
         self.stopping = False
 
@@ -161,8 +162,8 @@ class KafkaEndings:
         if not sent:
             self._group.ended(delivery)
             return answered(True)
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        left = len(sent)
+        turn, left = self._turns.now(), len(sent)
+        turn.join()
 
         def arrived(future: asyncio.Future[Any]) -> None:
             nonlocal left
@@ -171,12 +172,13 @@ class KafkaEndings:
                 log.error("an outcome could not be handed over: %s", error)
             if left == 0:
                 self._group.ended(delivery)
-                if not done.done():
-                    done.set_result(True)
+                turn.leave()
 
         for future in sent:
             future.add_done_callback(arrived)
-        return self._keep(done)
+        if turn.done not in self._open:
+            self._keep(turn.done)
+        return turn.done
 
     def release(self, delivery: KafkaDelivery) -> Awaitable[bool]:
         if not self._begin_end(delivery):

@@ -13,8 +13,9 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -25,10 +26,12 @@ from prpc.brokers.awaiting import background
 from prpc.brokers.clock import BrokersClock
 from prpc.brokers.kafka_address import KafkaAddress, explain
 from prpc.brokers.kafka_driver import keep_first_connection, stop_producer
+from prpc.brokers.kafka_partition import partition_of
 from prpc.exceptions import BrokerUnavailableError, EncodeError
 from prpc.settings import Settings
+from prpc.timers import TimerWheel
 
-__all__ = ["KafkaSender", "Record"]
+__all__ = ["KafkaSender", "Record", "Told", "resolve"]
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,8 @@ AGAIN_AFTER = 0.1
 LOG_APPEND_TIME = 1
 
 Headers = Sequence[tuple[str, bytes]]
+#: Told where a record stands, or the error that came instead. Must not raise.
+Told = Callable[[RecordMetadata | None, Exception | None], object]
 
 
 @dataclass(slots=True, eq=False)
@@ -50,10 +55,15 @@ class Record:
     key: bytes | None
     headers: Headers
     partition: int | None
-    done: asyncio.Future[RecordMetadata]
+    told: Told
     #: Loop time after which it fails; None: it waits for as long as it takes.
     until: float | None
+    #: Where the timer wheel holds it; 0: nowhere.
+    tick: int = 0
+    #: When the producer got it, in seconds of `time.monotonic()`.
     asked: float = 0.0
+    #: Whether `told` was called.
+    decided: bool = False
 
 
 class KafkaSender:
@@ -67,11 +77,11 @@ class KafkaSender:
         self.clock = BrokersClock()
         self._producer: AIOKafkaProducer | None = None
         self._queue: deque[Record] = deque()
-        self._news = asyncio.Event()
+        self._news, self._quiet = asyncio.Event(), asyncio.Event()
         #: What is not decided, and what of it the producer has.
-        self._open: set[asyncio.Future[Any]] = set()
+        self._open: dict[Record, None] = {}
         self._unacknowledged: dict[Record, None] = {}
-        self._timers: dict[Record, asyncio.TimerHandle] = {}
+        self._timers: TimerWheel[Record] | None = None
         self._task: asyncio.Task[None] | None = None
         self.closed = False
 
@@ -89,6 +99,7 @@ class KafkaSender:
         if self._task is not None:
             return
         self._producer = await self._start()
+        self._timers = TimerWheel(asyncio.get_running_loop(), self._too_late)
         self._watch(self._producer)
         self._task = background(self._run(), "prpc-kafka-sender")
 
@@ -100,6 +111,7 @@ class KafkaSender:
             max_request_size=self._most_bytes,
             max_batch_size=min(self._most_bytes, 256 * 1024),
             metadata_max_age_ms=30_000,
+            partitioner=partition_of,
             retry_backoff_ms=100,
             request_timeout_ms=max(1000, round(self._patience * 1000)),
         )
@@ -130,18 +142,35 @@ class KafkaSender:
         Else it fails with BrokerUnavailableError after `patience` seconds (default: the connect timeout), and whether it arrives
         nevertheless is not known. EncodeError: Kafka takes no record of this size.
         """
-        if self._task is None or self.closed:
+        done: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
+        self.post(
+            topic, value, partial(resolve, done), key=key, headers=headers, partition=partition, repeat=repeat, patience=patience
+        )
+        return done
+
+    def post(
+        self,
+        topic: str,
+        value: bytes | None,
+        told: Told,
+        *,
+        key: bytes | None = None,
+        headers: Headers = (),
+        partition: int | None = None,
+        repeat: bool = False,
+        patience: float | None = None,
+    ) -> None:
+        """`send` for those who need no future: `told` is called in the step that brings the answer."""
+        if self._timers is None or self.closed:
             _ = self.client
         loop = asyncio.get_running_loop()
         until = None if repeat else loop.time() + (self._patience if patience is None else patience)
-        record = Record(topic, value, key, headers, partition, loop.create_future(), until)
-        if until is not None:
-            self._timers[record] = loop.call_at(until, self._too_late, record)
-        self._open.add(record.done)
-        record.done.add_done_callback(self._open.discard)
+        record = Record(topic, value, key, headers, partition, told, until)
+        if until is not None and self._timers is not None:
+            record.tick = self._timers.add(record, until)
+        self._open[record] = None
         self._queue.append(record)
         self._news.set()
-        return record.done
 
     async def know(self, topic: str) -> None:
         """Learn of a topic's partitions. Raises BrokerUnavailableError."""
@@ -154,7 +183,8 @@ class KafkaSender:
     async def flush(self) -> None:
         """Until everything that was queued is decided."""
         while self._open:
-            await asyncio.wait(list(self._open))
+            self._quiet.clear()
+            await self._quiet.wait()
 
     async def close(self) -> None:
         """Wait for what is queued (at most the connect timeout), then close. Idempotent."""
@@ -171,10 +201,8 @@ class KafkaSender:
         if self._producer is not None:
             await stop_producer(self._producer)
         lost = BrokerUnavailableError("the connection was closed", url=self._address.shown)
-        for record in list(self._timers):
+        for record in list(self._open):
             self._fail(record, lost)
-        for done in list(self._open):
-            _decide(done, lost)
 
     # sending
 
@@ -187,7 +215,7 @@ class KafkaSender:
                 continue
             while self._queue:
                 record = self._queue.popleft()
-                if not record.done.done():
+                if not record.decided:
                     await self._hand_over(record)
 
     async def _has_producer(self) -> bool:
@@ -203,7 +231,7 @@ class KafkaSender:
         old, self._producer = self._producer, fresh
         self._watch(fresh)
         again, self._unacknowledged = self._unacknowledged, {}
-        self._queue.extendleft(reversed([record for record in again if not record.done.done()]))
+        self._queue.extendleft(reversed([record for record in again if not record.decided]))
         await stop_producer(old)
         return True
 
@@ -223,7 +251,7 @@ class KafkaSender:
         except (KafkaError, AssertionError, OSError) as exc:
             self._failed(record, exc)
         else:
-            sent.add_done_callback(lambda future: self._answered(record, future))
+            sent.add_done_callback(partial(self._answered, record))
 
     def _answered(self, record: Record, future: asyncio.Future[RecordMetadata]) -> None:
         if record not in self._unacknowledged or future.cancelled():
@@ -236,9 +264,7 @@ class KafkaSender:
         place = future.result()
         if place.timestamp_type == LOG_APPEND_TIME and place.timestamp is not None:
             self.clock.learn(place.timestamp / 1000, (place.timestamp + 1) / 1000, record.asked)
-        self._forget(record)
-        if not record.done.done():
-            record.done.set_result(place)
+        self._decide(record, place, None)
         return None
 
     def _failed(self, record: Record, error: BaseException) -> None:
@@ -246,37 +272,46 @@ class KafkaSender:
             size = len(record.value or b"")
             text = f"a message of {size} bytes is more than Kafka's topic {record.topic} takes (max.message.bytes): {error}"
             return self._fail(record, EncodeError(text))
-        if record.done.done() or self.closed:
+        self._unacknowledged.pop(record, None)
+        if self.closed:
             return self._fail(record, explain(error, self._address.shown))
         log.debug("a record for %s was not taken, trying again: %s", record.topic, error)
-        self._unacknowledged.pop(record, None)
-        again = asyncio.get_running_loop().call_later(AGAIN_AFTER, self._again, record)
-        record.done.add_done_callback(lambda _: again.cancel())
+        asyncio.get_running_loop().call_later(AGAIN_AFTER, self._again, record)
         return None
 
     def _again(self, record: Record) -> None:
-        self._queue.append(record)
-        self._news.set()
+        if not record.decided:
+            self._queue.append(record)
+            self._news.set()
 
     def _too_late(self, record: Record) -> None:
         text = f"Kafka at {self._address.shown} did not acknowledge a record in time; whether it arrives is not known"
         self._fail(record, BrokerUnavailableError(text, url=self._address.shown))
 
-    def _fail(self, record: Record, error: BaseException) -> None:
-        self._forget(record)
-        _decide(record.done, error)
+    def _fail(self, record: Record, error: Exception) -> None:
+        self._decide(record, None, error)
 
-    def _forget(self, record: Record) -> None:
+    def _decide(self, record: Record, place: RecordMetadata | None, error: Exception | None) -> None:
+        self._open.pop(record, None)
         self._unacknowledged.pop(record, None)
-        timer = self._timers.pop(record, None)
-        if timer is not None:
-            timer.cancel()
+        if record.tick and self._timers is not None:
+            self._timers.remove(record, record.tick)
+        if not record.decided:
+            record.decided = True
+            record.told(place, error)
+        if not self._open:
+            self._quiet.set()
 
 
-def _decide(done: asyncio.Future[Any], error: BaseException) -> None:
-    if not done.done():
+def resolve(done: asyncio.Future[RecordMetadata], place: RecordMetadata | None, error: Exception | None) -> None:
+    """A `Told` that ends a future."""
+    if done.done():
+        return
+    if error is not None:
         done.set_exception(error)
         done.exception()  # whoever does not await it has nothing to be told
+    elif place is not None:
+        done.set_result(place)
 
 
 def _has_ended(producer: AIOKafkaProducer) -> bool:
