@@ -1,7 +1,7 @@
 """Calls over a real Kafka against a bare aiokafka echo in the same run. `python -m benchmarks.kafka`
 
 Starts its own Kafka (Java 17 and the jars: `python -m prpc.dev_broker --kafka --fetch`), its own server and its own echo. Product
-and floor take turns; what counts is the ratio. All of it twice: with Kafka's own settings, by which it holds every commit back for
+and floor take turns; what counts is the ratio. All of it twice: with Kafka's own settings, by which each commit is held back for
 5 ms to gather more, and without that. Prints medians with their spread, and writes them as JSON with `--json FILE`.
 """
 
