@@ -11,7 +11,7 @@ from typing import Any
 
 from prpc.brokers.base import Outgoing, queue_full
 from prpc.brokers.redis_link import Link, Then
-from prpc.brokers.redis_memory import FIRST_OUTCOME, KNOWN_IDS
+from prpc.brokers.redis_memory import FIRST_OUTCOME, KNOWN_IDS, remembered
 from prpc.brokers.redis_scripts import ADD_OWN, Script
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
@@ -144,7 +144,7 @@ class Admission:
 
     def add(self, call: Outgoing) -> asyncio.Future[None]:
         """Queue one call for the next write. Raises BrokerUnavailableError where the connection is not open."""
-        message_id, size = call.message_id.bytes, len(call.body)
+        message_id, size = remembered(call.message_id), len(call.body)
         batch = self._waiting[-1] if self._waiting else None
         if batch is None or not batch.takes(call, message_id, size):
             done = self._link.promise()
@@ -182,7 +182,7 @@ class Admission:
         keys = (*self._keys, names.feedback(call.message_id))
         channel = "" if call.address is None else names.reply(call.address)
         fields = [word for pair in call.facts.items() for word in pair]
-        words = (*self._head, call.message_id.bytes, channel, "message", call.body, *fields)
+        words = (*self._head, remembered(call.message_id), channel, "message", call.body, *fields)
         self._link.post(ADMIT_AGAIN, keys, words, then, patience, repeat=False)
 
     def _admitted(self, batch: _Batch, answer: Any, error: Exception | None) -> None:

@@ -15,6 +15,7 @@ from prpc.brokers.base import Facts, Reply
 from prpc.brokers.redis_claims import Claims
 from prpc.brokers.redis_lease import Lease
 from prpc.brokers.redis_link import Link
+from prpc.brokers.redis_memory import remembered
 from prpc.brokers.redis_scripts import BORN_FIELD, BURY, CRASHES_FIELD, LOST, OWN_FIELD, RELEASE, SETTLE, Script
 from prpc.exceptions import BrokerUnavailableError
 from prpc.names import QueueNames
@@ -198,7 +199,7 @@ class Ending:
             if reply.address is not None:
                 channel, payload = self._names.reply(reply.address), frame([_wake(reply)])
             if claim:
-                claimed = reply.message_id.bytes, delivery.name
+                claimed = remembered(reply.message_id), delivery.name
         names, settings = self._names, self._settings
         keys = (delivery.lease.key, self._streams[delivery.raw], names.dead, names.others, names.limits)
         words = (settings.redis_expire, delivery.id, key, body, channel, payload, reason)

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from prpc.brokers.redis_lease import Lease
 from prpc.brokers.redis_link import Link
-from prpc.brokers.redis_memory import FIRST_OUTCOME, KNOWN_IDS, MAY_RUN
+from prpc.brokers.redis_memory import FIRST_OUTCOME, KNOWN_IDS, MAY_RUN, remembered
 from prpc.brokers.redis_scripts import FENCE, LOST, Script
 from prpc.names import QueueNames
 from prpc.settings import Settings
@@ -99,7 +99,7 @@ class Claims:
         for delivery, message_id, address, _ in claims:
             key = names.raw_feedback(message_id) if delivery.raw else names.feedback(message_id)
             channel = "" if address is None else names.reply(address)
-            words += (message_id.bytes, delivery.name, delivery.id, key, channel)
+            words += (remembered(message_id), delivery.name, delivery.id, key, channel)
         settings = self._settings
         head = (first.lease.name, self._lease_ms, settings.group_name, names.admitted, names.claimed)
         keys = (first.lease.key, self._streams[first.raw], names.limits, names.others)

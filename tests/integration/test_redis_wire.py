@@ -15,6 +15,7 @@ from redis_kit import connected, run, take_one, until
 from prpc.brokers import redis_consumer
 from prpc.brokers.base import Mailbox, Outgoing, Reply, ServerRecord
 from prpc.brokers.redis import RedisBroker
+from prpc.brokers.redis_memory import remembered
 from prpc.brokers.redis_scripts import RECLAIM, Script
 from prpc.dev_broker import DevBroker
 from prpc.names import QueueNames
@@ -64,7 +65,7 @@ def test_streams_groups_fields_and_keys(settings: Settings, names: QueueNames, a
 
     run(work())
     (ids,) = admin.scan_iter(f"prpc_admitted_{names.queue}_*")
-    assert admin.smembers(ids) == {call.message_id.bytes}
+    assert admin.smembers(ids) == {remembered(call.message_id)}
     assert admin.hgetall(f"prpc_limits_{names.queue}") == {b"window": b"300", b"length": b"0"}
     assert sorted(admin.scan_iter(f"prpc_*{names.queue}*")) == sorted(
         (ids, *(key.encode() for key in (names.calls, names.raw_calls, names.limits, names.feedback(call.message_id))))
