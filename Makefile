@@ -80,6 +80,7 @@ bench: $(VENV)/.test
 	$(RUN) -m benchmarks.calls
 	$(RUN) -m benchmarks.streams
 	$(RUN) -m benchmarks.growth
+	$(RUN) -m benchmarks.timeline
 
 # The same with Celery, Dramatiq, Taskiq, arq, SAQ, Huey, RQ, FastStream, streaQ and gRPC's blocking face.
 bench-peers: $(VENV)/.test .venv-peers/.made .venv-arq/.made .venv-saq/.made

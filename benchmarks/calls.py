@@ -16,7 +16,7 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,14 @@ from typing import Any
 import psutil
 import redis.asyncio as redis
 
-from benchmarks.rig import latencies, rate
+from benchmarks.rig import Meter, latencies, rate
 from prpc.app_client import AsyncClient
 from prpc.dev_broker import start_dev_broker
 
 ROOT = Path(__file__).parent.parent
 QUEUE = "bench"
+#: Parts of the many calls whose cost is told apart.
+STRETCHES = 10
 
 
 @contextmanager
@@ -83,6 +85,16 @@ async def idle(bare: redis.Redis, other: psutil.Process, seconds: float) -> dict
     }
 
 
+async def stretches(call: Callable[[int], Awaitable[Any]], calls: int, meter: Meter) -> list[dict[str, float]]:
+    """CPU milliseconds of one call in each tenth of many, of client, server and Redis: whether it grows with what was called."""
+    found = []
+    for _ in range(STRETCHES):
+        before = meter.read()
+        await rate(call, calls // STRETCHES, 256)
+        found.append({name: seconds / 10 for name, seconds in meter.per_10k(before, calls // STRETCHES).items()})
+    return found
+
+
 async def measure(url: str, other: psutil.Process, calls: int, repeats: int) -> dict[str, Any]:
     """Everything, in one run."""
     bare = redis.Redis.from_url(url)
@@ -116,7 +128,8 @@ async def measure(url: str, other: psutil.Process, calls: int, repeats: int) -> 
         report["median"] = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
         report["spread"] = {key: [min(r[key] for r in rounds), max(r[key] for r in rounds)] for key in rounds[0]}
         report["before"] = await footprint(bare, other)
-        await rate(add_async, calls, 256)
+        broker = int((await bare.info("server"))["process_id"])
+        report["stretches"] = await stretches(add_async, calls, Meter(other.pid, broker))
         await asyncio.sleep(1)  # results are removed in batches just after their delivery
         report["after"] = {"calls": calls, **await footprint(bare, other)}
         report["idle"] = await idle(bare, other, 20)

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLargeError
@@ -111,7 +111,7 @@ class KafkaSender:
             max_request_size=self._most_bytes,
             max_batch_size=min(self._most_bytes, 256 * 1024),
             metadata_max_age_ms=30_000,
-            partitioner=partition_of,
+            partitioner=cast("Any", partition_of),  # typed by its default value
             retry_backoff_ms=100,
             request_timeout_ms=max(1000, round(self._patience * 1000)),
         )

@@ -118,7 +118,7 @@ class ProcessPool(SlotPool):
     def submit(self, job: Job) -> SlotExecution:
         """See WorkerPool."""
         execution = super().submit(job)
-        if job.returnable and execution.began is None:
+        if job.returnable and execution.began is None and self._timer is None:
             self._look_later()
         return execution
 
@@ -192,8 +192,7 @@ class ProcessPool(SlotPool):
         """Jobs that did not begin wait for the next worker."""
         self._take_back(back)
         self._fill()
-        if self._waiting:
-            self._look_later()
+        self._look_later()
 
     def _take_back(self, back: Iterable[SlotExecution]) -> None:
         for execution in reversed(list(back)):
@@ -205,14 +204,16 @@ class ProcessPool(SlotPool):
             self._waiting.appendleft(execution)
 
     def _look_later(self) -> None:
-        if self._timer is None and not self._stopped:
+        """See after a while whether what may come back has begun; nothing where nothing waits."""
+        if self._timer is not None or self._stopped:
+            return
+        if any(len(worker.jobs) > 1 for worker in self._workers.values()) or any(each.job.returnable for each in self._waiting):
             self._timer = self.loop.call_later(SECONDS_BEHIND, self._look)
 
     def _look(self) -> None:
         self._timer = None
         self._send_back(time.monotonic() - SECONDS_BEHIND)
-        if self._waiting or any(len(worker.jobs) > 1 for worker in self._workers.values()):
-            self._look_later()
+        self._look_later()
 
     def _send_back(self, before: float) -> None:
         for worker in self._workers.values():
