@@ -217,7 +217,10 @@ class KafkaConsumer:
         born = number_in(record, BORN)
         if born is None:
             born = min(number_in(record, SENT) or record.timestamp, record.timestamp)
-        attempt = tenure.progress.open[record.offset].attempts + 1 + (number_in(record, CRASHES) or 0)
+        crashes = number_in(record, CRASHES)
+        if crashes is not None and (message_id := id_of_key(record.key)) is not None:
+            tenure.ids.follow(message_id, record)
+        attempt = tenure.progress.open[record.offset].attempts + 1 + (crashes or 0)
         delivery = KafkaDelivery(self._endings, tenure, record, facts_of(record), attempt, self._age(born), born)
         tenure.held[record.offset] = delivery
         return delivery

@@ -72,6 +72,8 @@ class KafkaEndings:
         if committed.cancelled() or committed.result():
             return
         self._group.given_back(delivery)
+        if delivery.message_id is not None:
+            delivery.tenure.ids.forget(delivery.message_id, delivery.record)
         asyncio.get_running_loop().call_later(AGAIN_AFTER, self._deliver_again, delivery)
 
     def _deliver_again(self, delivery: KafkaDelivery) -> None:

@@ -71,6 +71,19 @@ class KnownIds:
         known[message_id] = (log, record.offset) if may or owner is None else owner, time.monotonic() + self._window
         return may
 
+    def follow(self, message_id: UUID, record: ConsumerRecord) -> None:
+        """A call stands here now. Where it may run it is this record that may, whether or not it was claimed before it was put back."""
+        message_id, log = _counted_id(record, message_id), TopicPartition(record.topic, record.partition)
+        place, until = self._known.get(message_id, (None, 0.0))
+        if place is not None and place == (log, number_in(record, CONTINUES)):
+            self._known[message_id] = (log, record.offset), until
+
+    def forget(self, message_id: UUID, record: ConsumerRecord) -> None:
+        """This record was claimed and has not begun: of all of its id, whichever is claimed next may run."""
+        message_id = _counted_id(record, message_id)
+        if self.first(message_id, record) == (TopicPartition(record.topic, record.partition), record.offset):
+            del self._known[message_id]
+
     def first(self, message_id: UUID, record: ConsumerRecord) -> Place | None:
         """Where the record stands that may run instead of this double; None: it is not known."""
         return self._known.get(_counted_id(record, message_id), (None,))[0]

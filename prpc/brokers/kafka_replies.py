@@ -60,6 +60,7 @@ class KafkaReplies:
         headers = [(name, value) for name, value in record.headers if name not in (BORN, CRASHES, CONTINUES)]
         added = {BORN: delivery.born_ms, CRASHES: delivery.attempt - 1, CONTINUES: record.offset}
         headers += [(name, b"%d" % number) for name, number in added.items()]
-        return self._sender.send(
-            record.topic, record.value, key=record.key, headers=headers, partition=record.partition, repeat=True
-        )
+        key = record.key  # a foreign program's may have none; from here on it is told by its id
+        if key is None and delivery.message_id is not None:
+            key = message_key(delivery.message_id)
+        return self._sender.send(record.topic, record.value, key=key, headers=headers, partition=record.partition, repeat=True)

@@ -336,6 +336,35 @@ def test_what_was_given_back_is_no_double_of_itself(settings: Settings, harness:
 
 
 @pytest.mark.parametrize("made", [admitted, hand_made], ids=["admitted", "hand-made"])
+def test_what_was_given_back_before_it_was_claimed_is_no_double_of_itself(
+    settings: Settings, harness: Harness, made: Make
+) -> None:
+    """A call that may run is given back, and so is what came of it, again and again, by servers that have no worker for it."""
+
+    async def work() -> None:
+        async with connected(settings) as broker:
+            worker = Worker(broker.consume(settings.queue_name, consumer="one"))
+            original = call()
+            await made(broker, harness, [original])
+            found: list[Delivery] = []
+            while not found:
+                found, _ = await worker.take()
+            for _ in range(4):
+                (delivery,) = found
+                assert await delivery.release()
+                found = list(await worker.consumer.take(1))
+            by_hand(harness, original)
+            assert await found[0].release()
+            serving = asyncio.create_task(worker.serve())
+            assert await left(harness, harness.keeps)
+            await worker.consumer.stop()
+            await serving
+            assert worker.ran == {original.body: 1}
+
+    run(work())
+
+
+@pytest.mark.parametrize("made", [admitted, hand_made], ids=["admitted", "hand-made"])
 def test_what_was_taken_over_is_no_double_of_itself(settings: Settings, harness: Harness, made: Make) -> None:
     async def work() -> None:
         async with connected(settings) as broker, connected(settings) as lost:
