@@ -72,7 +72,10 @@ class KnownIds:
         return may
 
     def follow(self, message_id: UUID, record: ConsumerRecord) -> None:
-        """A call stands here now. Where it may run it is this record that may, whether or not it was claimed before it was put back."""
+        """A call stands here now: where the record that it continues is the one that may run, it is this one from now on.
+
+        Not only when it is claimed, as it may be put back before that.
+        """
         message_id, log = _counted_id(record, message_id), TopicPartition(record.topic, record.partition)
         place, until = self._known.get(message_id, (None, 0.0))
         if place is not None and place == (log, number_in(record, CONTINUES)):
