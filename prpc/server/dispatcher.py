@@ -198,10 +198,16 @@ class Dispatcher:
 
     def _may_follow(self, run: Run) -> bool:
         """Whether it may wait inside of a worker for the call before it, as calls are short."""
-        if not self._behind or not self._ahead.are_short or self._middleware:
+        if not self._behind or not self._ahead.are_short:
             return False
         function = self._registry.get(run.message.func_name)
-        return function is not None and not function.broadcast and self._free > -self._behind.get(function.kind, 0)
+        return function is not None and self._may_come_back(run, function) and self._free > -self._behind[function.kind]
+
+    def _may_come_back(self, run: Run, function: RegisteredFunction) -> bool:
+        """Whether a worker may return it unbegun: no middleware has begun it, and no attempt made here would be forgotten."""
+        if self._middleware or function.kind not in self._behind:
+            return False
+        return not function.broadcast and run.attempt == run.delivery.attempt
 
     def _accept_lost(self, deliveries: Iterable[Delivery]) -> None:
         """There is no room: callers whose server was lost are told of it, and what may run again is for others."""
@@ -353,7 +359,7 @@ class Dispatcher:
             job, pool = self._streams_of(function.name).write(run.streaming, job, run.attempt, run.facts, function.kind)
         else:
             self._free -= 1
-            job.returnable = self._free < 0
+            job.returnable = self._free < 0 and self._may_come_back(run, function)
             pool = self._publisher.of(run) if function.broadcast else self._pools[function.kind]
         run.execution = execution = (
             WrappedCall(job, pool, self._middleware, run.current) if self._middleware else pool.submit(job)

@@ -20,6 +20,7 @@ from prpc.brokers.base import Broker, DeadLetter
 from prpc.call_context import current_call
 from prpc.exceptions import CallCancelledError, RegistrationError, WorkerLostError
 from prpc.server import line as line_module
+from prpc.server.middleware import IncomingCall, Proceed
 
 QUEUE = "limited"
 
@@ -224,9 +225,19 @@ class TestLostTooOften:
 
         in_loop(scenario)
 
-    def test_a_lost_worker_process_is_tried_again_with_idempotent_calls_only(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("seconds", [None, 0.0], ids=["", "no job waits behind another"])
+    @pytest.mark.parametrize("layers", [0, 1], ids=["", "middleware"])
+    def test_a_lost_worker_process_is_tried_again_with_idempotent_calls_only(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float | None, layers: int
+    ) -> None:
+        if seconds is not None:
+            monkeypatch.setattr("prpc.workers.process.SECONDS_BEHIND", seconds)
+
+        async def passes_on(call: IncomingCall, proceed: Proceed) -> Any:
+            return await proceed(call)
+
         async def scenario() -> None:
-            app = make_app("process", 1, max_deliveries=3)
+            app = make_app("process", 1, max_deliveries=3, middleware=[passes_on] * layers)
             app.register_func(die_until, idempotent=True)
             app.register_func(die_until, name="once")
             async with serving(app) as (client, broker):
