@@ -203,6 +203,8 @@ class KafkaSender:
         lost = BrokerUnavailableError("the connection was closed", url=self._address.shown)
         for record in list(self._open):
             self._fail(record, lost)
+        if self._timers is not None:
+            self._timers.clear()
 
     # sending
 

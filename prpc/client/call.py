@@ -171,10 +171,10 @@ class Call:
         waiters = self._waiters
         while waiters:
             try:
-                wake = waiters.pop()
+                waiter = waiters.pop()
             except IndexError:  # the last one left in the same moment
                 return
-            _wake(wake)
+            _wake(waiter)
 
     def value(self) -> Any:
         """What the server answered with, or raise what ended the call; once it is done.
@@ -218,24 +218,24 @@ class Call:
         """Whether somebody waits."""
         return bool(self._waiters)
 
-    def add_waiter(self, wake: Waiter) -> None:
+    def add_waiter(self, waiter: Waiter) -> None:
         """Wake it once when the outcome is there, at once where it is there already."""
-        self._waiters.append(wake)
+        self._waiters.append(waiter)
         # The decider sets `done` before it looks at the list: whichever of us comes second sees the other.
-        if self.ready() and self.remove_waiter(wake):
-            _wake(wake)
+        if self.ready() and self.remove_waiter(waiter):
+            _wake(waiter)
 
-    def remove_waiter(self, wake: Waiter) -> bool:
+    def remove_waiter(self, waiter: Waiter) -> bool:
         """Wait no longer; False where the waiter was woken already."""
         try:
-            self._waiters.remove(wake)
+            self._waiters.remove(waiter)
         except ValueError:
             return False
         return True
 
-    def give_up(self, wake: Waiter) -> None:
+    def give_up(self, waiter: Waiter) -> None:
         """A waiter was cancelled: nobody else wants the result, so the call is cancelled too."""
-        self.remove_waiter(wake)
+        self.remove_waiter(waiter)
         if not self.done and not self.watched:
             self.home.cancel(self)
 
@@ -270,22 +270,22 @@ class Call:
         loop = asyncio.get_running_loop()
         self.home.check_wait(loop)
         future: asyncio.Future[None] = loop.create_future()
-        wake: Waiter = future if loop is self.home.loop else partial(_wake_elsewhere, loop, future)
+        waiter: Waiter = future if loop is self.home.loop else partial(_wake_elsewhere, loop, future)
         timer = None if seconds is None else loop.call_later(max(seconds, 0.0), wake_future, future)
-        self.add_waiter(wake)
+        self.add_waiter(waiter)
         try:
             yield from future
         except BaseException as exc:
             if isinstance(exc, asyncio.CancelledError):
-                self.give_up(wake)
+                self.give_up(waiter)
             else:
-                self.remove_waiter(wake)
+                self.remove_waiter(waiter)
             if timer is not None:
                 timer.cancel()
             raise
         if timer is not None:
             timer.cancel()
-            self.remove_waiter(wake)
+            self.remove_waiter(waiter)
         return self.ready()
 
     @types.coroutine

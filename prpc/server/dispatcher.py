@@ -104,7 +104,8 @@ class Dispatcher:
         self._line: Line[Run] = Line(self._start_from_line, self._give_back)
         self._free = slots
         self._ahead: Ahead[Run] = Ahead(slots, self._start_ahead, self._give_back)
-        #: How many calls may wait inside of the workers of a kind. Below 0 free workers, so many wait.
+        #: How many calls may wait inside of the workers of a kind; with fewer than 0 free, so many do. None where the pool has
+        #: workers for events beside ours, as those are to be kept free.
         self._behind = {kind: pool.behind for kind, pool in pools.items() if pool.behind and pool.state().slots == slots}
         self._stopping = False
         self._room: asyncio.Future[None] | None = None
@@ -353,13 +354,14 @@ class Dispatcher:
     # A call runs.
 
     def _submit(self, run: Run, function: RegisteredFunction, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        job, run.current = job_of(run, function, args, kwargs, limit=self._timeout, clock=self._clock, sink=self._reports)
+        returnable = self._free <= 0 and self._may_come_back(run, function)
+        limit, clock, sink = self._timeout, self._clock, self._reports
+        job, run.current = job_of(run, function, args, kwargs, limit=limit, clock=clock, sink=sink, returnable=returnable)
         pool: Runner
         if function.streams and run.streaming is not None:
             job, pool = self._streams_of(function.name).write(run.streaming, job, run.attempt, run.facts, function.kind)
         else:
             self._free -= 1
-            job.returnable = self._free < 0 and self._may_come_back(run, function)
             pool = self._publisher.of(run) if function.broadcast else self._pools[function.kind]
         run.execution = execution = (
             WrappedCall(job, pool, self._middleware, run.current) if self._middleware else pool.submit(job)

@@ -82,8 +82,10 @@ def job_of(
     limit: float | None,
     clock: Clock,
     sink: ProgressSink | None = None,
+    returnable: bool = False,
 ) -> tuple[Job, CurrentCall]:
-    """The job that a pool gets, and the current call that its function sees. `limit`: the server's, in seconds."""
+    """The job that a pool gets, and the current call that its function sees. `limit`: the server's, in seconds. `returnable`: as
+    `Job` says."""
     left = None if run.facts.timeout is None else run.facts.timeout - run.queued
     # Streams without end are usual: only what is meant for this one ends it. What a broadcast function may take is for its
     # events: publishing one is the server's own work.
@@ -102,4 +104,7 @@ def job_of(
             "timeout": timeout,
             "attempt": attempt,
         }
-    return Job(message_id, function.name, function.function, args, kwargs, timeout, context, call_facts, left=left), current
+    job = Job(
+        message_id, function.name, function.function, args, kwargs, timeout, context, call_facts, left=left, returnable=returnable
+    )
+    return job, current

@@ -283,9 +283,9 @@ class ProcessPool(SlotPool):
         assert self._control is not None
         self._tokens += 1
         worker = Worker(self._tokens, frees, self.loop)
-        self._workers[worker.token] = worker
         boot = replace(self._boot, levels=logger_levels())
         theirs = worker.open(boot, lambda frame: self._on_frame(worker, frame), lambda: self._on_pipe_end(worker))
+        self._workers[worker.token] = worker
         self._control.start_worker(worker.token, theirs)
 
     def _on_started(self, token: int, pid: int) -> None:
@@ -346,10 +346,13 @@ class ProcessPool(SlotPool):
             if self._all_ready is not None and not self._all_ready.done():
                 self._all_ready.set_exception(RegistrationError(f"process workers cannot start: {text}"))
         elif not self._stopped:
-            pause = min(LAST_BACKOFF, FIRST_BACKOFF * 2**self._failures)
-            self._failures += 1
-            logger.error("a process worker could not be replaced, next attempt in %.1f s: %s", pause, text)
-            self.loop.call_later(pause, self._start_replacement, worker.frees)
+            self._replace_later(worker.frees, text)
+
+    def _replace_later(self, frees: SlotExecution | None, why: str) -> None:
+        pause = min(LAST_BACKOFF, FIRST_BACKOFF * 2**self._failures)
+        self._failures += 1
+        logger.error("a process worker could not be replaced, next attempt in %.1f s: %s", pause, why)
+        self.loop.call_later(pause, self._start_replacement, frees)
 
     def _replace(self, worker: Worker, ended: SlotExecution, *, kill: bool) -> None:
         """End a worker whose last job is decided, and start another, which frees the job's slot."""
@@ -376,7 +379,10 @@ class ProcessPool(SlotPool):
         if self._stopped or self._revival is not None:
             return
         if sum(worker.state is not State.ENDING for worker in self._workers.values()) < self._slots:
-            self._start_worker(frees)
+            try:
+                self._start_worker(frees)
+            except OSError as exc:
+                self._replace_later(frees, f"no pipes could be made for it: {exc}")
         elif frees is not None:
             self._release(frees)
 

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def how(code: int | None) -> str:
+    """An exit code in words, negative for a signal; None where it is not known."""
     if code is None:
         return "in a way that is not known"
     if code < 0:

@@ -8,6 +8,7 @@ import os
 import pickle
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from prpc.workers.process_boot import Boot
 from prpc.workers.process_control import WorkerPipe, socket_pair
@@ -58,11 +59,16 @@ class Worker:
         self._is_closed = False
 
     def open(self, boot: Boot, on_frame: Callable[[Frame], None], on_end: Callable[[], None]) -> tuple[int, int]:
-        """Make the pipes; the descriptors that are the worker's."""
-        ours, theirs = socket_pair()
+        """Make the pipes; the descriptors that are the worker's. Raises OSError where the system gives no more of them."""
+        with ExitStack() as undo:
+            undo.callback(self._turns.close)
+            turns = os.dup(self._turns.reading)
+            undo.callback(os.close, turns)
+            ours, theirs = socket_pair()
+            undo.pop_all()
         self._pipe = WorkerPipe(self._loop, ours, on_frame, on_end)
         self._pipe.send(pack_frame(Kind.BOOT, pickle.dumps(boot)))
-        return theirs.detach(), os.dup(self._turns.reading)
+        return theirs.detach(), turns
 
     @property
     def name(self) -> str:
@@ -119,11 +125,13 @@ class Worker:
     def ask(self) -> list[SlotExecution]:
         """Take back all that has not begun, and hear what it said before: what is left in `jobs` runs now, if anything does."""
         assert self._pipe is not None
-        self._is_asked = True
-        back = self.recall()
-        while len(self.jobs) > 1 and self._pipe.read():
-            pass
-        self._is_asked = False
+        self._is_asked = True  # what it says may bring further jobs here: none is given to it meanwhile
+        try:
+            back = self.recall()
+            while len(self.jobs) > 1 and self._pipe.read():
+                pass
+        finally:
+            self._is_asked = False
         return back
 
     def skipped(self) -> None:

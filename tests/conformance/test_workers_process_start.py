@@ -1,6 +1,7 @@
 """How process workers start, from scripts of every shape, and how everything ends with the server."""
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -16,6 +17,8 @@ from worker_kit import Meeting, make_job, run, soon, started, worker_processes
 
 import prpc.workers.process
 import prpc.workers.process_control
+import prpc.workers.process_wire
+import prpc.workers.process_worker
 from prpc.exceptions import RegistrationError, ServerShutdownError
 from prpc.settings import Settings
 from prpc.workers import create_pool, process_keeper
@@ -324,6 +327,34 @@ def test_a_machine_that_has_room_for_no_more_processes(monkeypatch):
             await pool.start()
 
     run(go())
+
+
+@pytest.mark.parametrize("missing", ["pipe", "socket"])
+def test_a_machine_that_has_room_for_no_more_pipes_for_a_while(monkeypatch, caplog, missing):
+    monkeypatch.setattr(prpc.workers.process, "FIRST_BACKOFF", 0.01)
+    module, name = (prpc.workers.process_wire.os, "pipe") if missing == "pipe" else (prpc.workers.process_worker, "socket_pair")
+    real, refusals = getattr(module, name), []
+
+    def refuse_twice(*args):
+        if len(refusals) < 2:
+            refusals.append(args)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(*args)
+
+    async def go():
+        async with started("process", 1, functions=[worker_jobs.add, worker_jobs.die]) as pool:
+            assert (await soon(pool.submit(make_job(worker_jobs.add, 1, 2)).outcome)).value == 3
+            descriptors = psutil.Process().num_fds()
+            monkeypatch.setattr(module, name, refuse_twice)
+            lost = pool.submit(make_job(worker_jobs.die, 1))
+            assert (await soon(lost.outcome)).failure.type_name == "prpc.exceptions.WorkerLostError"
+            await soon(lost.released)
+            assert len(refusals) == 2
+            assert (await soon(pool.submit(make_job(worker_jobs.add, 1, 2)).outcome)).value == 3
+            assert psutil.Process().num_fds() == descriptors
+
+    run(go())
+    assert caplog.text.count("no pipes could be made for it") == 2
 
 
 def test_a_keeper_that_does_not_answer_is_killed(monkeypatch):
