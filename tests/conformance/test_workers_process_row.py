@@ -37,6 +37,17 @@ def short(function, *args, **facts):
     return replace(make_job(function, *args), returnable=True, **facts)
 
 
+async def occupied(pool, meeting):
+    """A job that runs until the test lets it go, and the test's end of it."""
+    execution = pool.submit(make_job(worker_jobs.meet, meeting.path))
+    return execution, await meeting.guest()
+
+
+def notes(pool, path, count):
+    """Short jobs that leave a trace where they run."""
+    return [pool.submit(short(worker_jobs.note, str(path), number)) for number in range(count)]
+
+
 async def value(execution):
     outcome = await soon(execution.outcome)
     assert outcome.failure is None and not outcome.returned, outcome
@@ -58,9 +69,8 @@ def test_jobs_in_a_row_are_run_in_their_order(patient, tmp_path):
 
     async def go():
         async with Meeting() as meeting, pool_for() as pool:
-            first = pool.submit(make_job(worker_jobs.meet, meeting.path))
-            guest = await meeting.guest()
-            behind = [pool.submit(short(worker_jobs.note, str(path), i)) for i in range(MOST_BEHIND + 3)]
+            first, guest = await occupied(pool, meeting)
+            behind = notes(pool, path, MOST_BEHIND + 3)
             assert pool.behind == MOST_BEHIND
             assert pool.state() == PoolState(1, 1, 0, 0)
             assert all(execution.worker == "" and execution.running == 0.0 for execution in behind)
@@ -80,9 +90,8 @@ def test_a_job_behind_one_that_takes_long_comes_back_and_does_not_run(tmp_path):
 
     async def go():
         async with Meeting() as meeting, pool_for() as pool:
-            first = pool.submit(make_job(worker_jobs.meet, meeting.path))
-            guest = await meeting.guest()
-            behind = [pool.submit(short(worker_jobs.note, str(path), i)) for i in range(3)]
+            first, guest = await occupied(pool, meeting)
+            behind = notes(pool, path, 3)
             for execution in behind:
                 assert (await soon(execution.outcome)).returned
                 await soon(execution.released)
@@ -104,7 +113,7 @@ def test_recalled_jobs_do_not_run_and_the_first_goes_on(patient, tmp_path):
         async with Meeting() as meeting, pool_for() as pool:
             first = pool.submit(short(worker_jobs.meet, meeting.path))
             guest = await meeting.guest()
-            behind = [pool.submit(short(worker_jobs.note, str(path), i)) for i in range(MOST_BEHIND + 2)]
+            behind = notes(pool, path, MOST_BEHIND + 2)
             waits = pool.submit(make_job(worker_jobs.note, str(path), 99))
             pool.recall()
             assert all(execution.outcome.result().returned for execution in behind)
@@ -122,7 +131,7 @@ def test_a_worker_with_nothing_to_do_takes_what_waits_behind_another(patient, tm
         async with Meeting() as meeting, pool_for(2) as pool:
             jobs = {name: pool.submit(make_job(worker_jobs.meet, meeting.path, name)) for name in ("one", "two")}
             guests = await meeting.guests(2)
-            behind = [pool.submit(short(worker_jobs.note, str(path), i)) for i in range(8)]
+            behind = notes(pool, path, 8)
             guests["one"].let_go("one")
             for i, execution in enumerate(behind):
                 assert await value(execution) == i
@@ -143,7 +152,7 @@ def test_only_the_job_that_runs_ends_with_its_worker(patient, tmp_path, way):
             timeout = 1.0 if way == "timeout" else None
             first = pool.submit(replace(short(worker_jobs.meet, meeting.path), timeout=timeout))
             guest = await meeting.guest()
-            behind = [pool.submit(short(worker_jobs.note, str(path), i)) for i in range(5)]
+            behind = notes(pool, path, 5)
             await asyncio.sleep(0)  # they are sent
             if way == "death":
                 os.kill(guest.pid, signal.SIGKILL)
@@ -164,9 +173,8 @@ def test_cancelling_one_that_waits_harms_no_other(patient, tmp_path):
 
     async def go():
         async with Meeting() as meeting, pool_for() as pool:
-            first = pool.submit(make_job(worker_jobs.meet, meeting.path))
-            guest = await meeting.guest()
-            behind = [pool.submit(short(worker_jobs.note, str(path), i)) for i in range(5)]
+            first, guest = await occupied(pool, meeting)
+            behind = notes(pool, path, 5)
             await asyncio.sleep(0)
             for i in (1, 3):
                 behind[i].cancel(CallCancelledError("no"))
@@ -186,8 +194,7 @@ def test_times_count_from_when_a_job_has_its_turn(patient, tmp_path):
 
     async def go():
         async with Meeting() as meeting, pool_for(functions=(worker_jobs.remaining, worker_jobs.note)) as pool:
-            first = pool.submit(make_job(worker_jobs.meet, meeting.path))
-            guest = await meeting.guest()
+            first, guest = await occupied(pool, meeting)
             limited = pool.submit(short(worker_jobs.note, str(path), 1, timeout=0.2))
             late = pool.submit(short(worker_jobs.note, str(path), 2, left=0.1))
             asking = pool.submit(short(worker_jobs.remaining, left=50.0))
@@ -220,7 +227,7 @@ def test_a_pool_that_stops_ends_what_waits_in_its_workers(patient, tmp_path):
         async with Meeting() as meeting, pool_for(2) as pool:
             heads = [pool.submit(make_job(worker_jobs.meet, meeting.path, str(i))) for i in range(2)]
             await meeting.guests(2)
-            behind = [pool.submit(short(worker_jobs.note, str(path), i)) for i in range(6)]
+            behind = notes(pool, path, 6)
             await asyncio.sleep(0)
             await pool.stop()
             for execution in (*heads, *behind):
@@ -269,10 +276,9 @@ def test_a_fork_of_user_code_does_not_run_what_its_parent_was_to_run(patient, tm
 
     async def go():
         async with Meeting() as meeting, pool_for() as pool:
-            first = pool.submit(make_job(worker_jobs.meet, meeting.path))
-            guest = await meeting.guest()
+            first, guest = await occupied(pool, meeting)
             forks = [pool.submit(short(worker_jobs.fork_and_return)) for _ in range(2)]
-            behind = [pool.submit(short(worker_jobs.note, str(path), i)) for i in range(10)]
+            behind = notes(pool, path, 10)
             await asyncio.sleep(0)
             guest.let_go("first")
             assert await value(first) == "first"
