@@ -22,7 +22,7 @@ from prpc.brokers.kafka_group import KafkaGroup
 from prpc.brokers.kafka_ids import id_of_key
 from prpc.brokers.kafka_mailbox import KafkaControl
 from prpc.brokers.kafka_marks import MOST_OPEN
-from prpc.brokers.kafka_records import BORN, CRASHES, SENT, facts_of, number_in
+from prpc.brokers.kafka_records import BORN, CONTINUES, CRASHES, SENT, facts_of, number_in
 from prpc.brokers.kafka_replies import KafkaReplies
 from prpc.brokers.kafka_tenure import KafkaDelivery, Tenure
 from prpc.brokers.kafka_words import read_word
@@ -209,7 +209,7 @@ class KafkaConsumer:
             tenure.elsewhere[offset] = record
             message_id = id_of_key(record.key)
             if message_id is not None:
-                tenure.ids.admit(message_id, record)
+                tenure.ids.see(message_id, record)
             return None
         return self._make(tenure, record)
 
@@ -218,12 +218,25 @@ class KafkaConsumer:
         if born is None:
             born = min(number_in(record, SENT) or record.timestamp, record.timestamp)
         crashes = number_in(record, CRASHES)
-        if crashes is not None and (message_id := id_of_key(record.key)) is not None:
-            tenure.ids.follow(message_id, record)
+        if crashes is not None:
+            self._continue(tenure, record)
         attempt = tenure.progress.open[record.offset].attempts + 1 + (crashes or 0)
         delivery = KafkaDelivery(self._endings, tenure, record, facts_of(record), attempt, self._age(born), born)
         tenure.held[record.offset] = delivery
         return delivery
+
+    def _continue(self, tenure: Tenure, record: ConsumerRecord) -> None:
+        """A call that was given back is here: the record that it continues ends, unless that one has begun."""
+        message_id, earlier = id_of_key(record.key), number_in(record, CONTINUES)
+        if message_id is None or earlier is None:
+            return
+        may_run, held, mark = tenure.ids.follow(message_id, record), tenure.held.get(earlier), tenure.progress.open.get(earlier)
+        if held is None:
+            if may_run and mark is not None and not mark.attempts:
+                self._group.replaced(tenure, earlier)
+        elif held.id == message_id and (earlier in tenure.returning or not held.started):
+            held.lost = True
+            self._group.ended(held)
 
     def _age(self, born: float) -> float:
         """Rather too old than too young: what has expired must not start."""

@@ -58,8 +58,8 @@ class KafkaEndings:
                 self._keep(sent)
             self._group.ended(delivery)
             return answered(False)
-        delivery.message_id, delivery.started, delivery.marked = message_id, True, self._group.token
-        tenure.progress.start(delivery.offset, delivery.marked)
+        delivery.message_id = message_id
+        self._group.begins(delivery)
         if repeatable and delivery.attempt == 1:
             self._group.committer.soon()
             return answered(True)
@@ -72,9 +72,13 @@ class KafkaEndings:
         if committed.cancelled() or committed.result():
             return
         self._group.given_back(delivery)
-        if delivery.message_id is not None:
-            delivery.tenure.ids.forget(delivery.message_id, delivery.record)
+        self._does_not_run(delivery)
         asyncio.get_running_loop().call_later(AGAIN_AFTER, self._deliver_again, delivery)
+
+    @staticmethod
+    def _does_not_run(delivery: KafkaDelivery) -> None:
+        if delivery.id is not None:
+            delivery.tenure.ids.release(delivery.id, delivery.record)
 
     def _deliver_again(self, delivery: KafkaDelivery) -> None:
         if delivery.tenure.live and delivery.offset in delivery.tenure.progress.open:
@@ -190,10 +194,14 @@ class KafkaEndings:
         return self._confirmed(delivery, lambda: self._give_back(delivery))
 
     def _give_back(self, delivery: KafkaDelivery) -> asyncio.Future[bool]:
-        if self.stopping or not delivery.tenure.live:
+        self._does_not_run(delivery)
+        if self.stopping or delivery.tenure.leaving or not delivery.tenure.live:
             self._group.given_back(delivery)
             return answered(True)
-        return self._hand_over(delivery, [self._replies.put_back(delivery)])
+        returning = delivery.tenure.returning
+        sent = returning[delivery.offset] = self._replies.put_back(delivery)
+        sent.add_done_callback(lambda _: returning.pop(delivery.offset))
+        return self._hand_over(delivery, [sent])
 
     def _keep(self, future: asyncio.Future[Any]) -> asyncio.Future[Any]:
         self._open.add(future)

@@ -22,7 +22,7 @@ from prpc.brokers.kafka_address import KafkaAddress, explain
 from prpc.brokers.kafka_assignor import QueueAssignor
 from prpc.brokers.kafka_commit import Committer
 from prpc.brokers.kafka_driver import commit_as, heartbeat_as, keep_first_connection, look_for_topics, stop_consumer
-from prpc.brokers.kafka_ids import KnownIds, id_of_key, read_back
+from prpc.brokers.kafka_history import History
 from prpc.brokers.kafka_marks import Marks, Progress, read_marks
 from prpc.brokers.kafka_starts import Ends, Starts, name_of
 from prpc.brokers.kafka_tenure import KafkaDelivery, Tenure
@@ -62,13 +62,13 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
     ) -> None:
         self._address, self._settings, self._names = address, settings, names
         self._member, self._starts = member, Starts(member)
-        self._read_committed, self._now, self._say, self._again = committed, now, say, again
+        self._read_committed, self._say, self._again = committed, say, again
+        self._history = History(address, settings, now)
         self._assignor = QueueAssignor(member)
         self.tenures: dict[TopicPartition, Tenure] = {}
         #: Deliveries that run here while their partition is another's, by the place of their record.
         self._orphans: dict[Place, KafkaDelivery] = {}
         self._ends = Ends()
-        self._ids: dict[int, KnownIds] = {}
         self._had: set[TopicPartition] = set()
         self._words: list[tuple[float, Word]] = []
         #: Number of the share that is read from.
@@ -161,15 +161,27 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         """Let the server that has that call's outcome, or will have it, send it to this address too."""
         self._say(Word(self.token, asks=(message_id, address)))
 
+    def begins(self, delivery: KafkaDelivery) -> None:
+        """A delivery counts as started from now on, whatever became of its record before."""
+        delivery.started, delivery.marked = True, self.token
+        delivery.tenure.progress.start(delivery.offset, delivery.marked)
+        self._ends.forget((delivery.tenure.place, delivery.offset))
+
     def ended(self, delivery: KafkaDelivery) -> None:
         """A delivery has ended, whichever way."""
         tenure, place = delivery.tenure, (delivery.tenure.place, delivery.offset)
         tenure.held.pop(delivery.offset, None)
         if tenure.live:
-            self._end(tenure, delivery.offset)
-        elif self._orphans.pop(place, None) is not None:
-            self._ends.keep([place])
-            self._say(Word(self.token, ended=(place,)))
+            self._end(tenure, delivery.offset, started=delivery.started)
+        elif self._orphans.get(place) is delivery:
+            del self._orphans[place]
+            if delivery.started:
+                self._ends.keep([place])
+                self._say(Word(self.token, ended=(place,)))
+
+    def replaced(self, tenure: Tenure, offset: int) -> None:
+        """A record that is in nobody's hands is continued by a later one."""
+        self._end(tenure, offset, started=False)
 
     def given_back(self, delivery: KafkaDelivery) -> None:
         """A delivery that was not started, and will not be here, is somebody's to start."""
@@ -184,7 +196,8 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
             tenure.unstarted.add((delivery.offset, delivery.marked))
             self.committer.soon()
         else:
-            self._orphans.pop(place, None)
+            if self._orphans.get(place) is delivery:
+                del self._orphans[place]
             self._forgo([(place, delivery.marked)])
 
     def _give_up_starts(self, tenure: Tenure) -> None:
@@ -227,9 +240,10 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         self.tenures[tenure.place] = fresh
         return fresh
 
-    def _end(self, tenure: Tenure, offset: int) -> None:
+    def _end(self, tenure: Tenure, offset: int, *, started: bool = True) -> None:
         tenure.progress.end(offset)
-        tenure.uncommitted.add(offset)
+        if started:  # nobody else believes that the rest runs here
+            tenure.uncommitted.add(offset)
         self.committer.soon()
 
     # what other servers tell
@@ -286,8 +300,12 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         self, revoked: Iterable[TopicPartition]
     ) -> None:
         """All partitions go back: commit what we know of them, and keep what runs."""
+        for tenure in self.tenures.values():
+            tenure.leaving = True
         try:
             async with asyncio.timeout(LAST_COMMIT):
+                if returning := [sent for tenure in self.tenures.values() for sent in tenure.returning.values()]:
+                    await asyncio.wait(returning)  # the next owner is to see that what they continue has ended
                 await self.committer.commit()
         except TimeoutError:
             log.warning("the partitions of queue %s go back without a last commit", self._names.queue)
@@ -359,32 +377,8 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         for place in places:
             found = committed.get(place)
             marks[place] = Marks(0, 0) if found is None or found.offset < 0 else read_marks(found.offset, found.metadata or "")
-        for number in list(self._ids):
-            if not any(place.partition == number for place in places & self._had):
-                del self._ids[number]  # another server may have had the partition meanwhile
-        await self._learn_ids({place: each for place, each in marks.items() if place not in self._had and each.upcoming})
+        await self._history.learn(self.kafka, marks, self._had)
         return {
-            place: Tenure(place, Progress(each), self._ids_of(place), place.topic == self._names.raw_calls, each.base)
+            place: Tenure(place, Progress(each), self._history.ids_of(place), place.topic == self._names.raw_calls, each.base)
             for place, each in marks.items()
         }
-
-    def _ids_of(self, place: TopicPartition) -> KnownIds:
-        return self._ids.setdefault(place.partition, KnownIds(self._settings.duplicate_window))
-
-    async def _learn_ids(self, marks: Mapping[TopicPartition, Marks]) -> None:
-        """Read the ids of partitions that others had before: of everything that was taken."""
-        if not marks:
-            return
-        since = round((self._now() - self._settings.duplicate_window) * 1000)
-        try:
-            until = {place: each.upcoming for place, each in marks.items()}
-            records = await read_back(self._address, self._settings, until, since)
-        except BrokerUnavailableError as exc:
-            log.warning("%s; a call that was doubled over a change of owner may run twice", exc)
-            return
-        for record in records:
-            message_id = id_of_key(record.key)
-            if message_id is not None:
-                place = TopicPartition(record.topic, record.partition)
-                ids, mark = self._ids_of(place), marks[place].open.get(record.offset)
-                ids.admit(message_id, record, again=mark is not None and mark.attempts > 0)

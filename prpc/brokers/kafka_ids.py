@@ -1,36 +1,25 @@
 """Which message ids a partition's owner has seen, so that none runs twice, and the outcomes for further entries of a call.
 
-Calls of one id stand in one partition, for the id is the record's key; its owner alone decides. Who becomes the owner reads the
-keys of the last records once more.
+Calls of one id stand in one partition, for the id is the record's key; its owner alone decides.
+
+A call that is given back is written once more, as a record that continues the one before. Whoever wrote it may be gone before the
+earlier record's end is committed: then both are there, and one of them may run. It is the later one, unless the earlier one has
+begun here.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
 from uuid import UUID, uuid5
 
 from aiokafka import ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
 
 from prpc.brokers.base import Reply
-from prpc.brokers.kafka_address import KafkaAddress
-from prpc.brokers.kafka_driver import stop_consumer
-from prpc.brokers.kafka_reader import assign, know_topics, open_reader
 from prpc.brokers.kafka_records import CONTINUES, REQUEUED, number_in
-from prpc.exceptions import BrokerUnavailableError
-from prpc.settings import Settings
 
-__all__ = ["KnownIds", "Outcomes", "id_of_key", "read_back"]
+__all__ = ["KnownIds", "Outcomes", "id_of_key"]
 
-log = logging.getLogger(__name__)
-
-#: Most records of one partition that a new owner reads once more, and the seconds that it takes for all of them.
-MOST_READ_BACK = 20_000
-READ_BACK_PATIENCE = 5.0
 #: Bytes of outcomes that are kept for further entries of a call.
 MOST_OUTCOME_BYTES = 16 * 1024 * 1024
 #: Ids that further callers wait for, and callers of one.
@@ -55,37 +44,47 @@ class KnownIds:
 
     def __init__(self, window: float) -> None:
         self._window = window
-        #: Place of the record and the monotonic second of forgetting; oldest first.
-        self._known: dict[UUID, tuple[Place, float]] = {}
+        #: Place of the record that may run, the monotonic second of forgetting, and whether it has begun here; oldest first.
+        self._known: dict[UUID, tuple[Place, float, bool]] = {}
 
     def admit(self, message_id: UUID, record: ConsumerRecord, *, again: bool = False) -> bool:
-        """Whether this record may run: it is the first of its id, or continues the one that may. It is remembered then.
+        """Whether this record may run: it is the first of its id, or continues the one that may. It begins here then.
 
         `again`: it may whatever came before.
         """
-        message_id, known = _counted_id(record, message_id), self._known
+        return self._remember(message_id, record, again, begins=True)
+
+    def see(self, message_id: UUID, record: ConsumerRecord, *, again: bool = False) -> None:
+        """This record is there, and is not begun here: it was taken before, or runs in another server."""
+        self._remember(message_id, record, again, begins=False)
+
+    def _remember(self, message_id: UUID, record: ConsumerRecord, again: bool, *, begins: bool) -> bool:
+        message_id, known, here = _counted_id(record, message_id), self._known, _place(record)
         self._forget_old()
-        log = TopicPartition(record.topic, record.partition)
-        owner, _ = known.pop(message_id, (None, 0.0))
-        may = again or owner in (None, (log, record.offset), (log, number_in(record, CONTINUES)))
-        known[message_id] = (log, record.offset) if may or owner is None else owner, time.monotonic() + self._window
+        owner, _, begun = known.pop(message_id, (None, 0.0, False))
+        may = again or owner is None or owner == here or (not begun and owner == _continued(record))
+        known[message_id] = here if may or owner is None else owner, time.monotonic() + self._window, begins if may else begun
         return may
 
-    def follow(self, message_id: UUID, record: ConsumerRecord) -> None:
-        """A call stands here now: where the record that it continues is the one that may run, it is this one from now on.
+    def follow(self, message_id: UUID, record: ConsumerRecord) -> bool:
+        """A call stands here now: where the record that it continues may run and has not begun, it is this one from now on.
 
-        Not only when it is claimed, as it may be put back before that.
+        Not only when it is claimed, as it may be put back before that. Returns whether this is the one that may run.
         """
-        message_id, log = _counted_id(record, message_id), TopicPartition(record.topic, record.partition)
-        place, until = self._known.get(message_id, (None, 0.0))
-        if place is not None and place == (log, number_in(record, CONTINUES)):
-            self._known[message_id] = (log, record.offset), until
-
-    def forget(self, message_id: UUID, record: ConsumerRecord) -> None:
-        """This record was claimed and has not begun: of all of its id, whichever is claimed next may run."""
         message_id = _counted_id(record, message_id)
-        if self.first(message_id, record) == (TopicPartition(record.topic, record.partition), record.offset):
-            del self._known[message_id]
+        place, until, begun = self._known.get(message_id, (None, 0.0, False))
+        if place is not None and not begun and place == _continued(record):
+            place = _place(record)
+            self._known[message_id] = place, until, False
+        return place == _place(record)
+
+    def release(self, message_id: UUID, record: ConsumerRecord) -> None:
+        """This record does not run here after all: it will be delivered once more, or one that continues it."""
+        self.see(message_id, record)
+        message_id = _counted_id(record, message_id)
+        place, until, _ = self._known[message_id]
+        if place == _place(record):
+            self._known[message_id] = place, until, False
 
     def first(self, message_id: UUID, record: ConsumerRecord) -> Place | None:
         """Where the record stands that may run instead of this double; None: it is not known."""
@@ -93,7 +92,9 @@ class KnownIds:
 
     def move_away(self, log: TopicPartition) -> None:
         """What stands in this log from now on is another record, whatever its place: none of an id that is known may run."""
-        self._known = {each: ((log, -1) if place[0] == log else place, until) for each, (place, until) in self._known.items()}
+        for each, (place, until, begun) in self._known.items():
+            if place[0] == log:
+                self._known[each] = (log, -1), until, begun
 
     def _forget_old(self) -> None:
         known, now = self._known, time.monotonic()
@@ -102,6 +103,16 @@ class KnownIds:
             if known[oldest][1] > now:
                 break
             del known[oldest]
+
+
+def _place(record: ConsumerRecord) -> Place:
+    return TopicPartition(record.topic, record.partition), record.offset
+
+
+def _continued(record: ConsumerRecord) -> Place | None:
+    """Where the record stands that this one continues."""
+    offset = number_in(record, CONTINUES)
+    return None if offset is None else (TopicPartition(record.topic, record.partition), offset)
 
 
 def _counted_id(record: ConsumerRecord, message_id: UUID) -> UUID:
@@ -144,37 +155,3 @@ class Outcomes:
     def waiting(self, message_id: UUID) -> list[str]:
         """Who waited for it, once."""
         return self._others.pop(message_id, [])
-
-
-async def read_back(
-    address: KafkaAddress, settings: Settings, until: Mapping[TopicPartition, int], since_ms: int
-) -> list[ConsumerRecord]:
-    """The records of these partitions before the given offsets, as far back as `since_ms` (brokers' clock) and our bounds go.
-
-    Raises BrokerUnavailableError.
-    """
-    found: list[ConsumerRecord] = []
-    consumer = await open_reader(address, settings, long_poll=100)
-    try:
-        async with asyncio.timeout(READ_BACK_PATIENCE):
-            await know_topics(consumer, [place.topic for place in until])
-            first = await consumer.beginning_offsets(list(until))
-            fresh = await consumer.offsets_for_times(dict.fromkeys(until, since_ms))
-            starts: dict[TopicPartition, int] = {}
-            for place, end in until.items():
-                start = end if fresh[place] is None else fresh[place].offset
-                starts[place] = max(first[place], start, end - MOST_READ_BACK)
-            left = {place: start for place, start in starts.items() if start < until[place]}
-            assign(consumer, left)
-            while left:
-                for place, records in (await consumer.getmany(*left, timeout_ms=1000)).items():
-                    found += [record for record in records if record.offset < until[place]]
-                    if records[-1].offset + 1 >= until[place]:
-                        del left[place]
-    except TimeoutError:
-        log.warning("message ids of before could not all be read again within %g s", READ_BACK_PATIENCE)
-    except (KafkaError, OSError) as exc:
-        raise BrokerUnavailableError(f"message ids of before could not be read again: {exc}", url=address.shown) from exc
-    finally:
-        await stop_consumer(consumer)
-    return found

@@ -77,6 +77,11 @@ class Ends:
         while len(self._ended) > MOST_ENDED:
             del self._ended[next(iter(self._ended))]
 
+    def forget(self, place: Place) -> None:
+        """It begins, once more."""
+        self._unsaid.discard(place)
+        self._ended.pop(place, None)
+
     def take(self, place: Place) -> bool:
         """Whether it has ended; its partition is ours again, so that others need not be told."""
         self._unsaid.discard(place)

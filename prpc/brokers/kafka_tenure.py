@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from aiokafka import ConsumerRecord, TopicPartition
 
 from prpc.brokers.base import Facts, Reply
-from prpc.brokers.kafka_ids import KnownIds
+from prpc.brokers.kafka_ids import KnownIds, id_of_key
 from prpc.brokers.kafka_marks import Progress
 
 __all__ = ["Ending", "KafkaDelivery", "Tenure"]
@@ -35,6 +35,10 @@ class Tenure:
     elsewhere: dict[int, ConsumerRecord] = field(default_factory=dict)
     #: Of those, what turned out not to run there any more.
     gone: set[int] = field(default_factory=set)
+    #: Whether it is given back: calls that do not run stay where they are from now on.
+    leaving: bool = False
+    #: Those of which the record that continues them is on its way.
+    returning: dict[int, asyncio.Future[Any]] = field(default_factory=dict)
     #: State of the progress that is committed, and what has ended since.
     committed: int = 0
     uncommitted: set[int] = field(default_factory=set)
@@ -78,6 +82,11 @@ class KafkaDelivery:
         """Begin no call any more that waits for the commit of its start."""
         if self.start is not None and not self.start.done():
             self.start.set_result(False)
+
+    @property
+    def id(self) -> UUID | None:
+        """Of the call, as far as that is known before it is claimed."""
+        return self.message_id or id_of_key(self.record.key)
 
     @property
     def offset(self) -> int:

@@ -409,8 +409,8 @@ def pass_window(harness: Harness, settings: Settings, consumer: Consumer) -> Non
         assert len(known_here) == 2
         known_here.clear()
     elif isinstance(consumer, KafkaConsumer):
-        for known in consumer._group._ids.values():
-            known._known = {message_id: (place, 0.0) for message_id, (place, _) in known._known.items()}
+        for known in consumer._group._history._ids.values():
+            known._known = {message_id: (place, 0.0, begun) for message_id, (place, _, begun) in known._known.items()}
     else:
         assert isinstance(harness, MemoryHarness)
         known = harness.broker._space._queue(settings.queue_name).known

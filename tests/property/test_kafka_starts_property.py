@@ -17,9 +17,10 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalGenerationError, KafkaConnectionError
 from aiokafka.structs import OffsetAndMetadata
 
-from prpc.brokers import kafka_commit, kafka_group
+from prpc.brokers import kafka_commit, kafka_group, kafka_history
 from prpc.brokers.base import Reply
 from prpc.brokers.kafka_consumer import KafkaConsumer
+from prpc.brokers.kafka_records import BORN, CONTINUES, CRASHES
 from prpc.brokers.kafka_tenure import KafkaDelivery
 from prpc.brokers.kafka_words import Word, write_word
 from prpc.names import QueueNames
@@ -28,7 +29,9 @@ from prpc.settings import Settings
 QUEUE = "q"
 NAMES = QueueNames(QUEUE)
 PARTITIONS = 3
-SEEDS = 60
+SEEDS = 100
+#: Seconds after which Kafka gives a silent member up.
+SESSION = 1.0
 #: Seconds after which a call that has not ended never will.
 FOR_EVER = 1000.0
 #: Seconds after which every server has heard a word.
@@ -59,7 +62,7 @@ class Server:
         self.id, self.generation, self.arrival = f"{name}-0", -1, 0.0
         self.positions: dict[TopicPartition, int] = {}
         self.running: dict[UUID, list[KafkaDelivery]] = {}
-        settings = Settings(type_broker="kafka", queue_name=QUEUE, redis_heartbeat=0.3, redis_recover=1.0)
+        settings = Settings(type_broker="kafka", queue_name=QUEUE, redis_heartbeat=0.3, redis_recover=SESSION)
         played: Any = self
         self.consumer = KafkaConsumer(
             played, settings, QUEUE, name, replies=played, committed=world.read, latest=lambda: 0.0, control=played
@@ -86,6 +89,9 @@ class Server:
     def seek(self, place: TopicPartition, offset: int) -> None:
         self.positions[place] = offset
 
+    async def end_offsets(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        return {place: len(self.world.logs[place]) for place in places}
+
     # what stands for the control topic, and for what is sent to callers
 
     def say(self, word: Word) -> None:
@@ -101,6 +107,16 @@ class Server:
     def send(self, reply: Reply, address: str | None) -> asyncio.Future[None]:
         done = asyncio.get_running_loop().create_future()
         self.world.later(self.world.random.choice((0.0, 0.5)), done.set_result, None)
+        return done
+
+    def put_back(self, delivery: KafkaDelivery) -> asyncio.Future[None]:
+        """The record lands; that its writer hears of it is another matter."""
+        done, choice = asyncio.get_running_loop().create_future(), self.world.random.choice
+        lands = 0.0 if self.world.harm else choice((0.0, 0.3))
+        added = {BORN: delivery.born_ms, CRASHES: delivery.attempt - 1, CONTINUES: delivery.offset}
+        headers = tuple((name, b"%d" % number) for name, number in added.items())
+        self.world.later(lands, self.world.append, delivery.tenure.place, delivery.record.key, headers)
+        self.world.later(lands + choice((0.0, 0.1, 2.0)), done.set_result, None)
         return done
 
     # its calls
@@ -120,10 +136,15 @@ class Server:
     async def _serve(self, delivery: KafkaDelivery) -> None:
         """As the dispatcher does it."""
         call, world = UUID((delivery.record.key or b"").decode()), self.world
+        if world.returns and world.random.random() < 0.2:  # there is no worker for it
+            await asyncio.sleep(world.random.choice((0.0, 0.05)))
+            if self.alive:
+                await delivery.release()
+            return
         claimed = await delivery.claim(call, None, repeatable=is_idempotent(call))
         if not claimed or not self.alive:
             return
-        if self.stopping:
+        if self.stopping or (world.returns and call not in self.running and world.random.random() < 0.1):
             await delivery.release()
             return
         if call in self.running:
@@ -158,8 +179,10 @@ class Server:
 class World:
     """The brokers, and what they do wrong."""
 
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
+    def __init__(self, seed: int, harm: bool) -> None:
+        self.random, self.harm = random.Random(seed), harm
+        #: Whether calls are put back. Kafka gives up no member then before its session is over: nothing else fences a record.
+        self.returns = not harm or seed % 2 == 1
         topics = (NAMES.calls, NAMES.raw_calls)
         self.logs: dict[TopicPartition, list[ConsumerRecord]] = {
             TopicPartition(topic, number): [] for topic in topics for number in range(PARTITIONS)
@@ -195,14 +218,18 @@ class World:
         await asyncio.sleep(self.random.choice((0.0, 0.1)))
         return {place: self.committed[place] for place in places if place in self.committed}
 
-    async def read_back(self, address: Any, settings: Any, until: Mapping[TopicPartition, int], since: int) -> list[Any]:
-        return [record for place, end in until.items() for record in self.logs[place][:end]]
+    async def read_records(self, *asked: Any) -> list[Any]:
+        _, _, until, ends, _, _ = asked
+        return [record for place in until for record in self.logs[place][: ends[place]]]
 
     def call(self) -> None:
         key, place = UUID(int=len(self.calls)), TopicPartition(NAMES.calls, self.random.randrange(PARTITIONS))
         self.calls.append(key)
+        self.append(place, str(key).encode(), ())
+
+    def append(self, place: TopicPartition, key: bytes | None, headers: tuple[tuple[str, bytes], ...]) -> None:
         log = self.logs[place]
-        log.append(ConsumerRecord(place.topic, place.partition, len(log), 0, 0, str(key).encode(), b"", None, 0, 0, ()))
+        log.append(ConsumerRecord(place.topic, place.partition, len(log), 0, 0, key, b"", None, 0, 0, headers))
 
     # commits
 
@@ -273,6 +300,8 @@ class World:
     async def give_up(self, server: Server) -> None:
         """Kafka does not hear of a member; it learns of that later, and comes back."""
         self.members.pop(server.id, None)
+        if self.returns:
+            await asyncio.sleep(SESSION)
         await self.share_out()
         await asyncio.sleep(self.random.choice((0.0, 1.0)))
         server.id += "+"
@@ -330,16 +359,16 @@ async def nothing(consumer: Any) -> None:
 
 async def play(seed: int, monkeypatch: pytest.MonkeyPatch, *, harm: bool) -> World:
     """A story of one queue, from its first server to the last call's end."""
-    world = World(seed)
+    world = World(seed, harm)
     monkeypatch.setattr(kafka_group, "commit_as", world.commit)
     monkeypatch.setattr(kafka_group, "heartbeat_as", world.heartbeat)
-    monkeypatch.setattr(kafka_group, "read_back", world.read_back)
+    monkeypatch.setattr(kafka_history, "read_records", world.read_records)
     monkeypatch.setattr(kafka_commit, "time", world)  # others remember words and ids, here as long as the story lasts
     monkeypatch.setattr(kafka_group, "stop_consumer", nothing)
     for _ in range(2):
         await world.join()
     for _ in range(8):
-        for _ in range(world.random.randrange(4)):
+        for _ in range(world.random.choice((0, 1, 3, 20))):
             world.call()
         await asyncio.sleep(world.random.choice((0.0, 0.1, 0.3, 1.0, 5.0)))
         await world.happen(harm)

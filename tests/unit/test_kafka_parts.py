@@ -147,6 +147,8 @@ def test_the_first_record_of_an_id_may_run_and_what_continues_it() -> None:
     assert known.admit(message_id, record(5))
     assert not known.admit(message_id, record(6))
     assert not known.admit(message_id, record(5, topic="prpc_raw_q"))
+    assert not known.admit(message_id, record(8, (CONTINUES, b"5")))  # what it continues has begun here
+    known.release(message_id, record(5))
     assert known.admit(message_id, record(9, (CONTINUES, b"5")))
     assert not known.admit(message_id, record(10, (CONTINUES, b"5")))  # a copy
     assert not known.admit(message_id, record(5))
@@ -154,6 +156,23 @@ def test_the_first_record_of_an_id_may_run_and_what_continues_it() -> None:
     assert known.admit(message_id, record(12, (REQUEUED, b"letter")))
     assert not known.admit(message_id, record(13, (REQUEUED, b"letter")))
     assert known.admit(uuid.uuid4(), record(14))
+
+
+def test_what_a_record_continues_may_not_run_any_more_unless_it_has_begun() -> None:
+    known, message_id = KnownIds(60), uuid.uuid4()
+    known.see(message_id, record(5))
+    assert not known.follow(message_id, record(6))
+    assert known.follow(message_id, record(7, (CONTINUES, b"5")))
+    assert not known.follow(message_id, record(8, (CONTINUES, b"5")))
+    assert not known.admit(message_id, record(5))
+    known.release(message_id, record(5))  # it is not the one
+    assert known.admit(message_id, record(7, (CONTINUES, b"5")))
+    assert known.follow(message_id, record(7, (CONTINUES, b"5")))
+    assert not known.follow(message_id, record(9, (CONTINUES, b"7")))
+    assert not known.admit(message_id, record(9, (CONTINUES, b"7")))
+    known.release(message_id, record(7, (CONTINUES, b"5")))
+    assert known.follow(message_id, record(9, (CONTINUES, b"7")))
+    assert known.admit(message_id, record(9, (CONTINUES, b"7")))
 
 
 def test_ids_are_forgotten_after_the_window() -> None:
