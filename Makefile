@@ -81,6 +81,7 @@ bench: $(VENV)/.test
 	$(RUN) -m benchmarks.streams
 	$(RUN) -m benchmarks.growth
 	$(RUN) -m benchmarks.timeline
+	@if command -v java > /dev/null; then $(MAKE) --no-print-directory bench-kafka; else echo "Kafka is left out: there is no Java"; fi
 
 # The same with Celery, Dramatiq, Taskiq, arq, SAQ, Huey, RQ, FastStream, streaQ and gRPC's blocking face.
 bench-peers: $(VENV)/.test .venv-peers/.made .venv-arq/.made .venv-saq/.made
