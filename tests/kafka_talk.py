@@ -19,7 +19,9 @@ from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
+from prpc.brokers.kafka import KafkaBroker
 from prpc.dev_kafka import FakeKafka
+from prpc.settings import Settings
 
 #: Seconds after which a test is given up that waits for what never comes.
 PATIENCE = 60
@@ -42,6 +44,31 @@ async def until(check: Callable[[], Awaitable[bool]]) -> None:
     """Wait for a state that is not ours to signal."""
     while not await check():
         await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def declared(settings: Settings) -> AsyncIterator[KafkaBroker]:
+    """A connection as a server's: its queue is there."""
+    broker = KafkaBroker(settings)
+    try:
+        await broker.connect()
+        await broker.declare(settings.queue_name)
+        yield broker
+    finally:
+        await broker.close()
+
+
+def slow_to_give_up(kafka: FakeKafka, queue: str, partitions: int) -> Settings:
+    """Of a server that Kafka does not give up while a test runs."""
+    return Settings(
+        type_broker="kafka",
+        url_broker=kafka.bootstrap_servers,
+        queue_name=queue,
+        kafka_queue_partitions=partitions,
+        redis_heartbeat=0.2,
+        redis_recover=10.0,
+        connect_timeout=10.0,
+    )
 
 
 @asynccontextmanager

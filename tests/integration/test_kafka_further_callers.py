@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 import pytest
 
 from prpc.brokers.base import Outgoing, Reply
-from prpc.brokers.kafka import KafkaBroker
 from prpc.brokers.kafka_consumer import KafkaConsumer
 from prpc.brokers.kafka_tenure import KafkaDelivery
 from prpc.brokers.kafka_words import Word, write_word
 from prpc.dev_kafka import FakeKafka
 from prpc.settings import Settings
-from tests.kafka_talk import run, until
+from tests.kafka_talk import declared, run, slow_to_give_up, until
 
 QUEUE = "q"
 PARTITIONS = 4
@@ -26,20 +24,7 @@ CALLS = 16
 
 @pytest.fixture
 def settings(fake_kafka: FakeKafka) -> Settings:
-    times = {"redis_heartbeat": 0.2, "redis_recover": 10.0, "connect_timeout": 10.0}
-    address = fake_kafka.bootstrap_servers
-    return Settings(type_broker="kafka", url_broker=address, queue_name=QUEUE, kafka_queue_partitions=PARTITIONS, **times)
-
-
-@asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[KafkaBroker]:
-    broker = KafkaBroker(settings)
-    try:
-        await broker.connect()
-        await broker.declare(QUEUE)
-        yield broker
-    finally:
-        await broker.close()
+    return slow_to_give_up(fake_kafka, QUEUE, PARTITIONS)
 
 
 async def take(consumers: Sequence[KafkaConsumer], count: int) -> list[tuple[KafkaConsumer, KafkaDelivery]]:
@@ -68,7 +53,7 @@ def askers(consumer: KafkaConsumer) -> set[uuid.UUID]:
 
 def test_who_runs_a_call_answers_and_nobody_else_remembers_who_asked(settings: Settings) -> None:
     async def scenario() -> None:
-        async with connected(settings) as broker:
+        async with declared(settings) as broker:
             first = broker.consume(QUEUE, consumer="first")
             calls = [Outgoing(uuid.UUID(int=number), b"call", {}) for number in range(CALLS)]
             for call in calls:
@@ -110,7 +95,7 @@ def is_of(call: Outgoing, delivery: KafkaDelivery) -> bool:
 
 def test_who_asks_for_calls_that_nobody_has_is_forgotten_at_once(settings: Settings) -> None:
     async def scenario() -> None:
-        async with connected(settings) as broker:
+        async with declared(settings) as broker:
             consumer = broker.consume(QUEUE, consumer="one")
             await broker.publish(QUEUE, call := Outgoing(uuid.uuid4(), b"call", {}))
             ((_, delivery),) = await take([consumer], 1)

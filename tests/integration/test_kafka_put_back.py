@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
@@ -16,25 +16,15 @@ from prpc.brokers.kafka_records import CONTINUES, CRASHES
 from prpc.brokers.kafka_tenure import KafkaDelivery
 from prpc.dev_kafka import FakeKafka
 from prpc.names import QueueNames
-from prpc.settings import Settings
-from tests.kafka_talk import run
+from tests.kafka_talk import declared, run, slow_to_give_up
 
 QUEUE = "q"
 NAMES = QueueNames(QUEUE)
 LOADING = 14
 
 
-@asynccontextmanager
-async def connected(kafka: FakeKafka) -> AsyncIterator[KafkaBroker]:
-    times = {"redis_heartbeat": 0.2, "redis_recover": 10.0, "connect_timeout": 10.0}
-    address = kafka.bootstrap_servers
-    broker = KafkaBroker(Settings(type_broker="kafka", url_broker=address, queue_name=QUEUE, kafka_queue_partitions=1, **times))
-    try:
-        await broker.connect()
-        await broker.declare(QUEUE)
-        yield broker
-    finally:
-        await broker.close()
+def connected(kafka: FakeKafka) -> AbstractAsyncContextManager[KafkaBroker]:
+    return declared(slow_to_give_up(kafka, QUEUE, partitions=1))
 
 
 def call() -> Outgoing:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 
 from aiokafka import TopicPartition
 
@@ -17,8 +17,7 @@ from prpc.brokers.kafka_marks import read_marks
 from prpc.brokers.kafka_tenure import KafkaDelivery
 from prpc.dev_kafka import FakeKafka
 from prpc.names import QueueNames
-from prpc.settings import Settings
-from tests.kafka_talk import run, until
+from tests.kafka_talk import declared, run, slow_to_give_up, until
 
 QUEUE = "q"
 NAMES = QueueNames(QUEUE)
@@ -28,19 +27,8 @@ CALLS = 16
 LOADING = 14
 
 
-@asynccontextmanager
-async def connected(kafka: FakeKafka) -> AsyncIterator[KafkaBroker]:
-    times = {"redis_heartbeat": 0.2, "redis_recover": 10.0, "connect_timeout": 10.0}
-    address = kafka.bootstrap_servers
-    broker = KafkaBroker(
-        Settings(type_broker="kafka", url_broker=address, queue_name=QUEUE, kafka_queue_partitions=PARTITIONS, **times)
-    )
-    try:
-        await broker.connect()
-        await broker.declare(QUEUE)
-        yield broker
-    finally:
-        await broker.close()
+def connected(kafka: FakeKafka) -> AbstractAsyncContextManager[KafkaBroker]:
+    return declared(slow_to_give_up(kafka, QUEUE, PARTITIONS))
 
 
 async def publish(broker: KafkaBroker, numbers: Iterable[int]) -> None:
