@@ -228,11 +228,11 @@ class KafkaConsumer:
     def _continue(self, tenure: Tenure, record: ConsumerRecord) -> None:
         """A call that was given back is here: the record that it continues ends, unless that one has begun."""
         message_id, earlier = id_of_key(record.key), number_in(record, CONTINUES)
-        if message_id is None or earlier is None:
+        if message_id is None or earlier is None or earlier >= record.offset:
             return
-        may_run, held, mark = tenure.ids.follow(message_id, record), tenure.held.get(earlier), tenure.progress.open.get(earlier)
+        follows, held, mark = tenure.ids.follow(message_id, record), tenure.held.get(earlier), tenure.progress.open.get(earlier)
         if held is None:
-            if may_run and mark is not None and not mark.attempts:
+            if follows and mark is not None and not mark.attempts:
                 self._group.replaced(tenure, earlier)
         elif held.id == message_id and (earlier in tenure.returning or not held.started):
             held.lost = True

@@ -196,7 +196,10 @@ class KafkaEndings:
     def _give_back(self, delivery: KafkaDelivery) -> asyncio.Future[bool]:
         self._does_not_run(delivery)
         if self.stopping or delivery.tenure.leaving or not delivery.tenure.live:
-            self._group.given_back(delivery)
+            if (
+                delivery.started
+            ):  # what was not stays with the others until its partition goes, or the record that continues it comes
+                self._group.given_back(delivery)
             return answered(True)
         returning = delivery.tenure.returning
         sent = returning[delivery.offset] = self._replies.put_back(delivery)

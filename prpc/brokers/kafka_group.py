@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 LONG_POLL = 100
 #: Milliseconds without taking records after which aiokafka would leave the group: a server whose slots are all busy takes none.
 NEVER = 2**31 - 1
-#: Seconds that giving partitions back may take: the last commit.
-LAST_COMMIT = 3.0
+#: Seconds that giving partitions back may take, with the last commit; of these, for calls that are on their way back.
+LAST_COMMIT, LAST_RETURN = 3.0, 1.5
 #: Seconds for which a server's word is remembered that came before its partition did.
 WORD_HOLDS = 60.0
 
@@ -242,7 +242,7 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _end(self, tenure: Tenure, offset: int, *, started: bool = True) -> None:
         tenure.progress.end(offset)
-        if started:  # nobody else believes that the rest runs here
+        if started:  # of one that was not, others know from the marks alone
             tenure.uncommitted.add(offset)
         self.committer.soon()
 
@@ -264,7 +264,9 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
             tenure, owner = self._started_by(place, offset)
             if tenure is not None and name_of(owner) == name_of(word.member):
                 tenure.elsewhere.pop(offset, None)
-                self._end(tenure, offset)
+                if (held := tenure.held.pop(offset, None)) is not None:
+                    held.lost = True
+                self._end(tenure, offset, started=False)
         for (place, offset), token in word.unstarted:
             tenure, owner = self._started_by(place, offset)
             if tenure is not None and owner == token and name_of(token) == name_of(word.member):
@@ -305,7 +307,9 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             async with asyncio.timeout(LAST_COMMIT):
                 if returning := [sent for tenure in self.tenures.values() for sent in tenure.returning.values()]:
-                    await asyncio.wait(returning)  # the next owner is to see that what they continue has ended
+                    await asyncio.wait(
+                        returning, timeout=LAST_RETURN
+                    )  # the next owner is to see that their earlier records have ended
                 await self.committer.commit()
         except TimeoutError:
             log.warning("the partitions of queue %s go back without a last commit", self._names.queue)

@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 #: Most records of one partition that a new owner reads once more, and that it reads ahead, and the seconds that it takes for all.
 MOST_READ_BACK = MOST_READ_AHEAD = 20_000
 READ_BACK_PATIENCE = 5.0
-#: For so many leases what was put back is looked for: it takes one or two until Kafka gives up who had a partition before.
-LOOK_AHEAD = 10
 
 
 class History:
@@ -54,24 +52,27 @@ class History:
             if not any(place.partition == number for place in marks if place in had):
                 del self._ids[number]  # another server may have had the partition meanwhile
         try:
-            records = await self._read({place: each for place, each in marks.items() if place not in had}, kafka)
+            await self._read({place: each for place, each in marks.items() if place not in had}, kafka)
         except (BrokerUnavailableError, KafkaError, OSError) as exc:
-            log.warning("%s; a call that was doubled over a change of owner may run twice", exc)
-            return
-        for record in records:
+            reason = str(exc) or f"Kafka did not answer within {READ_BACK_PATIENCE:g} s"
+            log.warning("%s; a call that was doubled over a change of owner may run twice", reason)
+
+    async def _read(self, marks: Mapping[TopicPartition, Marks], kafka: AIOKafkaConsumer) -> None:
+        """What was taken, and what may have been put back since."""
+
+        def see(record: ConsumerRecord) -> None:
             message_id, place = id_of_key(record.key), TopicPartition(record.topic, record.partition)
             if message_id is not None:
                 _see(self.ids_of(place), marks[place], message_id, record)
 
-    async def _read(self, marks: Mapping[TopicPartition, Marks], kafka: AIOKafkaConsumer) -> list[ConsumerRecord]:
-        """What was taken, and what may have been put back since."""
-        settings = self._settings
-        ends = await kafka.end_offsets(list(marks)) if marks else {}
+        if not marks:
+            return
+        async with asyncio.timeout(READ_BACK_PATIENCE):  # Kafka hears nothing of us meanwhile
+            ends = await kafka.end_offsets(list(marks))
         until = {place: min(each.upcoming, ends[place]) for place, each in marks.items() if ends[place]}
-        if not until:
-            return []
-        back, ahead = (round((self._now() - s) * 1000) for s in (settings.duplicate_window, LOOK_AHEAD * settings.redis_recover))
-        return await read_records(self._address, settings, until, ends, back, ahead)
+        if until:
+            since = round((self._now() - self._settings.duplicate_window) * 1000)
+            await read_records(self._address, self._settings, until, ends, since, see)
 
 
 def _see(ids: KnownIds, marks: Marks, message_id: UUID, record: ConsumerRecord) -> None:
@@ -87,46 +88,48 @@ async def read_records(
     until: Mapping[TopicPartition, int],
     ends: Mapping[TopicPartition, int],
     since_ms: int,
-    ahead_since_ms: int,
-) -> list[ConsumerRecord]:
-    """The records of these partitions before the offsets in `until`, and on from there before their ends.
+    see: Callable[[ConsumerRecord], None],
+) -> None:
+    """See the records of these partitions before the offsets in `until`, and then on from there those before their ends.
 
-    As far back as `since_ms` and `ahead_since_ms` (brokers' clock) and our bounds go; each partition's in order. Raises
+    The first as far back as `since_ms` (brokers' clock), both within our bounds; each partition's in order. Raises
     BrokerUnavailableError.
     """
-    found: list[ConsumerRecord] = []
     consumer = await open_reader(address, settings, long_poll=100)
     try:
         async with asyncio.timeout(READ_BACK_PATIENCE):
             await know_topics(consumer, [place.topic for place in until])
             first = await consumer.beginning_offsets(list(until))
-            for since, starts, stops, most in (
-                (since_ms, first, until, MOST_READ_BACK),
-                (ahead_since_ms, until, ends, MOST_READ_AHEAD),
-            ):
-                fresh = await consumer.offsets_for_times(dict.fromkeys(until, since))
-                spans = {
-                    place: (max(first[place], starts[place], each.offset, stops[place] - most), stops[place])
-                    for place, each in fresh.items()
-                    if each is not None  # nothing is as young as that
-                }
-                await _read(consumer, spans, found)
+            fresh = await consumer.offsets_for_times(dict.fromkeys(until, since_ms))
+            back = {
+                place: (max(first[place], each.offset, until[place] - MOST_READ_BACK), until[place])
+                for place, each in fresh.items()
+                if each is not None  # nothing is as young as that
+            }
+            await _read(consumer, back, see)
+            ahead = {place: (max(first[place], end, ends[place] - MOST_READ_AHEAD), ends[place]) for place, end in until.items()}
+            await _read(consumer, ahead, see)
     except TimeoutError:
         log.warning("message ids of before could not all be read again within %g s", READ_BACK_PATIENCE)
     except (KafkaError, OSError) as exc:
         raise BrokerUnavailableError(f"message ids of before could not be read again: {exc}", url=address.shown) from exc
     finally:
         await stop_consumer(consumer)
-    return found
 
 
-async def _read(consumer: AIOKafkaConsumer, spans: Mapping[TopicPartition, tuple[int, int]], found: list[ConsumerRecord]) -> None:
-    """Add what stands in each span, from its start to before its end."""
+async def _read(
+    consumer: AIOKafkaConsumer, spans: Mapping[TopicPartition, tuple[int, int]], see: Callable[[ConsumerRecord], None]
+) -> None:
+    """See what stands in each span, from its start to before its end."""
     left = {place: start for place, (start, end) in spans.items() if start < end}
+    if not left:
+        return
     assign(consumer, left)
     while left:
         for place, records in (await consumer.getmany(*left, timeout_ms=1000)).items():
-            end = spans[place][1]
-            found += [record for record in records if record.offset < end]
-            if records[-1].offset + 1 >= end:
+            for record in records:
+                if record.offset < spans[place][1]:
+                    see(record)
+        for place in list(left):
+            if await consumer.position(place) >= spans[place][1]:  # its last record may be one that is not handed out
                 del left[place]

@@ -48,14 +48,14 @@ class KnownIds:
         self._known: dict[UUID, tuple[Place, float, bool]] = {}
 
     def admit(self, message_id: UUID, record: ConsumerRecord, *, again: bool = False) -> bool:
-        """Whether this record may run: it is the first of its id, or continues the one that may. It begins here then.
+        """Whether this record may run, and begins: it is the first of its id, or continues the one that may and has not begun.
 
         `again`: it may whatever came before.
         """
         return self._remember(message_id, record, again, begins=True)
 
     def see(self, message_id: UUID, record: ConsumerRecord, *, again: bool = False) -> None:
-        """This record is there, and is not begun here: it was taken before, or runs in another server."""
+        """This record is there: it was taken before, stands behind what was, or runs in another server."""
         self._remember(message_id, record, again, begins=False)
 
     def _remember(self, message_id: UUID, record: ConsumerRecord, again: bool, *, begins: bool) -> bool:
@@ -63,20 +63,21 @@ class KnownIds:
         self._forget_old()
         owner, _, begun = known.pop(message_id, (None, 0.0, False))
         may = again or owner is None or owner == here or (not begun and owner == _continued(record))
-        known[message_id] = here if may or owner is None else owner, time.monotonic() + self._window, begins if may else begun
+        begun = begins or (begun and owner == here) if may else begun
+        known[message_id] = here if may or owner is None else owner, time.monotonic() + self._window, begun
         return may
 
     def follow(self, message_id: UUID, record: ConsumerRecord) -> bool:
         """A call stands here now: where the record that it continues may run and has not begun, it is this one from now on.
 
-        Not only when it is claimed, as it may be put back before that. Returns whether this is the one that may run.
+        Not only when it is claimed, as it may be put back before that. Returns whether that was so.
         """
         message_id = _counted_id(record, message_id)
         place, until, begun = self._known.get(message_id, (None, 0.0, False))
-        if place is not None and not begun and place == _continued(record):
-            place = _place(record)
-            self._known[message_id] = place, until, False
-        return place == _place(record)
+        follows = place is not None and not begun and place == _continued(record)
+        if follows:
+            self._known[message_id] = _place(record), until, False
+        return follows
 
     def release(self, message_id: UUID, record: ConsumerRecord) -> None:
         """This record does not run here after all: it will be delivered once more, or one that continues it."""

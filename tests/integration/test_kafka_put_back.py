@@ -134,3 +134,18 @@ def test_a_stranger_that_names_a_call_ends_nothing_of_it(fake_kafka: FakeKafka) 
             await consumer.close()
 
     run(scenario())
+
+
+def test_a_record_that_continues_itself_is_an_ordinary_one(fake_kafka: FakeKafka) -> None:
+    async def scenario() -> None:
+        async with connected(fake_kafka) as broker:
+            once = call()
+            await continue_by_hand(broker, once, record=0)
+            consumer = broker.consume(QUEUE, consumer="one")
+            (delivery,) = await take(consumer, 1)
+            assert delivery.offset == 0
+            assert await claims([delivery], once) == [True]
+            assert await delivery.settle(Reply(once.message_id, b"result"))
+            await consumer.close()
+
+    run(scenario())

@@ -218,9 +218,11 @@ class World:
         await asyncio.sleep(self.random.choice((0.0, 0.1)))
         return {place: self.committed[place] for place in places if place in self.committed}
 
-    async def read_records(self, *asked: Any) -> list[Any]:
-        _, _, until, ends, _, _ = asked
-        return [record for place in until for record in self.logs[place][: ends[place]]]
+    async def read_records(self, *asked: Any) -> None:
+        _, _, until, ends, _, see = asked
+        for place in until:
+            for record in self.logs[place][: ends[place]]:
+                see(record)
 
     def call(self) -> None:
         key, place = UUID(int=len(self.calls)), TopicPartition(NAMES.calls, self.random.randrange(PARTITIONS))

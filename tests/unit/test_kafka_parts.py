@@ -167,7 +167,7 @@ def test_what_a_record_continues_may_not_run_any_more_unless_it_has_begun() -> N
     assert not known.admit(message_id, record(5))
     known.release(message_id, record(5))  # it is not the one
     assert known.admit(message_id, record(7, (CONTINUES, b"5")))
-    assert known.follow(message_id, record(7, (CONTINUES, b"5")))
+    known.see(message_id, record(7, (CONTINUES, b"5")))
     assert not known.follow(message_id, record(9, (CONTINUES, b"7")))
     assert not known.admit(message_id, record(9, (CONTINUES, b"7")))
     known.release(message_id, record(7, (CONTINUES, b"5")))
