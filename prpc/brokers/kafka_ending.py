@@ -196,9 +196,8 @@ class KafkaEndings:
     def _give_back(self, delivery: KafkaDelivery) -> asyncio.Future[bool]:
         self._does_not_run(delivery)
         if self.stopping or delivery.tenure.leaving or not delivery.tenure.live:
-            if (
-                delivery.started
-            ):  # what was not stays with the others until its partition goes, or the record that continues it comes
+            # One that was not started stays in our hands until its partition goes, or the record comes that continues it.
+            if delivery.started:
                 self._group.given_back(delivery)
             return answered(True)
         returning = delivery.tenure.returning

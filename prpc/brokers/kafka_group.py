@@ -307,9 +307,8 @@ class KafkaGroup(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             async with asyncio.timeout(LAST_COMMIT):
                 if returning := [sent for tenure in self.tenures.values() for sent in tenure.returning.values()]:
-                    await asyncio.wait(
-                        returning, timeout=LAST_RETURN
-                    )  # the next owner is to see that their earlier records have ended
+                    # So that the next owner sees that what they continue has ended.
+                    await asyncio.wait(returning, timeout=LAST_RETURN)
                 await self.committer.commit()
         except TimeoutError:
             log.warning("the partitions of queue %s go back without a last commit", self._names.queue)

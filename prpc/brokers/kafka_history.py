@@ -23,7 +23,7 @@ from prpc.brokers.kafka_records import CONTINUES, number_in
 from prpc.exceptions import BrokerUnavailableError
 from prpc.settings import Settings
 
-__all__ = ["History", "read_records"]
+__all__ = ["History"]
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +106,9 @@ async def read_records(
                 for place, each in fresh.items()
                 if each is not None  # nothing is as young as that
             }
-            await _read(consumer, back, see)
+            await _see_spans(consumer, back, see)
             ahead = {place: (max(first[place], end, ends[place] - MOST_READ_AHEAD), ends[place]) for place, end in until.items()}
-            await _read(consumer, ahead, see)
+            await _see_spans(consumer, ahead, see)
     except TimeoutError:
         log.warning("message ids of before could not all be read again within %g s", READ_BACK_PATIENCE)
     except (KafkaError, OSError) as exc:
@@ -117,7 +117,7 @@ async def read_records(
         await stop_consumer(consumer)
 
 
-async def _read(
+async def _see_spans(
     consumer: AIOKafkaConsumer, spans: Mapping[TopicPartition, tuple[int, int]], see: Callable[[ConsumerRecord], None]
 ) -> None:
     """See what stands in each span, from its start to before its end."""
